@@ -1,0 +1,537 @@
+"""The messages between agent and server. Standard library only: both sides import this.
+
+A message is a frozen dataclass whose fields are JSON's own types. Field names end in their
+unit. Either side may add a field at any time and the other ignores what it does not know;
+taking one away or changing its meaning raises PROTOCOL. docs/protocol.md says what each
+message means; here stand its form and its limits.
+
+    message = decode(Heartbeat, loads(body))     # Malformed names the field and what is wrong
+    body = dumps(message)
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import lru_cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+PROTOCOL = 1
+
+# Sizes. A server refuses more (413); an agent never sends more.
+MAX_HEARTBEAT_BYTES = 64 * 1024
+MAX_POLL_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 64 * 1024
+MAX_CHECKPOINT_BYTES = 16 * 1024
+MAX_CHUNK_BYTES = 4 * 1024 * 1024  # raw bytes of one delta
+MAX_WHOLE_FILE_BYTES = 8 * 1024 * 1024  # above this a whole file travels in resumable chunks
+MAX_CONFIG_BYTES = 1024 * 1024
+MAX_OFFSET = 2**63 - 1
+
+# Times, in seconds.
+HEARTBEAT_SECONDS = 1.0
+MAX_HEARTBEAT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 25.0  # longest a poll is held
+ACCEPT_SECONDS = 60.0  # an attempt that nobody accepted for so long goes back to the queue
+LEASE_SECONDS = 135.0  # policy `requeue`: the server gives the attempt up
+FENCE_SECONDS = 105.0  # policy `requeue`: the supervisor stops the job, well before that
+INCUMBENT_SECONDS = 3.0  # silence after which another agent may take a device over
+STOP_GRACE_SECONDS = 30.0
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_NAME = re.compile(NAME_PATTERN)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a project, a run or one part of a file's path (protocol §6)."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+class Malformed(ValueError):
+    """A message does not have the form it must have. `field` is a path such as `gpus[0].uuid`."""
+
+    def __init__(self, field_path: str, problem: str) -> None:
+        super().__init__(f"{field_path}: {problem}" if field_path else problem)
+        self.field = field_path
+        self.problem = problem
+
+
+# What a value may be, beyond its type.
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Text:
+    max_length: int
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Items:
+    max_count: int
+
+
+Count = Annotated[int, Range(0, MAX_OFFSET)]
+Bytes = Annotated[int, Range(0, MAX_OFFSET)]
+Percent = Annotated[float, Range(0, 100)]
+Id = Annotated[str, Text(64, r"[A-Za-z0-9_-]{1,64}")]
+GPUUuid = Annotated[str, Text(96, r"[A-Za-z0-9_:.-]{1,96}")]
+Name = Annotated[str, Text(128, NAME_PATTERN)]
+Short = Annotated[str, Text(255)]
+Line = Annotated[str, Text(4000)]
+Sha256 = Annotated[str, Text(64, r"[0-9a-f]{64}")]
+Time = Annotated[str, Text(40)]  # ISO 8601 UTC; shown to people, never decided upon
+
+
+class AttemptState(str, Enum):
+    """What an agent says of an attempt in a poll."""
+
+    ACCEPTED = "accepted"  # journalled, and not yet confirmed by the server: not started
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"  # the process is gone; the end may not be acknowledged yet, nor all files sent
+
+    @property
+    def alive(self) -> bool:
+        return self is not AttemptState.EXITED
+
+
+class EventType(str, Enum):
+    STARTED = "started"
+    EXITED = "exited"
+    START_FAILED = "start_failed"
+    RELEASED = "released"
+
+
+class ExitCause(str, Enum):
+    """Why a process ended, where its exit code does not tell."""
+
+    TIMED_OUT = "timed_out"  # its time limit, kept by the supervisor
+    STOPPED = "stopped"  # by the server's wish: `stop` or `ended`
+    FENCED = "fenced"  # policy `requeue`: no poll was answered for FENCE_SECONDS
+    HOST_REBOOTED = "host_rebooted"
+    SUPERVISOR_LOST = "supervisor_lost"
+
+
+class OnDeviceLost(str, Enum):
+    WAIT = "wait"
+    REQUEUE = "requeue"
+
+
+# --- agent → server ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Enroll:
+    """POST /api/devices/enroll. The agent makes its secret and sends only its digest."""
+
+    enroll_code: Short
+    host_id: Name
+    machine_id: Id
+    agent_version: Short
+    token_sha256: Sha256
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """POST /api/devices/token: the old token lives until the new one is first used."""
+
+    token_sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Goodbye:
+    """POST /api/devices/goodbye: this agent stops in order. Its jobs may go on."""
+
+    instance_id: Id
+
+
+@dataclass(frozen=True)
+class GPUProcess:
+    pid: Count
+    user: Short
+    memory_bytes: Bytes | None
+    attempt_id: Id | None  # None: somebody works outside the queue
+
+
+@dataclass(frozen=True)
+class GPUReading:
+    """One card as NVML sees it. None: NVML would not say."""
+
+    uuid: GPUUuid
+    index: Count
+    name: Short
+    memory_used_bytes: Bytes | None = None
+    memory_total_bytes: Bytes | None = None
+    utilization_percent: Percent | None = None  # share of the last period with a kernel running
+    temperature_celsius: Annotated[float, Range(-100, 300)] | None = None
+    power_watts: Annotated[float, Range(0, 100_000)] | None = None
+    power_limit_watts: Annotated[float, Range(0, 100_000)] | None = None
+    xid_errors: Annotated[list[int], Items(64)] = field(default_factory=list)
+    ecc_errors: Count | None = None  # uncorrected (double-bit) ones since the driver was loaded
+    processes: Annotated[list[GPUProcess], Items(256)] = field(default_factory=list)
+    simulated: bool = False  # not a real card: `--simulate-gpus`
+
+
+@dataclass(frozen=True)
+class Source:
+    """The code at `--source`, when it is a git checkout."""
+
+    commit: Short
+    branch: Short
+    dirty: bool
+    source_hash: Short  # of the commit and the difference to it
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """POST /api/devices/heartbeat. `seq` rises within an `instance_id`."""
+
+    instance_id: Id
+    boot_id: Id
+    seq: Count
+    agent_version: Short
+    interval_seconds: Annotated[float, Range(0.05, MAX_HEARTBEAT_SECONDS)]
+    previous_instance_id: Id | None = None
+    cpu_percent: Percent | None = None
+    cpu_count: Count | None = None
+    memory_used_bytes: Bytes | None = None
+    memory_total_bytes: Bytes | None = None
+    disk_free_bytes: Bytes | None = None
+    disk_total_bytes: Bytes | None = None
+    driver_version: Short | None = None
+    cuda_version: Short | None = None
+    torch_version: Short | None = None
+    python_version: Short | None = None
+    unix_user: Short | None = None
+    source_directory: Line | None = None  # where commands run unless a job says otherwise
+    source: Source | None = None
+    gpus: Annotated[list[GPUReading], Items(64)] = field(default_factory=list)
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class FileReport:
+    generation: Count
+    size_bytes: Bytes  # as the agent sees the file now
+    acked_bytes: Bytes
+
+
+@dataclass(frozen=True)
+class AttemptReport:
+    id: Id
+    state: AttemptState
+    pid: Count | None = None
+    started_at: Time | None = None
+    exit_code: Annotated[int, Range(-255, 255)] | None = None
+    files: dict[str, FileReport] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Poll:
+    """POST /api/agent/poll: what is alive here; the answer is all that should be.
+
+    `known_revision` is that of the last answer the agent carried out; the poll is held only
+    while the answer would be that same one, so a lost answer is given again at once.
+    """
+
+    instance_id: Id
+    poll_seq: Count
+    wait_seconds: Annotated[float, Range(0, MAX_WAIT_SECONDS)] = 0.0
+    known_revision: Short | None = None
+    attempts: Annotated[list[AttemptReport], Items(512)] = field(default_factory=list)
+    protocol: int = PROTOCOL
+
+
+@dataclass(frozen=True)
+class AttemptEvent:
+    """POST /api/agent/attempts/{id}/events. Sent until acknowledged, in journal order."""
+
+    event_id: Annotated[str, Text(36, r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")]
+    type: EventType
+    pid: Count | None = None  # started
+    started_at: Time | None = None  # started, exited
+    ended_at: Time | None = None  # exited
+    exit_code: Annotated[int, Range(-255, 255)] | None = None  # exited; negative: by that signal
+    cause: ExitCause | None = None  # exited
+    message: Line = ""  # start_failed: one sentence that says what to do
+    gpu_uuids: Annotated[list[GPUUuid], Items(64)] = field(default_factory=list)  # released
+
+
+# --- server → agent ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    device_id: int
+    host_id: Short
+    server_id: Id
+    server_name: Short
+
+
+@dataclass(frozen=True)
+class HeartbeatReply:
+    server_id: Id
+    server_time: Time
+    next_heartbeat_seconds: float
+    draining: bool
+    ignored: bool = False  # an older beat than the last one seen: nothing was changed
+
+
+@dataclass(frozen=True)
+class ResumeFile:
+    """A file of the run as the server has it, to be laid into the run's folder before the start.
+
+    Fetched by GET /api/sync/file/{experiment_uid}/{file_name} (Range).
+    """
+
+    file_name: Name
+    size_bytes: Bytes
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class Resume:
+    files: list[ResumeFile]
+    checkpoint: Name | None  # the one of `files` that LAB_RESUME_FROM names
+    point: dict[str, Any]  # what the script last said by POST /api/sync/checkpoint
+
+
+@dataclass(frozen=True)
+class Stop:
+    reason: Short  # cancelled, requeued, preempted
+
+
+@dataclass(frozen=True)
+class AttemptOrder:
+    """An attempt that should run on the device that polled."""
+
+    id: Id
+    number: int
+    experiment_uid: Name
+    project: Name
+    run_name: Name
+    user: Short  # who submitted it: for people, and for run_001.yaml
+    command: list[str]  # its {config} {run_dir} {run_name} are for the agent to replace
+    environment: dict[str, str]  # device's, then project's, then job's, already laid together
+    secrets: dict[str, str]  # as environment, and never written to a file
+    gpus: list[str]  # UUIDs; empty: none
+    gpu_ids: str  # "uuid" or "index": what CUDA_VISIBLE_DEVICES holds
+    python: str | None  # a venv's folder, or a conda environment's name
+    working_directory: str | None  # None: the agent's --source
+    source: dict[str, Any] | None  # a snapshot to run in; None: the working directory as it is
+    run_as: str | None  # a Unix user; None: the agent's
+    config_sha256: Sha256 | None  # GET /api/agent/attempts/{id}/config; None: a job without YAML
+    time_limit_seconds: float | None
+    stop_grace_seconds: float
+    lease_seconds: float
+    on_device_lost: OnDeviceLost
+    resume: Resume | None
+    stop: Stop | None
+    confirmed: bool  # the server has seen it accepted: only then may its process start
+
+
+@dataclass(frozen=True)
+class PollReply:
+    """All that should run on the device. Only an id in `ended`, or a `stop`, stops a process."""
+
+    server_id: Id
+    revision: Short
+    ended: list[str]
+    draining: bool
+    poll_seconds: float  # how long to wait before the next poll when it is not held
+    attempts: list[AttemptOrder]
+
+
+@dataclass(frozen=True)
+class EventReply:
+    job_state: Short
+    outcome: Short | None
+    duplicate: bool = False
+
+
+# --- JSON to messages and back ------------------------------------------------------------------
+
+T = TypeVar("T")
+_Check = Callable[[Any, str], Any]
+
+
+def loads(body: bytes | str) -> Any:
+    """Parse JSON strictly: UTF-8, no NaN or infinity, no NUL, bounded depth.
+
+    Raises:
+        Malformed: it is none of that.
+    """
+    try:
+        text = body.decode() if isinstance(body, bytes) else body
+        if "\\u0000" in text:
+            raise Malformed("", "a NUL character is not allowed")
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        if isinstance(exc, Malformed):
+            raise
+        raise Malformed("", f"not JSON: {exc}") from exc
+
+
+def dumps(message: Any) -> bytes:
+    """A message as JSON, without spaces."""
+    return json.dumps(
+        asdict(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def decode(cls: type[T], data: Any) -> T:
+    """Make a `cls` of parsed JSON. Unknown fields are ignored.
+
+    Raises:
+        Malformed: a field is missing, has another type, or lies outside its limits.
+    """
+    made: T = _decoder(cls)(data, "")
+    return made
+
+
+def _no_constant(text: str) -> Any:
+    raise Malformed("", f"{text} is not allowed: numbers must be finite")
+
+
+@lru_cache(maxsize=None)
+def _decoder(hint: Any) -> _Check:
+    """The check for one type hint, made once."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        inner, *limits = get_args(hint)
+        return _limited(_decoder(inner), limits)
+    if origin in (Union, UnionType):
+        return _optional(hint)
+    if origin is list:
+        return _list(_decoder(get_args(hint)[0]))
+    if origin is dict:
+        return _dict(_decoder(get_args(hint)[1]))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _enum(hint)
+    if is_dataclass(hint):
+        return _dataclass(hint)
+    return _PLAIN[hint]
+
+
+def _typed(want: tuple[type, ...], name: str) -> _Check:
+    def check(value: Any, path: str) -> Any:
+        if not isinstance(value, want) or (isinstance(value, bool) and bool not in want):
+            raise Malformed(path, f"must be {name}, not {type(value).__name__}")
+        return value
+
+    return check
+
+
+def _number(value: Any, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Malformed(path, "must be a finite number")
+    return value
+
+
+_PLAIN: dict[Any, _Check] = {
+    str: _typed((str,), "a string"),
+    int: _typed((int,), "an integer"),
+    bool: _typed((bool,), "true or false"),
+    float: _number,
+    Any: lambda value, path: value,
+}
+
+
+def _limited(inner: _Check, limits: list[Any]) -> _Check:
+    def check(value: Any, path: str) -> Any:
+        value = inner(value, path)
+        for limit in limits:
+            _LIMITS[type(limit)](limit, value, path)
+        return value
+
+    return check
+
+
+def _in_range(limit: Range, value: float, path: str) -> None:
+    if not limit.low <= value <= limit.high:
+        raise Malformed(path, f"must lie between {limit.low:g} and {limit.high:g}")
+
+
+def _in_form(limit: Text, value: str, path: str) -> None:
+    if len(value) > limit.max_length:
+        raise Malformed(path, f"must have at most {limit.max_length} characters")
+    if limit.pattern and re.fullmatch(limit.pattern, value) is None:
+        raise Malformed(path, f"must match {limit.pattern}")
+
+
+def _in_number(limit: Items, value: list[Any], path: str) -> None:
+    if len(value) > limit.max_count:
+        raise Malformed(path, f"must have at most {limit.max_count} items")
+
+
+_LIMITS: dict[type, Callable[[Any, Any, str], None]] = {
+    Range: _in_range,
+    Text: _in_form,
+    Items: _in_number,
+}
+
+
+def _optional(hint: Any) -> _Check:
+    [inner] = [_decoder(arg) for arg in get_args(hint) if arg is not type(None)]
+    return lambda value, path: None if value is None else inner(value, path)
+
+
+def _list(item: _Check) -> _Check:
+    def check(value: Any, path: str) -> list[Any]:
+        if not isinstance(value, list):
+            raise Malformed(path, "must be a list")
+        return [item(one, f"{path}[{index}]") for index, one in enumerate(value)]
+
+    return check
+
+
+def _dict(item: _Check) -> _Check:
+    def check(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Malformed(path, "must be an object")
+        return {key: item(one, f"{path}.{key}") for key, one in value.items()}
+
+    return check
+
+
+def _enum(cls: type[Enum]) -> _Check:
+    known = {member.value: member for member in cls}
+
+    def check(value: Any, path: str) -> Enum:
+        if not isinstance(value, str) or value not in known:
+            raise Malformed(path, f"must be one of {', '.join(known)}")
+        return known[value]
+
+    return check
+
+
+def _dataclass(cls: type[Any]) -> _Check:
+    hints = get_type_hints(cls, include_extras=True)
+    checks = [
+        (f.name, _decoder(hints[f.name]), f.default is MISSING and f.default_factory is MISSING)
+        for f in fields(cls)
+    ]
+
+    def check(value: Any, path: str) -> Any:
+        if not isinstance(value, Mapping):
+            raise Malformed(path, "must be an object")
+        prefix = f"{path}." if path else ""
+        given = {}
+        for name, item, required in checks:
+            if name in value:
+                given[name] = item(value[name], prefix + name)
+            elif required:
+                raise Malformed(prefix + name, "is missing")
+        return cls(**given)
+
+    return check

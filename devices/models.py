@@ -1,0 +1,411 @@
+"""Machines on which an agent runs, their GPUs, and the codes that let new ones in."""
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from agent import wire
+from devices.errors import EnrollmentRefused
+from labsite import wake
+
+CODE_LIFE = timedelta(minutes=10)
+#: A lost answer to an enrollment costs nothing: the same digest may ask again for so long.
+REPEAT = timedelta(minutes=10)
+#: A device whose agent has not polled for so long is not offered work: nobody would take it.
+POLL_SILENCE = timedelta(seconds=60)
+
+
+def digest(secret: str) -> str:
+    """Hex SHA-256: all that the server keeps of a token or a code."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class ServerIdentity(models.Model):
+    """Who this database is. One row; an agent stops nothing for a server it does not know."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    server_id = models.CharField(max_length=36, default=uuid.uuid4, editable=False)
+
+    class Meta:
+        verbose_name = _("server identity")
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_server_identity")]
+
+    def __str__(self) -> str:
+        return self.server_id
+
+    @classmethod
+    def current(cls) -> str:
+        return str(cls.objects.get_or_create(id=1)[0].server_id)
+
+
+class DeviceState(models.TextChoices):
+    """Derived from the age of the last heartbeat, and nowhere stored."""
+
+    HEALTHY = "healthy", _("healthy")
+    STALE = "stale", _("stale")
+    DISCONNECTED = "disconnected", _("disconnected")
+
+
+def allowance(interval_seconds: float) -> float:
+    """How much longer than usual a device with this heartbeat interval may be silent.
+
+    At the default of one beat a second this is 1, and a device is healthy for 3 s exactly;
+    a slower one gets in proportion, or it would flicker (protocol §2).
+    """
+    return max(1.0, 2.5 * interval_seconds / 3)
+
+
+class DeviceQuerySet(models.QuerySet):
+    def enrolled(self) -> "DeviceQuerySet":
+        return self.filter(revoked_at=None)
+
+
+class Device(models.Model):
+    """A machine on which an agent runs. Written by its heartbeats, its polls, and managers."""
+
+    host_id = models.CharField(_("name"), max_length=128, unique=True)
+    machine_id = models.CharField(max_length=64, editable=False)
+    is_local = models.BooleanField(
+        default=False, editable=False, help_text=_("Started by this server on its own host.")
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    # Credentials: digests only. `next_` is a rotation that has not been used yet.
+    token_sha256 = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    next_token_sha256 = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    # What managers set. A job's own value wins over its project's, and that over these.
+    draining = models.BooleanField(_("stop new jobs"), default=False)
+    max_jobs = models.PositiveSmallIntegerField(
+        _("most jobs at once"), null=True, blank=True,
+        help_text=_("Empty: as many as there are GPUs for. 1: one job at a time."),
+    )  # fmt: skip
+    cpu_slots = models.PositiveSmallIntegerField(
+        _("jobs without a GPU at once"), default=1
+    )
+    labels = models.JSONField(_("labels"), default=dict, blank=True)
+    environment = models.JSONField(_("environment of jobs"), default=dict, blank=True)
+    python = models.CharField(_("Python (venv or conda)"), max_length=1024, blank=True)
+    working_directory = models.CharField(_("working directory"), max_length=1024, blank=True)
+
+    # The heartbeat's.
+    instance_id = models.CharField(max_length=64, blank=True, editable=False)
+    boot_id = models.CharField(max_length=64, blank=True, editable=False)
+    heartbeat_seq = models.BigIntegerField(default=0, editable=False)
+    heartbeat_interval_seconds = models.FloatField(default=1.0, editable=False)
+    last_heartbeat_at = models.DateTimeField(null=True, editable=False)
+    goodbye_at = models.DateTimeField(null=True, editable=False)
+    cpu_percent = models.FloatField(null=True, editable=False)
+    cpu_count = models.PositiveIntegerField(null=True, editable=False)
+    memory_used_bytes = models.BigIntegerField(null=True, editable=False)
+    memory_total_bytes = models.BigIntegerField(null=True, editable=False)
+    disk_free_bytes = models.BigIntegerField(null=True, editable=False)
+    disk_total_bytes = models.BigIntegerField(null=True, editable=False)
+    versions = models.JSONField(
+        default=dict, editable=False, help_text="agent, driver, cuda, torch, python"
+    )
+    unix_user = models.CharField(max_length=255, blank=True, editable=False)
+    source_directory = models.CharField(max_length=4000, blank=True, editable=False)
+    source = models.JSONField(null=True, editable=False)
+
+    # The poll's (experiments.leases writes them by Device.polled).
+    poll_seq = models.BigIntegerField(default=-1, editable=False)
+    last_poll_at = models.DateTimeField(null=True, editable=False)
+    runs_ended_attempt = models.BooleanField(
+        default=False, editable=False,
+        help_text=_("The newest poll named an attempt alive that has ended here."),
+    )  # fmt: skip
+
+    # Guards of `max_jobs` and `cpu_slots`: moved only by take_slot() and give_slot().
+    open_attempts = models.PositiveIntegerField(default=0, editable=False)
+    open_cpu_attempts = models.PositiveIntegerField(default=0, editable=False)
+
+    objects = DeviceQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("GPU server")
+        verbose_name_plural = _("GPU servers")
+        ordering = ["host_id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(open_cpu_attempts__lte=F("open_attempts")), name="device_slots"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.host_id
+
+    @property
+    def origin(self) -> str:
+        """`server_origin` of the founding document."""
+        return "local" if self.is_local else f"remote-{self.host_id}"
+
+    def state(self, now: datetime) -> DeviceState:
+        """The one place that says how a device is; pages, admin, API and dispatch ask here."""
+        if self.last_heartbeat_at is None or self.has_said_goodbye or self.revoked_at:
+            return DeviceState.DISCONNECTED
+        age = (now - self.last_heartbeat_at).total_seconds()
+        patience = allowance(self.heartbeat_interval_seconds)
+        if age <= settings.LAB_HEALTHY_SECONDS * patience:
+            return DeviceState.HEALTHY
+        if age <= settings.LAB_STALE_SECONDS * patience:
+            return DeviceState.STALE
+        return DeviceState.DISCONNECTED
+
+    @property
+    def has_said_goodbye(self) -> bool:
+        return self.goodbye_at is not None and self.goodbye_at >= self.last_heartbeat_at
+
+    def is_polling(self, now: datetime) -> bool:
+        return self.last_poll_at is not None and now - self.last_poll_at <= POLL_SILENCE
+
+    # --- verbs ----------------------------------------------------------------------------
+
+    def take_slot(self, *, with_gpu: bool) -> bool:
+        """Count one more open attempt, unless the device is full or stopped. Say which."""
+        room = Q(max_jobs=None) | Q(max_jobs__gt=F("open_attempts"))
+        if not with_gpu:
+            room &= Q(cpu_slots__gt=F("open_cpu_attempts"))
+        accepting = Q(pk=self.pk, draining=False, revoked_at=None, runs_ended_attempt=False)
+        return bool(
+            Device.objects.filter(accepting & room).update(
+                open_attempts=F("open_attempts") + 1,
+                open_cpu_attempts=F("open_cpu_attempts") + (0 if with_gpu else 1),
+            )
+        )
+
+    def give_slot(self, *, with_gpu: bool) -> None:
+        Device.objects.filter(pk=self.pk).update(
+            open_attempts=F("open_attempts") - 1,
+            open_cpu_attempts=F("open_cpu_attempts") - (0 if with_gpu else 1),
+        )
+
+    def drain(self) -> None:
+        """Give it no new jobs; those that run go on."""
+        self._set(draining=True)
+
+    def resume(self) -> None:
+        self._set(draining=False)
+        wake.ask_dispatch()
+
+    def revoke(self, now: datetime) -> None:
+        """Its token is worth nothing from now on. The agent starts nothing and keeps its jobs."""
+        self._set(revoked_at=now, token_sha256=None, next_token_sha256=None)
+
+    def say_goodbye(self, instance_id: str, now: datetime) -> None:
+        """The agent stops in order: not healthy at once, and not a fault."""
+        Device.objects.filter(pk=self.pk, instance_id=instance_id).update(goodbye_at=now)
+        wake.publish_on_commit("device", self.pk)
+
+    def rotate_token(self, token_sha256: str) -> None:
+        """Accept another token too; the old one lives until the new one is first used."""
+        self._set(next_token_sha256=token_sha256)
+
+    def polled(self, seq: int, now: datetime, *, runs_ended_attempt: bool) -> bool:
+        """Note a poll, unless a newer one was seen. Say whether it was noted."""
+        return bool(
+            Device.objects.filter(pk=self.pk, poll_seq__lt=seq).update(
+                poll_seq=seq, last_poll_at=now, runs_ended_attempt=runs_ended_attempt
+            )
+        )
+
+    def _set(self, **fields: object) -> None:
+        Device.objects.filter(pk=self.pk).update(**fields)
+        for name, value in fields.items():
+            setattr(self, name, value)
+        wake.publish_on_commit("device", self.pk)
+
+
+class GPUQuerySet(models.QuerySet):
+    def present(self) -> "GPUQuerySet":
+        return self.filter(present=True)
+
+
+class GPU(models.Model):
+    """One card, known by its NVML UUID. Written by its device's heartbeats."""
+
+    uuid = models.CharField(max_length=96, unique=True)
+    device = models.ForeignKey(Device, models.CASCADE, related_name="gpus")
+    index = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=255)
+    present = models.BooleanField(default=True, help_text=_("In the last heartbeat."))
+    simulated = models.BooleanField(default=False)
+    memory_total_bytes = models.BigIntegerField(null=True)
+    memory_used_bytes = models.BigIntegerField(null=True)
+    utilization_percent = models.FloatField(null=True)
+    temperature_celsius = models.FloatField(null=True)
+    power_watts = models.FloatField(null=True)
+    power_limit_watts = models.FloatField(null=True)
+    xid_errors = models.JSONField(default=list)
+    ecc_errors = models.BigIntegerField(null=True)
+    processes = models.JSONField(default=list)
+    quarantined_at = models.DateTimeField(null=True, blank=True, editable=False)
+    quarantine_reason = models.CharField(max_length=255, blank=True, editable=False)
+
+    objects = GPUQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "GPU"
+        verbose_name_plural = "GPUs"
+        ordering = ["device", "index"]
+
+    def __str__(self) -> str:
+        return f"{self.device.host_id} GPU {self.index}"
+
+    @property
+    def foreign_processes(self) -> list[dict]:
+        """Processes that no attempt accounts for: somebody works outside the queue."""
+        return [process for process in self.processes if process["attempt_id"] is None]
+
+    def used_outside(self, *, claimed: bool) -> bool:
+        """Whether somebody works on this card outside the queue, so that it is not offered.
+
+        Where NVML does not show who it is (another container, an old driver), memory and
+        utilisation of a card that nobody holds count as somebody's.
+        """
+        memory = sum(process["memory_bytes"] or 0 for process in self.foreign_processes)
+        busy = bool(self.foreign_processes)
+        if not claimed:
+            memory = max(memory, self.memory_used_bytes or 0)
+            busy = True
+        if memory > settings.LAB_FOREIGN_MEMORY_BYTES:
+            return True
+        utilization = self.utilization_percent or 0
+        return busy and utilization > settings.LAB_FOREIGN_UTILIZATION_PERCENT and not claimed
+
+    def quarantine(self, reason: str, now: datetime) -> None:
+        """Give it to nobody until a manager says otherwise."""
+        GPU.objects.filter(pk=self.pk).update(quarantined_at=now, quarantine_reason=reason)
+        self.quarantined_at, self.quarantine_reason = now, reason
+        wake.publish_on_commit("device", self.device_id)
+
+    def release(self) -> None:
+        GPU.objects.filter(pk=self.pk).update(quarantined_at=None, quarantine_reason="")
+        self.quarantined_at, self.quarantine_reason = None, ""
+        wake.ask_dispatch()
+
+
+class EnrollmentCode(models.Model):
+    """Lets new devices in. Only its digest is kept; the code itself is shown once."""
+
+    code_sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, editable=False
+    )
+    expires_at = models.DateTimeField(editable=False)
+    uses_left = models.PositiveSmallIntegerField(default=1, editable=False)
+    device = models.ForeignKey(
+        Device, models.CASCADE, null=True, blank=True,
+        help_text=_("Only for this device, which gets a new token. Empty: for a new one."),
+    )  # fmt: skip
+    is_local = models.BooleanField(default=False, editable=False)
+
+    class Meta:
+        verbose_name = _("enrollment code")
+        verbose_name_plural = _("enrollment codes")
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"code {self.code_sha256[:8]}…"
+
+    @classmethod
+    def make(
+        cls, now: datetime, *, by=None, uses: int = 1, life: timedelta = CODE_LIFE, **fields
+    ) -> tuple["EnrollmentCode", str]:
+        """A new code of 128 bits: the row, and the text that is shown once."""
+        text = secrets.token_hex(16)
+        code = cls.objects.create(
+            code_sha256=digest(text), expires_at=now + life, uses_left=uses, created_by=by, **fields
+        )
+        return code, text
+
+    def enroll(self, request: wire.Enroll, now: datetime) -> Device:
+        """Let the device in, or answer again what was answered before.
+
+        Raises:
+            EnrollmentRefused: the code is used up or expired, or names another device, or the
+                name belongs to a machine that this code may not replace.
+        """
+        with transaction.atomic():
+            if again := self._enrolled_before(request, now):
+                return again
+            self._spend(now)
+            device = self._device_for(request)
+            Device.objects.filter(pk=device.pk).update(
+                token_sha256=request.token_sha256,
+                next_token_sha256=None,
+                revoked_at=None,
+                machine_id=request.machine_id,
+            )
+            EnrollmentUse.objects.create(
+                code=self, device=device, token_sha256=request.token_sha256, at=now
+            )
+            device.refresh_from_db()
+        return device
+
+    def _enrolled_before(self, request: wire.Enroll, now: datetime) -> Device | None:
+        use = (
+            self.uses.filter(token_sha256=request.token_sha256, at__gte=now - REPEAT)
+            .select_related("device")
+            .first()
+        )
+        return use.device if use and use.device.host_id == request.host_id else None
+
+    def _spend(self, now: datetime) -> None:
+        spent = EnrollmentCode.objects.filter(
+            pk=self.pk, uses_left__gt=0, expires_at__gt=now
+        ).update(uses_left=F("uses_left") - 1)
+        if not spent:
+            raise EnrollmentRefused(
+                "This enrollment code has been used or has expired. "
+                "Ask a manager for a new one (Devices → Add a GPU server)."
+            )
+
+    def _device_for(self, request: wire.Enroll) -> Device:
+        if self.device is not None:
+            if self.device.host_id != request.host_id:
+                raise EnrollmentRefused(
+                    f"This code is for {self.device.host_id}, not for {request.host_id}. "
+                    f"Use --host-id {self.device.host_id}, or ask for a code for a new device."
+                )
+            return self.device
+        known = Device.objects.filter(host_id=request.host_id).first()
+        if known is None:
+            return Device.objects.create(host_id=request.host_id, is_local=self.is_local)
+        if known.machine_id != request.machine_id and known.revoked_at is None:
+            raise EnrollmentRefused(
+                f"{request.host_id} is the name of another machine. Choose another name with "
+                "--host-id, or ask a manager for a code for that device."
+            )
+        return known
+
+
+class EnrollmentUse(models.Model):
+    """Who came in by a code: so that a repeated request gets its first answer."""
+
+    code = models.ForeignKey(EnrollmentCode, models.CASCADE, related_name="uses")
+    device = models.ForeignKey(Device, models.CASCADE, related_name="enrollments")
+    token_sha256 = models.CharField(max_length=64)
+    at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("enrollment")
+        verbose_name_plural = _("enrollments")
+
+    def __str__(self) -> str:
+        return f"{self.device} at {self.at:%Y-%m-%d %H:%M}"
+
+
+def devices_with(token_sha256s: Sequence[str]) -> models.QuerySet:
+    """The enrolled devices that hold one of these tokens, now or by a pending rotation."""
+    held = Q(token_sha256__in=token_sha256s) | Q(next_token_sha256__in=token_sha256s)
+    return Device.objects.enrolled().filter(held)

@@ -1,0 +1,95 @@
+"""What every DRF view shares: how refusals are answered, and how lists are paged."""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.http import Http404, HttpResponse, JsonResponse
+from rest_framework import exceptions
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from agent import wire
+from labsite.errors import CONTENT_TYPE, Busy, Refused, problem_of, retry_headers
+
+logger = logging.getLogger(__name__)
+
+
+class Pages(PageNumberPagination):
+    page_size_query_param = "page_size"
+    max_page_size = 500
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """Answer every refusal as problem+json (protocol §7); a bug stays a bug and is logged."""
+    refused = _refused(exc)
+    if refused is None:
+        return None
+    set_rollback()
+    headers = retry_headers(refused.facts)
+    if isinstance(exc, exceptions.APIException) and getattr(exc, "auth_header", None):
+        headers["WWW-Authenticate"] = exc.auth_header
+    response = Response(problem_of(refused), status=refused.status, headers=headers)
+    response.content_type = CONTENT_TYPE
+    return response
+
+
+def answer(refused: Refused) -> HttpResponse:
+    """The same answer outside DRF."""
+    return JsonResponse(
+        problem_of(refused),
+        status=refused.status,
+        headers=retry_headers(refused.facts),
+        content_type=CONTENT_TYPE,
+    )
+
+
+def _refused(exc: Exception) -> Refused | None:
+    if isinstance(exc, Refused):
+        return exc
+    if isinstance(exc, wire.Malformed):
+        return _made(400, "malformed", str(exc), field=exc.field)
+    if isinstance(exc, Http404):
+        return _made(404, "not_found", "There is nothing here, or it is not yours.")
+    if isinstance(exc, PermissionDenied):
+        return _made(403, "forbidden", str(exc) or "Your role does not allow this.")
+    if isinstance(exc, exceptions.APIException):
+        return _from_drf(exc)
+    if isinstance(exc, OperationalError | InterfaceError):
+        logger.warning("database: %s", exc)
+        return Busy("The database is busy; try again in a moment.")
+    if isinstance(exc, DatabaseError) and "out of range" in str(exc):
+        return _made(400, "bad_request", "A number is too large.")
+    return None
+
+
+def _from_drf(exc: exceptions.APIException) -> Refused:
+    facts: dict[str, Any] = {}
+    if isinstance(exc, exceptions.ValidationError):
+        facts["errors"] = exc.get_full_details()
+        return _made(400, "invalid", _first_sentence(exc.detail), **facts)
+    if isinstance(exc, exceptions.Throttled) and exc.wait is not None:
+        facts["retry_after_seconds"] = int(exc.wait) + 1
+    codes = exc.get_codes()
+    code = codes if isinstance(codes, str) else "bad_request"
+    return _made(exc.status_code, code, str(exc.detail), **facts)
+
+
+def _first_sentence(detail: Any, path: str = "") -> str:
+    """The first of DRF's nested complaints, with the field it is about."""
+    if isinstance(detail, dict) and detail:
+        key, inner = next(iter(detail.items()))
+        return _first_sentence(inner, "" if key == "non_field_errors" else f"{path}{key}: ")
+    if isinstance(detail, list) and detail:
+        return _first_sentence(detail[0], path)
+    return f"{path}{detail}"
+
+
+def _made(status: int, code: str, message: str, **facts: Any) -> Refused:
+    refused = Refused(message, **facts)
+    refused.status, refused.code = status, code
+    refused.retryable = status in (408, 423, 429, 503, 507)
+    return refused
+

@@ -1,0 +1,220 @@
+"""One settings module; all that differs between labs comes from the environment (env.py)."""
+
+import sys
+from pathlib import Path
+
+import dj_database_url
+from django.utils.translation import gettext_lazy as _
+
+from labsite import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+_given = env.read()
+
+LAB_DATA_DIR: Path = _given["DATA_DIR"]
+LAB_LOGS_DIR = LAB_DATA_DIR / "logs"
+LAB_CONFIG_DIR = LAB_DATA_DIR / "config"
+LAB_SPOOL_DIR = LAB_DATA_DIR / "spool"
+LAB_NAME = _given["LAB_NAME"]
+LAB_PUBLIC_URL = _given["PUBLIC_URL"]
+LAB_REDIS_URL = _given["REDIS_URL"]
+LAB_SOCKET_DIR = _given["SOCKET_DIR"]
+LAB_POOL_THREADS = _given["POOL_THREADS"]
+LAB_TRUSTED_PROXIES = _given["TRUSTED_PROXIES"]
+LAB_DISPATCH_TASK = "experiments.tasks.dispatch"
+LAB_HEARTBEAT_SECONDS = _given["HEARTBEAT_SECONDS"]
+LAB_HEALTHY_SECONDS = _given["HEALTHY_SECONDS"]
+LAB_STALE_SECONDS = _given["STALE_SECONDS"]
+LAB_FOREIGN_MEMORY_BYTES = _given["FOREIGN_MEMORY_MIB"] * 1024**2
+LAB_FOREIGN_UTILIZATION_PERCENT = _given["FOREIGN_UTILIZATION_PERCENT"]
+LAB_GIVE_UP_AFTER_SECONDS = _given["GIVE_UP_AFTER_SECONDS"]
+LAB_HOLD_BACK_AFTER_SECONDS = _given["HOLD_BACK_AFTER_SECONDS"]
+LAB_MAX_FILE_BYTES = _given["MAX_FILE_BYTES"]
+#: (path prefix, bytes of a body), first match wins; labsite/pool.py enforces it.
+LAB_BODY_LIMITS = [
+    ("/api/sync/full/", LAB_MAX_FILE_BYTES + 64 * 1024),
+    ("/api/sync/delta/", 4 * 1024**2 + 64 * 1024),
+    ("/", 10 * 1024**2),
+]
+
+SECRET_KEY = env.secret_key(LAB_DATA_DIR)
+DEBUG = _given["DEBUG"]
+ALLOWED_HOSTS = _given["ALLOWED_HOSTS"]
+CSRF_TRUSTED_ORIGINS = [LAB_PUBLIC_URL] if LAB_PUBLIC_URL else []
+
+INSTALLED_APPS = [
+    "unfold",
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "channels",
+    "django_q",
+    "labsite",
+    "devices",
+    "experiments",
+    "sync",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "labsite.urls"
+ASGI_APPLICATION = "labsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "django.template.context_processors.i18n",
+            ],
+        },
+    },
+]
+
+_database = dj_database_url.parse(_given["DATABASE_URL"], conn_max_age=None, conn_health_checks=True)
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    # IMMEDIATE: in DEFERRED mode select-then-update fails with "database is locked" under load.
+    # FULL: what was acknowledged survives a power cut. Both measured: docs/adr/0001.
+    _database["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    }
+    # A database file, not shared memory: that one says "table is locked" to a second thread.
+    _database["TEST"] = {"NAME": str(Path(_database["NAME"]).with_name("test.sqlite3"))}
+if "runserver" in sys.argv:
+    _database["CONN_MAX_AGE"] = 0  # a thread per request would keep a connection each
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+Q_CLUSTER = {
+    "name": "lab",
+    "orm": "default",
+    "broker_class": "labsite.broker.WakingORM",
+    "workers": 1,
+    "timeout": 30,
+    "retry": 60,
+    "max_attempts": 1,  # dispatch is level-triggered: the next tick is its retry
+    "save_limit": -1,  # successes are not kept
+    "ack_failures": True,
+    "catch_up": False,
+    "label": "Dispatch",
+}
+
+if LAB_REDIS_URL:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            # redis-py's default drops a consumer that hears nothing for a while.
+            "CONFIG": {"hosts": [{"address": LAB_REDIS_URL, "socket_timeout": None}]},
+        }
+    }
+else:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels.layers.InMemoryChannelLayer",
+            "CONFIG": {"group_expiry": 10 * 365 * 24 * 3600},
+        }
+    }
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "devices"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _given["HTTPS"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # set by the pool, never by a client
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+USE_TZ = True
+TIME_ZONE = _given["TIME_ZONE"]
+
+# Strict on every page; /admin/ and the API's HTML name their own (labsite/pages/policy.py).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+        "manifest-src": ["'self'"],
+    }
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = LAB_DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024**2
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "labsite.api.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "labsite.api.exception_handler",
+    "PAGE_SIZE": 50,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lab server",
+    "DESCRIPTION": "Devices, jobs and files of a deep-learning lab.",
+    "VERSION": "0.1.0",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"django_q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+}
