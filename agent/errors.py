@@ -1,0 +1,55 @@
+"""What can go wrong in the agent.
+
+AgentError
+├── ServerUnreachable   no answer, or 408, 423, 429, 5xx: it may pass, so try again later
+│   └── NotTheServer    something answers there, and it is not our server
+├── Rejected            4xx: this request will not succeed as it stands; `code` says why
+│   ├── Unauthorized    401, 403: nor will any other; start nothing, keep what runs, ask on
+│   └── WrongProtocol   426: agent and server are of different versions
+├── ConfigError         the agent cannot start; the message says what to do
+└── StartFailed         an attempt cannot start; the message goes to the person who submitted it
+"""
+
+from typing import Any
+
+
+class AgentError(Exception):
+    """Whatever the agent expects to go wrong."""
+
+
+class ServerUnreachable(AgentError):
+    """`retry_after_seconds` is what the server asked for, if it did."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NotTheServer(ServerUnreachable):
+    pass
+
+
+class Rejected(AgentError):
+    """`facts` is the body of the answer: the truth to go on from (protocol §7)."""
+
+    def __init__(self, status: int, code: str, facts: dict[str, Any]) -> None:
+        super().__init__(str(facts.get("detail") or f"{status} {code}"))
+        self.status = status
+        self.code = code
+        self.facts = facts
+
+
+class Unauthorized(Rejected):
+    pass
+
+
+class WrongProtocol(Rejected):
+    pass
+
+
+class ConfigError(AgentError):
+    pass
+
+
+class StartFailed(AgentError):
+    pass

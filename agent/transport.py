@@ -1,0 +1,274 @@
+"""Requests to the server: one method each, no retries, no threads.
+
+A Transport belongs to one loop: it holds one connection, so no loop ever waits behind
+another's upload. The token is given to each request by `_Bearer` and stands nowhere else; in
+particular it is not taken from, or overruled by, a ~/.netrc.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from agent import wire
+from agent.errors import (
+    AgentError,
+    NotTheServer,
+    Rejected,
+    ServerUnreachable,
+    Unauthorized,
+    WrongProtocol,
+)
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0  # beyond what a poll is held
+TRANSFER_SECONDS = 60.0  # without a byte, for files
+MAX_REPLY_BYTES = 16 * 1024 * 1024
+BLOCK_BYTES = 256 * 1024
+
+Reply = TypeVar("Reply")
+
+
+class _Bearer(AuthBase):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    def __repr__(self) -> str:
+        return "_Bearer(…)"
+
+
+class _NoCredential(AuthBase):
+    """Says so to requests, which would otherwise look for one in ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class Transport:
+    """The server's endpoints for agents.
+
+    Each method sends one request and returns its answer, or raises one of agent.errors:
+    ServerUnreachable when asking again later may help, Rejected when it will not.
+    """
+
+    def __init__(self, server: str, token: str | None, ca_file: str | None = None) -> None:
+        """`server` is `http(s)://host[:port]`; `ca_file` the pinned CA, None: the system's."""
+        self._server = server.rstrip("/")
+        self._auth = _Bearer(token) if token else _NoCredential()
+        # Given with each request: a session's own `verify` loses against REQUESTS_CA_BUNDLE.
+        self._verify: bool | str = ca_file or True
+        self._session = requests.Session()
+
+    def close(self) -> None:
+        self._session.close()
+
+    # --- devices and attempts ---
+
+    def enroll(self, message: wire.Enroll) -> wire.Enrolled:
+        return self._ask(wire.Enrolled, "/api/devices/enroll", message)
+
+    def heartbeat(self, message: wire.Heartbeat) -> wire.HeartbeatReply:
+        return self._ask(wire.HeartbeatReply, "/api/devices/heartbeat", message)
+
+    def goodbye(self, message: wire.Goodbye) -> None:
+        self._send("POST", "/api/devices/goodbye", data=wire.dumps(message), headers=JSON)
+
+    def poll(self, message: wire.Poll) -> wire.PollReply:
+        wait = message.wait_seconds
+        return self._ask(wire.PollReply, "/api/agent/poll", message, ANSWER_SECONDS + wait)
+
+    def event(self, attempt_id: str, message: wire.AttemptEvent) -> wire.EventReply:
+        return self._ask(wire.EventReply, f"/api/agent/attempts/{attempt_id}/events", message)
+
+    def config(self, attempt_id: str) -> bytes:
+        """The attempt's YAML, byte for byte."""
+        return self._send("GET", f"/api/agent/attempts/{attempt_id}/config").content
+
+    # --- files (protocol §6) ---
+
+    def delta(
+        self, experiment_uid: str, file_name: str, chunk: bytes, headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Send `chunk` as a raw body; offset, generation and hash stand in `headers`."""
+        path = f"/api/sync/delta/{experiment_uid}/{quote(file_name)}"
+        return self._json("POST", path, chunk, {**RAW, **headers})
+
+    def full(
+        self,
+        experiment_uid: str,
+        file_name: str,
+        body: IO[bytes] | Iterator[bytes] | bytes,
+        headers: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Send a whole file; `headers` name its Content-Type. The body is streamed."""
+        path = f"/api/sync/full/{experiment_uid}/{quote(file_name)}"
+        return self._json("POST", path, body, {**RAW, **headers})
+
+    def sync_status(self, experiment_uid: str) -> dict[str, Any]:
+        return self._json("GET", f"/api/sync/status/{experiment_uid}", None, {})
+
+    @contextmanager
+    def download(
+        self, experiment_uid: str, file_name: str, offset: int = 0
+    ) -> Iterator[Iterator[bytes]]:
+        """A file of the run as the server has it, in blocks, from `offset` on."""
+        path = f"/api/sync/file/{experiment_uid}/{quote(file_name)}"
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._send("GET", path, headers=headers, stream=True)
+        try:
+            yield _blocks(response)
+        finally:
+            response.close()
+
+    # --- below all of them ---
+
+    def _ask(
+        self,
+        reply: type[Reply],
+        path: str,
+        message: Any,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Reply:
+        response = self._send(
+            "POST", path, data=wire.dumps(message), headers=JSON, seconds=seconds
+        )
+        try:
+            return wire.decode(reply, wire.loads(response.content))
+        except wire.Malformed as exc:
+            raise self._stranger(f"a {reply.__name__} whose {exc}") from None
+
+    def _json(self, method: str, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
+        response = self._send(method, path, data=body, headers=headers, seconds=TRANSFER_SECONDS)
+        return self._object(response)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = ANSWER_SECONDS,
+        stream: bool = False,
+    ) -> requests.Response:
+        try:
+            response = self._session.request(
+                method,
+                self._server + path,
+                data=data,
+                headers={"Accept": "application/json", **(headers or {})},
+                auth=self._auth,
+                timeout=(CONNECT_SECONDS, seconds),
+                verify=self._verify,
+                allow_redirects=False,  # a POST that is redirected comes back as a GET
+                stream=stream,
+            )
+        except requests.RequestException as exc:
+            raise ServerUnreachable(self._why(exc)) from None
+        if response.status_code >= 300:
+            raise self._refusal(response)
+        return response
+
+    def _refusal(self, response: requests.Response) -> AgentError:
+        status = response.status_code
+        if status < 400:
+            there = response.headers.get("Location", "elsewhere")
+            return self._stranger(f"a redirection to {there}; name that address instead")
+        if status >= 500 or status in (408, 423, 429):
+            wait = _seconds(response.headers.get("Retry-After"))
+            return ServerUnreachable(f"{self._server} answers {status}", wait)
+        try:
+            facts = self._object(response)
+        except NotTheServer as exc:
+            if status in (401, 403):  # a proxy's: it tells as much about the token
+                return Unauthorized(status, "unauthorized", {})
+            return exc
+        code = str(facts.get("code", "unknown"))
+        return _REFUSALS.get(status, Rejected)(status, code, facts)
+
+    def _object(self, response: requests.Response) -> dict[str, Any]:
+        try:
+            body = wire.loads(response.content)
+        except (wire.Malformed, requests.RequestException):
+            body = None
+        if not isinstance(body, dict):
+            raise self._stranger(f"{response.status_code} without a JSON object")
+        return body
+
+    def _stranger(self, what: str) -> NotTheServer:
+        return NotTheServer(f"{self._server} answers {what}. Is it the address of the lab server?")
+
+    def _why(self, exc: requests.RequestException) -> str:
+        """One sentence for the commonest causes; requests' own words are for programmers."""
+        text = str(exc)
+        for pattern, sentence in _CAUSES:
+            if re.search(pattern, text):
+                parts = urlsplit(self._server)
+                return sentence.format(server=self._server, host=parts.hostname, rest=parts.netloc)
+        return f"{self._server} cannot be reached: {type(exc).__name__}"
+
+
+JSON = {"Content-Type": "application/json"}
+RAW = {"Content-Type": "application/octet-stream"}
+_REFUSALS: dict[int, type[Rejected]] = {401: Unauthorized, 403: Unauthorized, 426: WrongProtocol}
+
+_CAUSES = [
+    (
+        r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|RECORD_LAYER",
+        "{host} speaks http there, not https: try --server http://{rest}",
+    ),
+    (
+        r"BadStatusLine|UnknownProtocol|InvalidHeader",
+        "{host} does not speak http there: try --server https://{rest}",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "The certificate of {server} is not trusted here: copy the enrollment line with "
+        "--ca-sha256 from the site, or install the lab's CA on this host",
+    ),
+    (
+        r"NameResolutionError|Name or service not known|Temporary failure in name",
+        "The name {host} cannot be resolved: check the address, or this host's DNS",
+    ),
+    (
+        r"Connection refused",
+        "Nothing answers at {server} (connection refused): is the server running, "
+        "and is the port right?",
+    ),
+    (
+        r"No route to host|Network is unreachable",
+        "There is no network route to {host} from here",
+    ),
+    (
+        r"timed out",
+        "{server} did not answer in time: is a firewall in between?",
+    ),
+    (
+        r"InvalidURL|MissingSchema|Invalid URL|Failed to parse",
+        "{server} is not an address: write http://host:port or https://host",
+    ),
+    (
+        r"Connection aborted|RemoteDisconnected|Connection reset|ConnectionResetError",
+        "The connection to {server} was cut",
+    ),
+]
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in its form of seconds; a date is not worth trusting a clock for."""
+    return float(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_content(BLOCK_BYTES)
+    except requests.RequestException as exc:
+        raise ServerUnreachable(f"the download was cut: {type(exc).__name__}") from None
