@@ -1,0 +1,286 @@
+"""What may be said of a job, by its file, a form, its project or its device; and its checks.
+
+The same words and the same checks serve the `lab:` block of a YAML file, the body of an API
+request, and the defaults that a project or a device holds.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from agent.wire import OnDeviceLost, is_name
+from experiments.values import (
+    Wrong,
+    integer_of,
+    line_of,
+    node_of,
+    one_of,
+    seconds_of,
+    size_of,
+    split_command,
+    text_of,
+    variable_name,
+    variable_value,
+)
+from experiments.yamltree import NULL, Mistakes, Tree, clip
+
+PRIORITIES = ("urgent", "high", "normal", "low")
+MAX_GPUS = 64
+MAX_WORDS = 1024
+MAX_COMMAND_BYTES = 64 * 1024
+MAX_ENVIRONMENT = 256
+MAX_ENVIRONMENT_BYTES = 64 * 1024
+MAX_TAGS = 32
+MAX_TAG_CHARACTERS = 64
+MAX_NAME_CHARACTERS = 128
+MAX_PATH_CHARACTERS = 4000
+MAX_ATTEMPTS = 100
+MAX_STOP_GRACE_SECONDS = 3600.0
+MAX_TIME_LIMIT_SECONDS = 366 * 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All that may be said of a job. None: nothing was said, and the next layer is asked."""
+
+    project: str | None = None
+    name: str | None = None
+    command: list[str] | None = None
+    environment: dict[str, str] | None = None
+    python: str | None = None
+    working_directory: str | None = None
+    gpus: int | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_type: str | None = None
+    labels: dict[str, str] | None = None
+    priority: str | None = None
+    time_limit_seconds: float | None = None
+    stop_grace_seconds: float | None = None
+    max_attempts: int | None = None
+    on_device_lost: str | None = None
+    tags: list[str] | None = None
+
+
+def layered(*layers: Options) -> Options:
+    """One from many: the first layer that says something wins (job, then project, then device).
+
+    Environments and labels are laid together, name by name.
+    """
+    chosen: dict[str, Any] = {}
+    for option in fields(Options):
+        said = [value for layer in layers if (value := getattr(layer, option.name)) is not None]
+        if option.name in ("environment", "labels") and said:
+            chosen[option.name] = {k: v for value in reversed(said) for k, v in value.items()}
+        elif said:
+            chosen[option.name] = said[0]
+    return Options(**chosen)
+
+
+def options_of(data: Mapping[str, Any]) -> Options:
+    """The options that plain data says (an API's body, a project's stored defaults).
+
+    Raises:
+        ConfigInvalid: every mistake, each with its field.
+    """
+    mistakes = Mistakes()
+    options = read_options(data, mistakes)
+    mistakes.raise_any()
+    return options
+
+
+def read_options(data: Mapping[str, Any], mistakes: Mistakes) -> Options:
+    """As options_of, noting mistakes instead of raising. Fields that were wrong are None."""
+    return read_block(node_of(data), Tree(mistakes), mistakes, path="")
+
+
+def read_block(node: Node, tree: Tree, mistakes: Mistakes, path: str = "lab.") -> Options:
+    """The options that a `lab:` block says. What is wrong is noted and left out."""
+    said = _Reader(tree, mistakes, path).block(node, _FIELDS)
+    resources = said.pop("resources", {})
+    return Options(**said, **resources)
+
+
+class _Reader:
+    """Reads one block; what is wrong in it is noted and left out."""
+
+    def __init__(self, tree: Tree, mistakes: Mistakes, path: str) -> None:
+        self._tree = tree
+        self._mistakes = mistakes
+        self._path = path  # of the block being read, as `lab.resources.`
+
+    def block(self, node: Node, known: "Mapping[str, _Field]") -> dict[str, Any]:
+        """The mapping's values by their option's name, those without a value left out."""
+        said: dict[str, Any] = {}
+        if not isinstance(node, MappingNode):
+            place = self._path.rstrip(".")
+            self._mistakes.add(f"{place or 'it'} must hold keys and values", node, place)
+            return said
+        for key, value in self._tree.pairs(node):
+            word = key.value if isinstance(key, ScalarNode) else "?"
+            if word not in known:
+                self._note(_unknown(word, known), key, clip(word))
+            elif value.tag != NULL:
+                with self._noting(word, value):
+                    said[known[word].option] = known[word].check(self, value)
+        return said
+
+    @contextmanager
+    def _noting(self, word: str, node: Node) -> Iterator[None]:
+        try:
+            yield
+        except Wrong as wrong:
+            self._note(f"{word}: {wrong}", wrong.node or node, word)
+
+    def _note(self, message: str, node: Node, word: str) -> None:
+        self._mistakes.add(message, node, f"{self._path}{word}")
+
+    # --- one check a kind of value ------------------------------------------------------------
+
+    def resources(self, node: Node) -> dict[str, Any]:
+        inner = _Reader(self._tree, self._mistakes, f"{self._path}resources.")
+        said = inner.block(node, _RESOURCES)
+        for word in ("gpu_memory", "gpu_type"):
+            if said.get("gpus") == 0 and _RESOURCES[word].option in said:
+                inner._note(f"{word} is asked for, and gpus is 0: leave one out", node, word)
+        return said
+
+    def command(self, node: Node) -> list[str]:
+        if isinstance(node, SequenceNode):
+            _at_most(MAX_WORDS, node.value, "words")
+            words = [text_of(item, "a word of the command", empty=True) for item in node.value]
+        else:
+            words = split_command(text_of(node))
+        if not words or not words[0].strip():
+            raise Wrong("it is empty: write what to run, as in [python, train.py]")
+        if sum(len(word.encode()) for word in words) > MAX_COMMAND_BYTES:
+            raise Wrong(f"it is longer than {MAX_COMMAND_BYTES} bytes: put it into a script")
+        return words
+
+    def environment(self, node: Node) -> dict[str, str]:
+        if not isinstance(node, MappingNode):
+            raise Wrong("write names and values, as in {SEED: 1}")
+        made: dict[str, str] = {}
+        for key, value in _at_most(MAX_ENVIRONMENT, self._tree.pairs(node), "variables"):
+            with self._noting("environment", key):
+                name = variable_name(key)
+                made[name] = variable_value(name, value)
+        if sum(len(f"{k}={v}".encode()) for k, v in made.items()) > MAX_ENVIRONMENT_BYTES:
+            raise Wrong(f"it is longer than {MAX_ENVIRONMENT_BYTES} bytes: use a file")
+        return made
+
+    def labels(self, node: Node) -> dict[str, str]:
+        if not isinstance(node, MappingNode):
+            raise Wrong("write names and values, as in {room: b104}")
+        return {
+            line_of(key, "a label", MAX_TAG_CHARACTERS): line_of(
+                value, "a label's value", MAX_TAG_CHARACTERS
+            )
+            for key, value in _at_most(MAX_TAGS, self._tree.pairs(node), "labels")
+        }
+
+    def tags(self, node: Node) -> list[str]:
+        if not isinstance(node, SequenceNode):
+            raise Wrong("write a list, as in [baseline, resnet50]")
+        items = _at_most(MAX_TAGS, node.value, "tags")
+        return list(dict.fromkeys(line_of(item, "a tag", MAX_TAG_CHARACTERS) for item in items))
+
+    def project(self, node: Node) -> str:
+        text = text_of(node)
+        if not is_name(text):
+            raise Wrong(
+                f"“{clip(text)}” cannot be a folder's name: use up to 128 letters, digits,"
+                " dots, _ and -, a letter or digit first"
+            )
+        return text
+
+    def name(self, node: Node) -> str:
+        return line_of(node, "it", MAX_NAME_CHARACTERS)
+
+    def path(self, node: Node) -> str:
+        return line_of(node, "it", MAX_PATH_CHARACTERS)
+
+    def size(self, node: Node) -> int:
+        return size_of(node)
+
+    def gpus(self, node: Node) -> int:
+        return integer_of(node, 0, MAX_GPUS)
+
+    def attempts(self, node: Node) -> int:
+        return integer_of(node, 1, MAX_ATTEMPTS)
+
+    def priority(self, node: Node) -> str:
+        return one_of(node, PRIORITIES)
+
+    def on_device_lost(self, node: Node) -> str:
+        return one_of(node, tuple(member.value for member in OnDeviceLost))
+
+    def time_limit(self, node: Node) -> float:
+        return seconds_of(node, 1.0, MAX_TIME_LIMIT_SECONDS, "1s to 366d")
+
+    def stop_grace(self, node: Node) -> float:
+        return seconds_of(node, 0.0, MAX_STOP_GRACE_SECONDS, "0s to 1h")
+
+
+@dataclass(frozen=True)
+class _Field:
+    option: str  # of Options
+    check: Callable[[_Reader, Node], Any]
+
+
+_RESOURCES = {
+    "gpus": _Field("gpus", _Reader.gpus),
+    "gpu_memory": _Field("gpu_memory_bytes", _Reader.size),
+    "gpu_type": _Field("gpu_type", _Reader.name),
+    "labels": _Field("labels", _Reader.labels),
+}
+_FIELDS = {
+    "project": _Field("project", _Reader.project),
+    "name": _Field("name", _Reader.name),
+    "command": _Field("command", _Reader.command),
+    "environment": _Field("environment", _Reader.environment),
+    "python": _Field("python", _Reader.path),
+    "working_directory": _Field("working_directory", _Reader.path),
+    "resources": _Field("resources", _Reader.resources),
+    "priority": _Field("priority", _Reader.priority),
+    "time_limit": _Field("time_limit_seconds", _Reader.time_limit),
+    "stop_grace": _Field("stop_grace_seconds", _Reader.stop_grace),
+    "max_attempts": _Field("max_attempts", _Reader.attempts),
+    "on_device_lost": _Field("on_device_lost", _Reader.on_device_lost),
+    "tags": _Field("tags", _Reader.tags),
+}
+# What other queues call these.
+_SYNONYMS = {
+    "cmd": "command",
+    "run": "command",
+    "script": "command",
+    "env": "environment",
+    "cwd": "working_directory",
+    "workdir": "working_directory",
+    "timeout": "time_limit",
+    "walltime": "time_limit",
+    "retries": "max_attempts",
+    "gpu": "gpus",
+    "num_gpus": "gpus",
+    "vram": "gpu_memory",
+}
+
+
+def _at_most(limit: int, items: list[Any], what: str) -> list[Any]:
+    if len(items) > limit:
+        raise Wrong(f"{len(items)} {what} are more than {limit}")
+    return items
+
+
+def _unknown(word: str, known: Mapping[str, _Field]) -> str:
+    meant = _SYNONYMS.get(word, word)
+    if meant in _RESOURCES and known is _FIELDS:
+        return f"“{clip(word)}” belongs under resources: write resources: {{{meant}: …}}"
+    if meant in _FIELDS and known is _RESOURCES:
+        return f"“{clip(word)}” belongs one level up, directly under lab: as {meant}"
+    near = [meant] if meant in known else difflib.get_close_matches(word[:60], known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"“{clip(word)}” is not one of the lab's keys: {hint}"
