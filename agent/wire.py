@@ -17,7 +17,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 PROTOCOL = 1
 
@@ -97,7 +97,7 @@ class AttemptState(str, Enum):
     ACCEPTED = "accepted"  # journalled, and not yet confirmed by the server: not started
     STARTING = "starting"
     RUNNING = "running"
-    EXITED = "exited"  # the process is gone; the end may not be acknowledged yet, nor all files sent
+    EXITED = "exited"  # no process; its end may not be acknowledged yet, nor all files sent
 
     @property
     def alive(self) -> bool:
@@ -289,12 +289,15 @@ class HeartbeatReply:
 
 @dataclass(frozen=True)
 class ResumeFile:
-    """A file of the run as the server has it, to be laid into the run's folder before the start.
+    """A file that the server has, to be laid into the run's folder before the start.
 
-    Fetched by GET /api/sync/file/{experiment_uid}/{file_name} (Range).
+    Fetched by GET /api/sync/file/{experiment_uid}/{file_name} (Range). `lay_as` is another name
+    only when a job resumes from another run.
     """
 
+    experiment_uid: Name
     file_name: Name
+    lay_as: Name
     size_bytes: Bytes
     sha256: Sha256
 
@@ -302,7 +305,7 @@ class ResumeFile:
 @dataclass(frozen=True)
 class Resume:
     files: list[ResumeFile]
-    checkpoint: Name | None  # the one of `files` that LAB_RESUME_FROM names
+    checkpoint: Name | None  # the `lay_as` of the one that LAB_RESUME_FROM names
     point: dict[str, Any]  # what the script last said by POST /api/sync/checkpoint
 
 
@@ -361,21 +364,26 @@ class EventReply:
 
 # --- JSON to messages and back ------------------------------------------------------------------
 
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # not the text of one, as in \\u0000
+
 T = TypeVar("T")
 _Check = Callable[[Any, str], Any]
 
 
 def loads(body: bytes | str) -> Any:
-    """Parse JSON strictly: UTF-8, no NaN or infinity, no NUL, bounded depth.
+    """Parse JSON strictly: UTF-8, no NaN or infinity, no NUL, no half character, bounded depth.
 
     Raises:
         Malformed: it is none of that.
     """
     try:
         text = body.decode() if isinstance(body, bytes) else body
-        if "\\u0000" in text:
+        if "\\u0000" in text and _ESCAPED_NUL.search(text):
             raise Malformed("", "a NUL character is not allowed")
-        return json.loads(text, parse_constant=_no_constant)
+        data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:  # half of a pair cannot be written anywhere
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, Malformed):
             raise
@@ -395,12 +403,18 @@ def decode(cls: type[T], data: Any) -> T:
     Raises:
         Malformed: a field is missing, has another type, or lies outside its limits.
     """
-    made: T = _decoder(cls)(data, "")
+    hint: Any = cls
+    made: T = _decoder(hint)(data, "")
     return made
 
 
-def _no_constant(text: str) -> Any:
-    raise Malformed("", f"{text} is not allowed: numbers must be finite")
+def _no_constant(text: str) -> NoReturn:
+    raise Malformed("", f"{text[:40]} is not allowed: numbers must be finite")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)
 
 
 @lru_cache(maxsize=None)
@@ -515,7 +529,7 @@ def _enum(cls: type[Enum]) -> _Check:
     return check
 
 
-def _dataclass(cls: type[Any]) -> _Check:
+def _dataclass(cls: Any) -> _Check:
     hints = get_type_hints(cls, include_extras=True)
     checks = [
         (f.name, _decoder(hints[f.name]), f.default is MISSING and f.default_factory is MISSING)

@@ -1,0 +1,122 @@
+"""The endpoints of agents (protocol §1, §2). Heartbeats as a rule enter by the lane instead;
+the view here calls the same function, and stands for tests, OpenAPI and other ASGI servers."""
+
+from dataclasses import asdict
+
+from django.conf import settings
+from django.core.cache import cache
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from agent import wire
+from devices import heartbeat
+from devices.auth import DeviceAuthentication, IsDevice
+from devices.errors import EnrollmentRefused, TooManyTries
+from devices.models import EnrollmentCode, ServerIdentity, digest
+from labsite.clock import database_now
+from labsite.errors import Refused, WrongProtocol
+
+FAILED_TRIES_A_MINUTE = 5
+
+
+def spoken(protocol: int) -> None:
+    """Raise WrongProtocol unless this server speaks that version of the wire."""
+    if protocol != wire.PROTOCOL:
+        raise WrongProtocol(
+            f"This server speaks version {wire.PROTOCOL} of the protocol, the agent {protocol}. "
+            "Install the same release on both.",
+            versions=[wire.PROTOCOL],
+        )
+
+
+class AgentView(APIView):
+    """A request of an enrolled device; `request.auth` is that Device."""
+
+    authentication_classes = [DeviceAuthentication]
+    permission_classes = [IsDevice]
+
+
+class EnrollView(APIView):
+    """POST devices/enroll: let a new agent in by a code that a manager made."""
+
+    authentication_classes: list = []
+    permission_classes: list = []
+
+    @extend_schema(request=dict, responses={201: dict})
+    def post(self, request: Request) -> Response:
+        message = wire.decode(wire.Enroll, request.data)
+        spoken(message.protocol)
+        tries = _Tries(message.enroll_code, request.META.get("REMOTE_ADDR", ""))
+        tries.check()
+        try:
+            device = _code(message.enroll_code).enroll(message, database_now())
+        except EnrollmentRefused:
+            tries.count()
+            raise
+        reply = wire.Enrolled(
+            device.pk, device.host_id, ServerIdentity.current(), settings.LAB_NAME
+        )
+        return Response(asdict(reply), status=201)
+
+
+def _code(text: str) -> EnrollmentCode:
+    code = EnrollmentCode.objects.filter(code_sha256=digest(text)).first()
+    if code is None:
+        raise EnrollmentRefused(
+            "This enrollment code is not known here. Copy it once more, or ask a manager for a "
+            "new one (Devices → Add a GPU server)."
+        )
+    return code
+
+
+class _Tries:
+    """Failed tries of a code from an address, a minute long. A lab sits behind one address, so
+    the code counts too: a colleague's mistake locks nobody else out."""
+
+    def __init__(self, code: str, address: str) -> None:
+        self._key = f"enroll-tries:{digest(code)[:16]}:{address}"
+
+    def check(self) -> None:
+        if cache.get(self._key, 0) >= FAILED_TRIES_A_MINUTE:
+            raise TooManyTries(
+                "Too many failed tries with this code; wait a minute.", retry_after_seconds=60
+            )
+
+    def count(self) -> None:
+        cache.add(self._key, 0, timeout=60)
+        cache.incr(self._key)
+
+
+class TokenView(AgentView):
+    """POST devices/token: rotate; the old token lives until the new one is first used."""
+
+    @extend_schema(request=dict, responses=dict)
+    def post(self, request: Request) -> Response:
+        message = wire.decode(wire.NewToken, request.data)
+        request.auth.rotate_token(message.token_sha256)
+        return Response({"success": True})
+
+
+class GoodbyeView(AgentView):
+    """POST devices/goodbye: the agent stops in order; its jobs may go on."""
+
+    @extend_schema(request=dict, responses=dict)
+    def post(self, request: Request) -> Response:
+        message = wire.decode(wire.Goodbye, request.data)
+        request.auth.say_goodbye(message.instance_id, database_now())
+        return Response({"success": True})
+
+
+class HeartbeatView(AgentView):
+    """POST devices/heartbeat: "I am alive, and so are my GPUs"."""
+
+    @extend_schema(request=dict, responses=dict)
+    def post(self, request: Request) -> Response:
+        message = wire.decode(wire.Heartbeat, request.data)
+        spoken(message.protocol)
+        [answer] = heartbeat.record([heartbeat.Beat(request.auth.pk, message)])
+        if isinstance(answer, Refused):
+            raise answer
+        return Response(asdict(answer))

@@ -1,0 +1,81 @@
+"""Form of what this app's endpoints take and give."""
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from devices.models import GPU, Device, EnrollmentCode
+from labsite.clock import database_now
+
+
+class GPUSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = GPU
+        fields = [
+            "uuid", "index", "name", "present", "simulated", "memory_total_bytes",
+            "memory_used_bytes", "utilization_percent", "temperature_celsius", "power_watts",
+            "power_limit_watts", "xid_errors", "ecc_errors", "processes", "quarantined_at",
+            "quarantine_reason",
+        ]  # fmt: skip
+
+
+class DeviceSerializer(serializers.ModelSerializer):
+    """A device; `state` is derived from the age of its last heartbeat."""
+
+    state = serializers.SerializerMethodField()
+    server_origin = serializers.CharField(source="origin", read_only=True)
+    gpus = GPUSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Device
+        fields = [
+            "id", "host_id", "state", "server_origin", "draining", "max_jobs", "cpu_slots",
+            "labels", "environment", "python", "working_directory", "last_heartbeat_at",
+            "heartbeat_interval_seconds", "cpu_percent", "cpu_count", "memory_used_bytes",
+            "memory_total_bytes", "disk_free_bytes", "disk_total_bytes", "versions", "unix_user",
+            "source_directory", "source", "open_attempts", "created_at", "revoked_at", "gpus",
+        ]  # fmt: skip
+        read_only_fields = [
+            name
+            for name in fields
+            if name
+            not in ("max_jobs", "cpu_slots", "labels", "environment", "python", "working_directory")
+        ]
+
+    @extend_schema_field(serializers.ChoiceField(["healthy", "stale", "disconnected"]))
+    def get_state(self, device: Device) -> str:
+        return device.state(self.context.get("now") or database_now())
+
+    def validate_labels(self, labels: object) -> object:
+        return _text_pairs(labels, "labels")
+
+    def validate_environment(self, environment: object) -> object:
+        return _text_pairs(environment, "environment")
+
+
+def _text_pairs(value: object, name: str) -> object:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise serializers.ValidationError(f"{name} must be an object of names and texts.")
+    return value
+
+
+class NewEnrollmentCodeSerializer(serializers.Serializer):
+    """What a manager asks for: a code for one new device, for n, or for a known one."""
+
+    uses = serializers.IntegerField(min_value=1, max_value=500, default=1)
+    minutes = serializers.IntegerField(min_value=1, max_value=24 * 60, default=10)
+    device = serializers.SlugRelatedField(
+        slug_field="host_id", queryset=Device.objects.all(), required=False, allow_null=True
+    )
+
+
+class EnrollmentCodeSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = EnrollmentCode
+        fields = ["id", "created_at", "expires_at", "uses_left", "device"]
+
+
+class MadeEnrollmentCodeSerializer(EnrollmentCodeSerializer):
+    code = serializers.CharField(help_text="Shown this once; only its digest is kept.")
+
+    class Meta(EnrollmentCodeSerializer.Meta):
+        fields = [*EnrollmentCodeSerializer.Meta.fields, "code"]

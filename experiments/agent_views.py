@@ -1,0 +1,50 @@
+"""The endpoints of agents for attempts (protocol §3, §4). Polls as a rule enter by the lane
+instead; the view here calls the same function and never holds one."""
+
+import uuid
+from dataclasses import asdict
+
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from agent import wire
+from devices.agent_views import AgentView, spoken
+from experiments import leases, reports
+from experiments.models import Attempt
+from labsite.errors import NotFound, Refused
+
+
+class PollView(AgentView):
+    """POST agent/poll: what is alive on a device; the answer is all that should be."""
+
+    @extend_schema(request=dict, responses=dict)
+    def post(self, request: Request) -> Response:
+        message = wire.decode(wire.Poll, request.data)
+        spoken(message.protocol)
+        [answer] = leases.poll([leases.Call(request.auth.pk, message)])
+        if isinstance(answer, Refused):
+            raise answer
+        return Response(asdict(answer))
+
+
+class AttemptEventView(AgentView):
+    """POST agent/attempts/<id>/events: started, exited, start_failed, released."""
+
+    @extend_schema(request=dict, responses=dict)
+    def post(self, request: Request, attempt_id: uuid.UUID) -> Response:
+        event = wire.decode(wire.AttemptEvent, request.data)
+        return Response(asdict(reports.receive(request.auth, str(attempt_id), event)))
+
+
+class AttemptConfigView(AgentView):
+    """GET agent/attempts/<id>/config: the job's YAML, byte for byte."""
+
+    @extend_schema(responses={(200, "application/yaml"): bytes})
+    def get(self, request: Request, attempt_id: uuid.UUID) -> HttpResponse:
+        mine = Attempt.objects.filter(pk=attempt_id, device=request.auth)
+        attempt = mine.select_related("job").first()
+        if attempt is None or not attempt.job.config:
+            raise NotFound("There is no such attempt, or it has no config, or it is another's.")
+        return HttpResponse(bytes(attempt.job.config), content_type="application/yaml")

@@ -1,0 +1,196 @@
+"""Giving queued jobs to free GPUs.
+
+dispatch() looks at what is, not at what happened: it may be called at any time, by any number
+of processes, for any reason or none, and does what is then left to do. It plans in memory from
+one reading of the database, and then assigns job by job; each assignment is safe by itself
+(conditional UPDATEs and constraints), so a plan that has grown stale costs a LostRace and
+nothing else.
+
+Order (docs/adr/0010): priority, then the user who holds the fewest GPUs, then age. A job that
+fits nowhere now may be passed by smaller ones, until it has waited for
+LAB_HOLD_BACK_AFTER_SECONDS; then free GPUs are held back for it.
+"""
+
+import heapq
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError
+
+from devices.models import GPU
+from experiments import reasons
+from experiments.errors import IllegalTransition, LostRace
+from experiments.models import Attempt, GPUClaim, Job, Pulse
+from experiments.places import Place, read_places
+from labsite.clock import database_now
+
+logger = logging.getLogger(__name__)
+
+#: Above this many queued jobs the rest waits for a later pass: a pass stays well under a second.
+LOOK_AT_MOST = 20_000
+_NEEDED = (
+    "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
+    "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
+    "on_device_lost", "resume_point",
+)  # fmt: skip
+
+
+def dispatch(now: datetime | None = None) -> list[Attempt]:
+    """Assign all that can be assigned now, tell every other job why it waits, and return
+    the attempts made."""
+    now = now or database_now()
+    made = []
+    plan = Plan(read_places(now), held_gpus(), now)
+    jobs = Job.objects.queued().order_by("-priority", "id").only(*_NEEDED)[:LOOK_AT_MOST]
+    for job, place, gpus in plan.of(list(jobs)):
+        attempt = _assign(job, place, gpus, now)
+        if attempt:
+            logger.info("%s assigned to %s", attempt.job, place.device)
+            made.append(attempt)
+    _write_reasons(plan.waiting)
+    Pulse.beat(Pulse.DISPATCH, now)
+    return made
+
+
+def held_gpus() -> Counter:
+    """How many GPUs each user holds now, by user id."""
+    return Counter(GPUClaim.objects.values_list("attempt__job__user_id", flat=True))
+
+
+class Plan:
+    """Who gets what, as far as one reading of the database tells."""
+
+    def __init__(self, places: Sequence[Place], held: Counter, now: datetime) -> None:
+        self._places = places
+        self._held = held
+        self._now = now
+        self._hold_back_since = now - timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
+        self._held_back_for: Job | None = None
+        #: What did not fit: asked again in the same pass it would not fit either.
+        self._refused: dict[tuple, dict[str, Any]] = {}
+        #: Jobs that stay queued, with the reason.
+        self.waiting: list[tuple[Job, dict[str, Any]]] = []
+
+    def of(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Place, list[GPU]]]:
+        """The assignments to make, in order."""
+        by_priority: dict[int, list[Job]] = defaultdict(list)
+        for job in jobs:
+            if job.held:
+                self.waiting.append((job, reasons.HELD))
+            else:
+                by_priority[job.priority].append(job)
+        for priority in sorted(by_priority, reverse=True):
+            yield from self._of_class(by_priority[priority])
+
+    def _of_class(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Place, list[GPU]]]:
+        """One priority class: always the oldest job of the user who holds the fewest GPUs."""
+        queues: dict[int | None, list[Job]] = defaultdict(list)
+        for job in jobs:
+            queues[job.user_id].append(job)
+        for queue in queues.values():
+            queue.reverse()  # the oldest is at the end, where pop() is cheap
+        turn = [(self._held[user], queue[-1].pk, user) for user, queue in queues.items()]
+        heapq.heapify(turn)
+        while turn:
+            _held, _oldest, user = heapq.heappop(turn)
+            job = queues[user].pop()
+            fit = self._fit(job)
+            if fit:
+                self._held[user] += job.gpus
+                yield job, *fit
+            if queues[user]:
+                heapq.heappush(turn, (self._held[user], queues[user][-1].pk, user))
+
+    def _fit(self, job: Job) -> tuple[Place, list[GPU]] | None:
+        wish = _wish(job)
+        if wish not in self._refused:
+            # The fullest place that it fits into: large gaps are kept for large jobs.
+            fitting = [place for place in self._places if place.fits(job, self._now)]
+            if fitting:
+                place = min(fitting, key=lambda one: len(one.free_for(job)))
+                return place, place.take(job)
+            self._refused[wish] = self._why(job)
+            if job.gpus and job.submitted_at <= self._hold_back_since:
+                self._hold_back(job)
+        self.waiting.append((job, self._refused[wish]))
+        return None
+
+    def _why(self, job: Job) -> dict[str, Any]:
+        """The reason that this job waits, from what this pass sees."""
+        wants = _wants(job)
+        if not self._places:
+            return reasons.NO_DEVICES
+        able = [place for place in self._places if place.could_ever(job)]
+        if not able:
+            return {"code": "nothing_fits", **wants}
+        open_now = [place for place in able if place.accepts]
+        if not open_now:
+            return {"code": "unreachable", "devices": _names(able), **wants}
+        usable = [place for place in open_now if not place.is_avoided(job, self._now)]
+        if not usable:
+            return {"code": "avoids", "devices": _names(open_now)}
+        if self._held_back_for and any(place.held_back for place in usable):
+            return {"code": "held_back", "job": str(self._held_back_for)}
+        if not job.gpus:
+            return {"code": "busy_cpu"}
+        outside = [place for place in usable if place.outside]
+        if outside and not any(place.claimed for place in usable):
+            return {"code": "outside", "devices": _names(outside), **wants}
+        free = sum(len(place.free_for(job)) for place in usable)
+        return {"code": "busy", "free": free, "all": sum(p.able(job) for p in usable), **wants}
+
+    def _hold_back(self, job: Job) -> None:
+        """Keep the place that is nearest to fitting this job free of smaller ones."""
+        if self._held_back_for:
+            return  # one at a time: the eldest in order
+        able = [place for place in self._places if place.accepts and place.could_ever(job)]
+        if able:
+            nearest = max(able, key=lambda place: len(place.free_for(job)))
+            nearest.hold_back()
+            self._held_back_for = job
+            self._refused = {_wish(job): self._refused[_wish(job)]}
+
+
+def _wish(job: Job) -> tuple:
+    """What decides where a job fits: two jobs with one wish fit at the same places."""
+    labels = tuple(sorted(job.labels.items()))
+    avoids = tuple(sorted(job.avoids))
+    return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids)
+
+
+def _wants(job: Job) -> dict[str, Any]:
+    return {
+        "gpus": job.gpus,
+        "gpu_type": job.gpu_type,
+        "gpu_memory_bytes": job.gpu_memory_bytes,
+        "labels": job.labels,
+    }
+
+
+def _names(places: Sequence[Place], at_most: int = 5) -> list[str]:
+    names = [place.device.host_id for place in places]
+    return names if len(names) <= at_most else [*names[:at_most], "…"]
+
+
+def _assign(job: Job, place: Place, gpus: Sequence[GPU], now: datetime) -> Attempt | None:
+    try:
+        return job.assign(place.device, gpus, now)
+    except (LostRace, IllegalTransition, IntegrityError) as exc:
+        logger.info("%s not assigned to %s: %s", job, place.device, exc)
+        return None
+
+
+def _write_reasons(waiting: Sequence[tuple[Job, dict[str, Any]]]) -> None:
+    """Write the reasons that changed: as a rule few, and many jobs share one."""
+    changed: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for job, reason in waiting:
+        if job.waiting != reason:
+            changed.setdefault(str(reason), (reason, []))[1].append(job.pk)
+    for reason, pks in changed.values():
+        for start in range(0, len(pks), 500):
+            queued = Job.objects.queued().filter(pk__in=pks[start : start + 500])
+            queued.update(waiting=reason)

@@ -1,0 +1,307 @@
+"""The poll (protocol §3), and the ends that nobody reports: leases that ran out.
+
+`poll()` takes in what devices say is alive and answers with all that should be; the lane calls
+it with batches, the DRF view with one. `answer()` is its reading half, asked again for polls
+that are held. `reap()` ends what can end only by time passing, and judges nobody while the
+server itself was blind.
+"""
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from agent import wire
+from devices.errors import DuplicateAgent
+from devices.models import Device, DeviceState, ServerIdentity
+from experiments.errors import AttemptEnded, LostRace
+from experiments.models import Attempt, GPUClaim, Pulse
+from experiments.states import OnDeviceLost, Outcome
+from labsite.clock import database_now
+from labsite.errors import NotFound, Refused
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0  # between polls that are not held
+FRESH = timedelta(seconds=3)  # a stamp of the lane older than this: the server is blind
+SIGHT = timedelta(seconds=min(wire.LEASE_SECONDS, 600))  # so long it must have seen without a gap
+MASS_WINDOW = timedelta(seconds=60)
+MASS_AT_LEAST = 3
+
+
+@dataclass(frozen=True)
+class Call:
+    device_id: int
+    message: wire.Poll
+
+
+# --- the poll -----------------------------------------------------------------------------------
+
+
+def poll(calls: Sequence[Call]) -> list[wire.PollReply | Refused]:
+    """Take in polls and answer them, in one transaction; answers in the order of the calls.
+
+    Renews the leases of the attempts named, notes acceptances and what files there are, and
+    gives back the GPUs of ended attempts that a device no longer names. A `poll_seq` not above
+    the last one seen changes nothing.
+    """
+    now = database_now()
+    with transaction.atomic():
+        devices = Device.objects.in_bulk({call.device_id for call in calls})
+        refusals = [_refusal(call, devices.get(call.device_id)) for call in calls]
+        heard = [call for call, refused in zip(calls, refusals, strict=True) if not refused]
+        named = _named(heard)
+        for call in heard:
+            _take_in(call, devices[call.device_id], named, now)
+        replies = iter(answer(heard))
+    return [refused or next(replies) for refused in refusals]
+
+
+def _refusal(call: Call, device: Device | None) -> Refused | None:
+    if device is None:
+        return NotFound("This device has been deleted.")
+    if call.message.instance_id != device.instance_id:
+        return DuplicateAgent(
+            f"This agent is not the one that {device.host_id} is heard from; "
+            "a heartbeat must be accepted before a poll.",
+            incumbent=device.instance_id,
+            retry_after_seconds=3,
+        )
+    return None
+
+
+def _named(calls: Iterable[Call]) -> dict[str, Attempt]:
+    """The attempts that these polls name and that belong to the polling devices."""
+    ids = {report.id for call in calls for report in call.message.attempts}
+    devices = {call.device_id for call in calls}
+    known = Attempt.objects.filter(pk__in=_uuids(ids), device_id__in=devices)
+    return {str(attempt.pk): attempt for attempt in known.select_related("job")}
+
+
+def _uuids(ids: Iterable[str]) -> list[str]:
+    """Those that have a UUID's form; another id is unknown here, which is not an error."""
+    return [one for one in ids if len(one) == 36 and set(one) <= set("0123456789abcdef-")]
+
+
+def _take_in(call: Call, device: Device, named: dict[str, Attempt], now: datetime) -> None:
+    alive = {report.id for report in call.message.attempts if report.state.alive}
+    mine = [
+        (report, attempt)
+        for report in call.message.attempts
+        if (attempt := named.get(report.id)) and attempt.device_id == device.pk
+    ]
+    runs_ended = any(report.id in alive and not attempt.is_open for report, attempt in mine)
+    if not device.polled(call.message.poll_seq, now, runs_ended_attempt=runs_ended):
+        return
+    _renew([attempt for _report, attempt in mine if attempt.is_open], now)
+    for report, attempt in mine:
+        _note(report, attempt, now)
+    _release_unnamed(device, {report.id for report in call.message.attempts})
+
+
+def _renew(attempts: Sequence[Attempt], now: datetime) -> None:
+    if attempts:
+        Attempt.objects.open().filter(pk__in=[attempt.pk for attempt in attempts]).update(
+            renewed_at=now
+        )
+
+
+def _note(report: wire.AttemptReport, attempt: Attempt, now: datetime) -> None:
+    if attempt.is_open and attempt.accepted_at is None:
+        attempt.accept(now)
+    files = {
+        name: {
+            "generation": file.generation,
+            "size_bytes": file.size_bytes,
+            "acked_bytes": file.acked_bytes,
+        }
+        for name, file in report.files.items()
+    }
+    if files != attempt.files_advertised:
+        attempt.advertise(files, now)
+
+
+def _release_unnamed(device: Device, named: set[str]) -> None:
+    """Give back the GPUs of ended attempts that the device does not name any more.
+
+    While it still names one as exited, the event `released` gives them back: the agent has not
+    seen the cards' memory return yet.
+    """
+    held = GPUClaim.objects.filter(attempt__device=device, attempt__ended_at__isnull=False)
+    for attempt_id in set(held.values_list("attempt_id", flat=True)):
+        if str(attempt_id) not in named:
+            Attempt.objects.select_related("job").get(pk=attempt_id).release()
+
+
+# --- its answer ---------------------------------------------------------------------------------
+
+
+def answer(calls: Sequence[Call]) -> list[wire.PollReply]:
+    """What should run on each polling device, and which of the named have ended. Reads only."""
+    server_id = ServerIdentity.current()
+    devices = Device.objects.in_bulk({call.device_id for call in calls})
+    orders: dict[int, list[wire.AttemptOrder]] = defaultdict(list)
+    open_attempts = Attempt.objects.open().filter(device_id__in=devices)
+    for attempt in open_attempts.select_related("job__project", "job__user").order_by("pk"):
+        orders[attempt.device_id].append(order(attempt, devices[attempt.device_id]))
+    named = _named(calls)
+    replies = []
+    for call in calls:
+        ended = [
+            report.id
+            for report in call.message.attempts
+            if (attempt := named.get(report.id))
+            and attempt.device_id == call.device_id
+            and not attempt.is_open
+        ]
+        device = devices.get(call.device_id)
+        draining = device is None or device.draining
+        replies.append(_reply(server_id, ended, draining, orders[call.device_id]))
+    return replies
+
+
+def _reply(
+    server_id: str, ended: list[str], draining: bool, orders: list[wire.AttemptOrder]
+) -> wire.PollReply:
+    fields: dict[str, Any] = {
+        "server_id": server_id,
+        "ended": sorted(ended),
+        "draining": draining,
+        "poll_seconds": POLL_SECONDS,
+        "attempts": orders,
+    }
+    unmarked = wire.PollReply(revision="", **fields)
+    revision = hashlib.sha256(wire.dumps(unmarked)).hexdigest()[:16]
+    return wire.PollReply(revision=revision, **fields)
+
+
+def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
+    """All that the agent needs to run this attempt: the job's wishes laid on its device's."""
+    job = attempt.job
+    reason = job.stop_reason
+    return wire.AttemptOrder(
+        id=str(attempt.pk),
+        number=attempt.number,
+        experiment_uid=job.uid,
+        project=job.project.name,
+        run_name=job.run_name,
+        user=job.user.get_username() if job.user else "",
+        command=job.command,
+        environment={**device.environment, **job.environment},
+        secrets={},
+        gpus=attempt.gpu_uuids,
+        gpu_ids="uuid",
+        python=job.python or device.python or None,
+        working_directory=job.working_directory or device.working_directory or None,
+        source=None,
+        run_as=None,
+        config_sha256=hashlib.sha256(job.config).hexdigest() if job.config else None,
+        time_limit_seconds=job.time_limit_seconds,
+        stop_grace_seconds=job.stop_grace_seconds,
+        lease_seconds=wire.LEASE_SECONDS,
+        on_device_lost=wire.OnDeviceLost(attempt.on_device_lost),
+        resume=wire.decode(wire.Resume, attempt.resume) if attempt.resume else None,
+        stop=wire.Stop(reason) if reason else None,
+        confirmed=attempt.accepted_at is not None,
+    )
+
+
+def stamp() -> None:
+    """The lane was alive now, as agents meet it: called each second through its own writer."""
+    Pulse.beat(Pulse.LANE, database_now())
+
+
+# --- what ends by time --------------------------------------------------------------------------
+
+
+def reap(now: datetime | None = None) -> list[Attempt]:
+    """End the attempts that nobody accepted, and those whose lease ran out; return them.
+
+    May be called at any time, twice, or by two processes: each end is a conditional UPDATE.
+    """
+    now = now or database_now()
+    ended = [attempt for attempt in _not_accepted(now) if _end(attempt, Outcome.NOT_ACCEPTED, now)]
+    if server_sees(now):
+        brake = mass_loss(now)
+        for attempt in _leases_out(now):
+            if brake:
+                logger.error("%s is not requeued: %s", attempt, brake.sentence)
+            elif _end(attempt, Outcome.LOST, now, unconfirmed=True):
+                ended.append(attempt)
+    return ended
+
+
+def server_sees(now: datetime) -> bool:
+    """Whether the lane answers now and did without a gap for a whole lease.
+
+    A server that was down, stalled or without its database heard nobody, and nobody is to blame
+    for that.
+    """
+    lane = Pulse.last(Pulse.LANE)
+    return lane is not None and now - lane.at <= FRESH and now - lane.unbroken_since >= SIGHT
+
+
+@dataclass(frozen=True)
+class MassLoss:
+    """Half or more of the busy devices vanished together: the network, not they."""
+
+    vanished: list[str]
+    busy: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{len(self.vanished)} of {self.busy} busy GPU servers vanished within a minute "
+            f"({', '.join(self.vanished[:5])}); check the network and power first"
+        )
+
+
+def mass_loss(now: datetime) -> MassLoss | None:
+    """The brake on requeueing, while it holds. Pages ask here too, to tell the manager."""
+    busy = list(Device.objects.filter(attempts__ended_at=None, attempts__isnull=False).distinct())
+    gone = [d for d in busy if d.last_heartbeat_at and d.state(now) == DeviceState.DISCONNECTED]
+    for device in gone:
+        since = device.last_heartbeat_at
+        together = [d for d in gone if timedelta(0) <= d.last_heartbeat_at - since <= MASS_WINDOW]
+        if len(together) >= MASS_AT_LEAST and 2 * len(together) >= len(busy):
+            return MassLoss([d.host_id for d in together], len(busy))
+    return None
+
+
+def _not_accepted(now: datetime) -> list[Attempt]:
+    since = now - timedelta(seconds=wire.ACCEPT_SECONDS)
+    waiting = Attempt.objects.open().filter(accepted_at=None, created_at__lte=since)
+    return list(waiting.select_related("job__project", "device"))
+
+
+def _leases_out(now: datetime) -> list[Attempt]:
+    """Policy `requeue`: not named for a lease. Policy `wait`: for LAB_GIVE_UP_AFTER_SECONDS."""
+    accepted = Attempt.objects.open().filter(accepted_at__isnull=False)
+    given = accepted.select_related("job__project", "device")
+    patience = timedelta(seconds=settings.LAB_GIVE_UP_AFTER_SECONDS)
+    requeue = given.filter(
+        on_device_lost=OnDeviceLost.REQUEUE,
+        renewed_at__lte=now - timedelta(seconds=wire.LEASE_SECONDS),
+    )
+    wait = given.filter(on_device_lost=OnDeviceLost.WAIT, renewed_at__lte=now - patience)
+    return [*requeue, *wait]
+
+
+def _end(attempt: Attempt, outcome: Outcome, now: datetime, *, unconfirmed: bool = False) -> bool:
+    try:
+        attempt.end(outcome, now, unconfirmed=unconfirmed, if_still=_unchanged(attempt))
+    except (AttemptEnded, LostRace):
+        return False  # it was accepted, renewed or ended meanwhile
+    logger.warning("%s on %s: %s", attempt, attempt.device, outcome.label)
+    return True
+
+
+def _unchanged(attempt: Attempt) -> dict[str, Any]:
+    """What must still hold when it is ended: a poll may come in between."""
+    return {"accepted_at": attempt.accepted_at, "renewed_at": attempt.renewed_at}

@@ -1,0 +1,103 @@
+"""Where a job may run: each device with the GPUs that can be given out, at one instant."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from devices.models import GPU, Device, DeviceState
+from experiments.models import GPUClaim, Job
+
+
+@dataclass
+class Place:
+    """One device as dispatch sees it. `take()` keeps count within a pass."""
+
+    device: Device
+    accepts: bool  # healthy, polling, not stopped, with nothing left over from an ended attempt
+    gpus: list[GPU]  # all that are present and not faulty
+    free: list[GPU]  # those of them that nobody holds or uses
+    cpu_free: int
+    jobs_free: float  # how many more jobs `max_jobs` admits
+    claimed: int = 0
+    outside: int = 0
+    held_back: bool = False
+    _labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._labels = {str(key): str(value) for key, value in self.device.labels.items()}
+
+    def fits(self, job: Job, now: datetime) -> bool:
+        if not self.accepts or self.held_back or self.jobs_free < 1:
+            return False
+        if not self._has_labels(job) or self.is_avoided(job, now):
+            return False
+        return len(self.free_for(job)) >= job.gpus if job.gpus else self.cpu_free > 0
+
+    def could_ever(self, job: Job) -> bool:
+        """Whether it would fit if the device were idle."""
+        if not self._has_labels(job):
+            return False
+        return self.able(job) >= job.gpus if job.gpus else self.device.cpu_slots > 0
+
+    def able(self, job: Job) -> int:
+        """How many of its GPUs are of the kind that the job asks for."""
+        return sum(_suits(gpu, job) for gpu in self.gpus)
+
+    def free_for(self, job: Job) -> list[GPU]:
+        return [gpu for gpu in self.free if _suits(gpu, job)]
+
+    def is_avoided(self, job: Job, now: datetime) -> bool:
+        return job.avoids.get(str(self.device.pk), "") > now.isoformat()
+
+    def take(self, job: Job) -> list[GPU]:
+        """Give the job its GPUs: the smallest that suit, so that large cards stay free."""
+        suiting = sorted(self.free_for(job), key=lambda gpu: (gpu.memory_total_bytes or 0, gpu.pk))
+        given = suiting[: job.gpus]
+        self.free = [gpu for gpu in self.free if gpu not in given]
+        self.cpu_free -= 0 if job.gpus else 1
+        self.jobs_free -= 1
+        self.claimed += len(given)
+        return given
+
+    def hold_back(self) -> None:
+        self.held_back = True
+
+    def _has_labels(self, job: Job) -> bool:
+        return all(self._labels.get(key) == str(value) for key, value in job.labels.items())
+
+
+def _suits(gpu: GPU, job: Job) -> bool:
+    if job.gpu_type and job.gpu_type.lower() not in gpu.name.lower():
+        return False
+    return not job.gpu_memory_bytes or (gpu.memory_total_bytes or 0) >= job.gpu_memory_bytes
+
+
+def read_places(now: datetime) -> list[Place]:
+    """All enrolled devices, in a fixed order."""
+    claimed = set(GPUClaim.objects.values_list("gpu_id", flat=True))
+    gpus = defaultdict(list)
+    for gpu in GPU.objects.present().filter(quarantined_at=None).order_by("index"):
+        gpus[gpu.device_id].append(gpu)
+    devices = Device.objects.enrolled().order_by("pk")
+    return [_place(device, gpus[device.pk], claimed, now) for device in devices]
+
+
+def _place(device: Device, gpus: list[GPU], claimed: set[int], now: datetime) -> Place:
+    held = [gpu for gpu in gpus if gpu.pk in claimed]
+    outside = [gpu for gpu in gpus if gpu.used_outside(claimed=gpu.pk in claimed)]
+    most = device.max_jobs if device.max_jobs is not None else float("inf")
+    return Place(
+        device=device,
+        accepts=(
+            device.state(now) == DeviceState.HEALTHY
+            and device.is_polling(now)
+            and not device.draining
+            and not device.runs_ended_attempt
+        ),
+        gpus=gpus,
+        free=[gpu for gpu in gpus if gpu.pk not in claimed and gpu not in outside],
+        cpu_free=device.cpu_slots - device.open_cpu_attempts,
+        jobs_free=most - device.open_attempts,
+        claimed=len(held),
+        outside=len(outside),
+    )

@@ -1,0 +1,100 @@
+"""What a device reports of an attempt (protocol §4): started, exited, start_failed, released."""
+
+from datetime import datetime
+
+from django.utils.dateparse import parse_datetime
+
+from agent import wire
+from devices.models import Device
+from experiments.errors import AttemptEnded, IllegalTransition
+from experiments.models import Attempt, ReceivedEvent
+from experiments.models.event import change
+from experiments.states import Outcome
+from labsite.clock import database_now
+from labsite.errors import NotFound
+
+OUTCOMES = {
+    wire.ExitCause.TIMED_OUT: Outcome.TIMED_OUT,
+    wire.ExitCause.STOPPED: Outcome.CANCELLED,
+    wire.ExitCause.FENCED: Outcome.LOST,
+    wire.ExitCause.HOST_REBOOTED: Outcome.HOST_REBOOTED,
+    wire.ExitCause.SUPERVISOR_LOST: Outcome.SUPERVISOR_LOST,
+}
+
+
+def receive(device: Device, attempt_id: str, event: wire.AttemptEvent) -> wire.EventReply:
+    """Take in one event. A repeated `event_id` gets its first answer again, also after the end.
+
+    Raises:
+        NotFound: no such attempt, or another device's: it is none of this one's business.
+        AttemptEnded: the attempt was given up before; to the agent, that settles the event.
+    """
+    with change():
+        attempt = _attempt_of(device, attempt_id)
+        before = ReceivedEvent.objects.filter(pk=event.event_id, attempt=attempt).first()
+        if before:
+            return wire.EventReply(**{**before.answer, "duplicate": True})
+        _HANDLERS[event.type](attempt, event, database_now())
+        attempt.job.refresh_from_db(fields=["state"])
+        answer = {"job_state": str(attempt.job.state), "outcome": str(attempt.outcome) or None}
+        ReceivedEvent.objects.create(
+            event_id=event.event_id, attempt=attempt, type=event.type.value, answer=answer
+        )
+    return wire.EventReply(**answer)
+
+
+def _attempt_of(device: Device, attempt_id: str) -> Attempt:
+    """The attempt, locked, so that two copies of one event wait for each other."""
+    mine = Attempt.objects.filter(pk=attempt_id, device=device)
+    attempt = mine.select_for_update(of=("self",)).select_related("job__project").first()
+    if attempt is None:
+        raise NotFound("There is no such attempt, or it is not this device's.")
+    return attempt
+
+
+def _started(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
+    if attempt.started_at is None or not attempt.is_open:
+        attempt.start(now, event.pid)
+
+
+def _exited(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
+    if not attempt.is_open:
+        raise AttemptEnded(f"{attempt} has ended; what it did since then changes nothing.")
+    if attempt.started_at is None:  # `started` was lost: this event makes both transitions
+        attempt.start(_between(attempt.created_at, event.started_at, now), event.pid)
+    attempt.end(_outcome(event), now, exit_code=event.exit_code, message=event.message)
+
+
+def _start_failed(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
+    attempt.end(Outcome.START_FAILED, now, message=event.message)
+
+
+def _released(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
+    if attempt.is_open:
+        raise IllegalTransition(f"{attempt} has not ended, so it still holds its GPUs.")
+    attempt.release(event.gpu_uuids)
+
+
+_HANDLERS = {
+    wire.EventType.STARTED: _started,
+    wire.EventType.EXITED: _exited,
+    wire.EventType.START_FAILED: _start_failed,
+    wire.EventType.RELEASED: _released,
+}
+
+
+def _outcome(event: wire.AttemptEvent) -> Outcome:
+    if event.cause:
+        return OUTCOMES[event.cause]
+    return Outcome.SUCCEEDED if event.exit_code == 0 else Outcome.FAILED
+
+
+def _between(low: datetime, claimed: str | None, high: datetime) -> datetime:
+    """The agent's clock, for people to read: never before the attempt, never in the future."""
+    try:
+        at = parse_datetime(claimed or "")
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        return high
+    return min(max(at, low), high)

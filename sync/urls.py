@@ -1,0 +1,3 @@
+"""Addresses beneath /api/sync/."""
+
+urlpatterns: list = []

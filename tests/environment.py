@@ -1,0 +1,13 @@
+"""What every test shares: a data folder of its own, and the database that LAB_TEST_DATABASE_URL
+names (a SQLite file when it names none). A plugin (`-p tests.environment`), because the settings
+are read before any conftest."""
+
+import os
+import tempfile
+
+_data = tempfile.mkdtemp(prefix="labsite-test-")
+os.environ.setdefault("LAB_DATA_DIR", _data)
+os.environ.setdefault("LAB_SOCKET_DIR", tempfile.mkdtemp(prefix="labsite-sock-"))
+if url := os.environ.get("LAB_TEST_DATABASE_URL"):
+    os.environ["LAB_DATABASE_URL"] = url
+os.environ.pop("PYTHONUNBUFFERED", None)  # or a job's buffering would be the tests', not its own
