@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -417,7 +417,7 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _no_constant(text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _decoder(hint: Any) -> _Check:
     """The check for one type hint, made once."""
     origin = get_origin(hint)
