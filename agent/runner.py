@@ -1,18 +1,40 @@
 """One attempt from its order to its end."""
 
+import logging
+import shutil
+import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from agent import wire
+from agent import environment, shim, wire
+from agent.backoff import Backoff
+from agent.environment import Launch, Places
+from agent.errors import Rejected, ServerUnreachable, StartFailed
+from agent.gpus import GPUWatch, still_held
+from agent.journal import Attempt, Journal
+from agent.process import Ended, Supervision
+from agent.wire import AttemptOrder, AttemptState, EventType, ExitCause, OnDeviceLost
+from agent.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+BIRTH_LOOK_SECONDS = 0.05  # at a supervisor that an earlier agent was just starting
+RELEASE_LOOK_SECONDS = 1.0
+RELEASE_WARN_SECONDS = 60.0  # memory of a card that does not come back by then wants a person
+SETTLED_LOOK_SECONDS = 0.5
+KILLED = (-15, -9)  # what a host that goes down does to its processes
 
 
 class Files(Protocol):
     """What the runner asks of whoever sends a run's files (agent.filesync).
 
-    Every call may come twice. `watch` comes before the command starts, and again for each
-    attempt that is still in the journal when the agent starts; what was acknowledged by then is
-    the implementation's own to remember.
+    Every call may come twice, and for an attempt that was never watched. `watch` comes before
+    the command starts, and again for each attempt that is still in the journal when the agent
+    starts; what was acknowledged by then is the implementation's own to remember.
     """
 
     def watch(
@@ -46,3 +68,268 @@ class Files(Protocol):
 
     def run(self, stop: threading.Event) -> None:
         """Block until `stop`, sending whatever is to be sent."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all attempts of an agent share."""
+
+    journal: Journal
+    workspace: Workspace
+    files: Files
+    gpus: GPUWatch
+    attempts_dir: Path  # one folder an attempt, for its supervisor
+    source: Path  # where commands run unless an order says otherwise
+    fetch_config: Callable[[str], bytes]  # by attempt id
+    lay_in: Callable[[AttemptOrder, Path], None]  # the files to resume from, into a run's folder
+    changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
+    stop: threading.Event  # the agent's end, not the job's
+
+    def supervision(self, attempt_id: str) -> Supervision:
+        return Supervision(self.attempts_dir / attempt_id)
+
+
+class Run:
+    """The life of one attempt, in a thread of its own.
+
+    Each step leaves its trace in the journal or in the attempt's folder before the next begins,
+    so live() goes on from wherever an earlier agent was killed.
+    """
+
+    def __init__(self, around: Surroundings, order: AttemptOrder) -> None:
+        """`order` with its secrets when the attempt is to be started."""
+        self._around = around
+        self._order = order
+        self._id = order.id
+        self._supervision = around.supervision(order.id)
+
+    def live(self) -> None:
+        """Block until there is nothing left to do, or the agent stops."""
+        if self._attempt().state is AttemptState.ACCEPTED:
+            self._begin()
+        elif self._attempt().state is AttemptState.STARTING:
+            self._take_over()
+        if self._attempt().state in (AttemptState.STARTING, AttemptState.RUNNING):
+            self._supervision.wait()
+            self._conclude()
+        if self._attempt().state is AttemptState.EXITED:
+            self._around.files.exited(self._id)
+            self._release()
+            self._settle()
+
+    def _attempt(self) -> Attempt:
+        attempt = self._around.journal.find(self._id)
+        assert attempt is not None, "only _settle drops it"
+        return attempt
+
+    # --- beginning ---
+
+    def _begin(self) -> None:
+        journal, order = self._around.journal, self._order
+        try:
+            config = self._fetch_config()
+            if self._attempt().stop_reason:
+                return self._exited(None, ExitCause.STOPPED)
+            places = self._around.workspace.prepare(order, config, self._around.files.moved)
+            self._lay_in(places)
+            launch = environment.launch(
+                order, places, self._around.source, self._around.gpus.indices()
+            )
+        except StartFailed as exc:
+            return self._start_failed(str(exc))
+        facts = _facts(order, launch)
+        before = self._around.gpus.memory_used(order.gpus)
+        journal.starting(self._id, shim.boot_id(), facts, before)
+        self._supervision.start(self._shim_order(launch, places))
+        self._note_start()
+        self._watch_files(places)
+        self._write_metadata({})
+
+    def _fetch_config(self) -> bytes | None:
+        """The job's YAML. As long as the server is away, and nobody wishes a stop, ask again.
+
+        Raises:
+            StartFailed: the server has no config for this attempt.
+        """
+        if self._order.config_sha256 is None:
+            return None
+        backoff = Backoff(ceiling_seconds=5.0)
+        while not (self._around.stop.is_set() or self._attempt().stop_reason):
+            try:
+                return self._around.fetch_config(self._id)
+            except ServerUnreachable as exc:
+                self._around.stop.wait(backoff.next_seconds(exc.retry_after_seconds))
+            except Rejected as exc:
+                raise StartFailed(f"The server did not hand out the job's config: {exc}") from exc
+        return None
+
+    def _lay_in(self, places: Places) -> None:
+        if self._order.resume is not None:
+            self._around.lay_in(self._order, places.run_dir)
+
+    def _shim_order(self, launch: Launch, places: Places) -> "shim.Order":
+        order = self._order
+        requeue = order.on_device_lost is OnDeviceLost.REQUEUE
+        return {
+            "folder": str(self._around.attempts_dir / self._id),
+            "executable": launch.executable,
+            "arguments": launch.arguments,
+            "directory": str(launch.directory),
+            "environment": launch.variables,
+            "log": str(places.log),
+            "time_limit_seconds": order.time_limit_seconds,
+            "grace_seconds": order.stop_grace_seconds,
+            "fence_seconds": wire.FENCE_SECONDS if requeue else None,
+        }
+
+    def _note_start(self) -> None:
+        """Journal the process. It may have ended by now, or never have come to be."""
+        running = self._supervision.running()
+        if running is not None:
+            pid = running.process.pid
+            self._around.journal.running(self._id, pid, running.started_at)
+            self._around.changed()
+            logger.info("%s started as process %d", self._label, pid)
+
+    def _take_over(self) -> None:
+        """An earlier agent was killed while it started this attempt."""
+        supervisor = self._supervision.supervisor()
+        if supervisor is None:
+            self._around.journal.not_started(self._id)  # the server will say start, or ended
+            return
+        while supervisor.alive and not self._supervision.running():
+            self._around.stop.wait(BIRTH_LOOK_SECONDS)
+        self._note_start()
+
+    # --- ending ---
+
+    def _conclude(self) -> None:
+        """The supervisor is gone: find out how the command ended."""
+        ended = self._supervision.ended()
+        if ended is None:
+            self._lost()
+        elif ended.error is not None:
+            self._start_failed(f"The system would not run the command: {ended.error}")
+        else:
+            cause = _cause(ended, rebooted=self._attempt().boot_id != shim.boot_id())
+            self._exited(ended.exit_code, cause, ended)
+
+    def _lost(self) -> None:
+        """No word of the end: the host went down, or somebody killed the supervisor."""
+        if self._attempt().boot_id != shim.boot_id():
+            return self._exited(None, ExitCause.HOST_REBOOTED)
+        logger.warning("%s: its supervisor is gone; stopping what it left", self._label)
+        left = self._supervision.clear_away(self._id, self._order.stop_grace_seconds)
+        if left:
+            logger.error("%s: processes %s cannot be killed", self._label, left)
+        return self._exited(None, ExitCause.SUPERVISOR_LOST)
+
+    def _exited(
+        self, exit_code: int | None, cause: ExitCause | None, ended: Ended | None = None
+    ) -> None:
+        started_at = ended.started_at if ended else self._attempt().started_at
+        ended_at = ended.ended_at if ended else shim.wall_clock()
+        if started_at is not None:
+            end = {"ended_at": ended_at, "exit_code": exit_code, "cause": cause and cause.value}
+            self._write_metadata(end)
+        self._around.journal.exited(
+            self._id, exit_code=exit_code, cause=cause, started_at=started_at, ended_at=ended_at
+        )
+        self._around.changed()
+        why = f" ({cause.value})" if cause else ""
+        logger.info("%s ended with exit code %s%s", self._label, exit_code, why)
+
+    def _start_failed(self, message: str) -> None:
+        logger.warning("%s cannot start: %s", self._label, message)
+        self._around.journal.start_failed(self._id, message[:4000])
+        self._around.changed()
+
+    def _release(self) -> None:
+        """Wait until the memory of its GPUs is back, and say so."""
+        began, warned = shim.now(), False
+        while not self._around.journal.said(self._id, EventType.RELEASED):
+            held = self._held_since(began)
+            if not held:
+                self._around.journal.released(self._id, self._order.gpus)
+                self._around.changed()
+            elif shim.now() - began > RELEASE_WARN_SECONDS and not warned:
+                logger.warning("%s has ended, and %s", self._label, "; ".join(held))
+                warned = True
+            if self._around.stop.wait(RELEASE_LOOK_SECONDS if held else 0):
+                return
+
+    def _held_since(self, began_seconds: float) -> list[str]:
+        """Which of its GPUs are not free again, each with who holds it."""
+        if not self._order.gpus:
+            return []
+        readings = self._around.gpus.newer(began_seconds, RELEASE_LOOK_SECONDS)
+        if readings is None:
+            return ["the GPU driver does not answer"]
+        before = self._attempt().gpu_memory_before
+        cards = {reading.uuid: reading for reading in readings}
+        held = []
+        for uuid in self._order.gpus:
+            if uuid not in cards:
+                held.append(f"GPU {uuid} is gone")
+                continue
+            holders = still_held(cards[uuid], self._id, before.get(uuid))
+            if holders is not None:
+                pids = ", ".join(str(p.pid) for p in holders) or "none that NVML shows"
+                held.append(f"GPU {uuid} still holds memory (processes: {pids})")
+        return held
+
+    def _settle(self) -> None:
+        around = self._around
+        while not (around.journal.all_settled(self._id) and around.files.settled(self._id)):
+            if around.stop.wait(SETTLED_LOOK_SECONDS):
+                return
+        around.files.forget(self._id)
+        around.journal.drop(self._id)
+        shutil.rmtree(around.attempts_dir / self._id, ignore_errors=True)
+        around.changed()
+
+    # --- for all of them ---
+
+    @property
+    def _label(self) -> str:
+        return f"{self._order.project}/{self._order.run_name} (attempt {self._order.number})"
+
+    def _watch_files(self, places: Places) -> None:
+        order = self._order
+        self._around.files.watch(
+            self._id,
+            order.experiment_uid,
+            order.project,
+            order.run_name,
+            order.number,
+            places.run_dir,
+        )
+
+    def _write_metadata(self, end: dict[str, Any]) -> None:
+        attempt = self._attempt()
+        places = self._around.workspace.places(self._order)
+        facts = {**attempt.facts, "started_at": attempt.started_at, **end}
+        with suppress(OSError):  # a full disk: the journal has it all, and the end goes on
+            self._around.workspace.write_metadata(replace(self._order, secrets={}), places, facts)
+
+
+def _facts(order: AttemptOrder, launch: Launch) -> dict[str, Any]:
+    """What is known at the start and worth keeping with the results."""
+    interpreter = launch.interpreter
+    return {
+        "host": socket.gethostname(),
+        "gpus": order.gpus,
+        "command": launch.arguments,
+        "working_directory": str(launch.directory),
+        "python": interpreter and (interpreter.python_version() or str(interpreter.prefix)),
+        "torch": interpreter and interpreter.torch_version(),
+        "resumed_from": asdict(order.resume)["point"] if order.resume else None,
+    }
+
+
+def _cause(ended: Ended, rebooted: bool) -> ExitCause | None:
+    if ended.cause is not None:
+        return ExitCause(ended.cause)
+    if rebooted and ended.terminated and ended.exit_code in KILLED:
+        return ExitCause.HOST_REBOOTED  # it did not end, it was ended with all the others
+    return None

@@ -1,0 +1,129 @@
+"""All attempts of this agent: what the poll says of them, and what it does to them."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from agent import shim, wire
+from agent.reconcile import Plan
+from agent.runner import Run, Surroundings
+from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnDeviceLost
+
+logger = logging.getLogger(__name__)
+
+
+class Attempts:
+    def __init__(self, around: Surroundings, failed: Callable[[str, BaseException], None]) -> None:
+        """`failed` is told when the thread of an attempt ends by an error of ours."""
+        self._around = around
+        self._failed = failed
+        self._threads: dict[str, threading.Thread] = {}
+        self._turn = threading.Lock()  # two polls may be answered at once
+
+    def resume(self) -> None:
+        """Go on with what an earlier agent left: processes here never noticed."""
+        for attempt in self._around.journal.attempts():
+            places = self._around.workspace.places(attempt.order)
+            if attempt.state is not AttemptState.ACCEPTED:
+                order = attempt.order
+                self._around.files.watch(
+                    order.id,
+                    order.experiment_uid,
+                    order.project,
+                    order.run_name,
+                    order.number,
+                    places.run_dir,
+                )
+                self._spawn(order)
+
+    # --- what is ---
+
+    def states(self) -> dict[str, AttemptState]:
+        return {attempt.id: attempt.state for attempt in self._around.journal.attempts()}
+
+    def reports(self) -> list[AttemptReport]:
+        return [
+            AttemptReport(
+                id=attempt.id,
+                state=attempt.state,
+                pid=attempt.pid,
+                started_at=attempt.started_at,
+                exit_code=attempt.exit_code,
+                files=self._around.files.reports(attempt.id),
+            )
+            for attempt in self._around.journal.attempts()
+        ]
+
+    def leaders(self) -> dict[int, str]:
+        """pid → attempt, of the supervisors and commands that run now."""
+        found = {}
+        for attempt in self._around.journal.attempts():
+            supervision = self._around.supervision(attempt.id)
+            running = supervision.running()
+            for process in (supervision.supervisor(), running and running.process):
+                if process is not None and process.alive:
+                    found[process.pid] = attempt.id
+        return found
+
+    # --- what is to be ---
+
+    def carry_out(self, plan: Plan) -> None:
+        with self._turn:
+            for attempt_id, reason in plan.stops.items():
+                self._stop(attempt_id, reason)
+            for order in plan.accepts:
+                self._accept(order)
+            for order in plan.lost:
+                self._around.journal.accept_lost(order, shim.boot_id())
+                self._spawn(order)
+            for order in plan.starts:
+                self._spawn(order)
+
+    def renew(self, reply: wire.PollReply, sent_at_seconds: float) -> None:
+        """The server still counts on these: move the fence of those that have one."""
+        for order in reply.attempts:
+            if order.on_device_lost is OnDeviceLost.REQUEUE and order.stop is None:
+                folder = self._around.attempts_dir / order.id
+                if folder.is_dir():
+                    self._around.supervision(order.id).touch_fence(sent_at_seconds)
+
+    def _accept(self, order: AttemptOrder) -> None:
+        folder = self._around.attempts_dir / order.id
+        folder.mkdir(parents=True, exist_ok=True)
+        self._around.journal.accept(order)
+
+    def _stop(self, attempt_id: str, reason: str) -> None:
+        journal = self._around.journal
+        attempt = journal.find(attempt_id)
+        if attempt is None or not attempt.state.alive:
+            return
+        if attempt.stop_reason is None:
+            logger.info("stopping attempt %s: %s", attempt_id, reason)
+        journal.wish_stop(attempt_id, reason)
+        if attempt.state is AttemptState.ACCEPTED and not self._lives(attempt_id):
+            journal.exited(attempt_id, cause=ExitCause.STOPPED, ended_at=shim.wall_clock())
+            self._spawn(attempt.order)
+        else:
+            self._around.supervision(attempt_id).ask_to_stop()
+
+    def _lives(self, attempt_id: str) -> bool:
+        thread = self._threads.get(attempt_id)
+        return thread is not None and thread.is_alive()
+
+    def _spawn(self, order: AttemptOrder) -> None:
+        """One thread an attempt. An order to start may come twice before the journal shows it."""
+        if self._lives(order.id):
+            return
+        run = Run(self._around, order)
+        thread = threading.Thread(
+            target=self._guard, args=(order.id, run), name=f"attempt {order.id}", daemon=True
+        )
+        self._threads[order.id] = thread
+        thread.start()
+
+    def _guard(self, attempt_id: str, run: Run) -> None:
+        try:
+            run.live()
+        except BaseException as exc:
+            logger.exception("the thread of attempt %s failed", attempt_id)
+            self._failed(attempt_id, exc)

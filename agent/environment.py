@@ -1,0 +1,184 @@
+"""What a job sees: its variables, its command and where it runs (protocol §8)."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import host, interpreters
+from agent.errors import StartFailed
+from agent.interpreters import Interpreter
+from agent.wire import AttemptOrder
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of one attempt in the workspace."""
+
+    run_dir: Path
+    run_name: str
+    config: Path | None
+    resume_from: Path | None
+
+    @property
+    def metrics(self) -> Path:
+        return self.run_dir / f"{self.run_name}.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run_dir / f"{self.run_name}.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.run_dir / f"{self.run_name}.log"
+
+    @property
+    def metadata(self) -> Path:
+        return self.run_dir / f"{self.run_name}.yaml"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that is needed to start the command."""
+
+    executable: str
+    arguments: list[str]
+    directory: Path
+    variables: dict[str, str]
+    interpreter: Interpreter | None
+
+
+def launch(
+    order: AttemptOrder,
+    places: Places,
+    source: Path,
+    gpu_indices: Mapping[str, int],
+    environ: Mapping[str, str] = os.environ,
+) -> Launch:
+    """Turn an order into what can be started on this host.
+
+    `source` is where commands run unless the order says otherwise; `gpu_indices` maps the
+    UUIDs of this host's GPUs to their NVML indices; `environ` is the agent's own environment.
+
+    Raises:
+        StartFailed: it cannot be; the message says what to do.
+    """
+    interpreter = interpreters.find(order.python, environ) if order.python else None
+    directory = _directory(order, source)
+    variables = _variables(order, places, interpreter, gpu_indices, environ)
+    arguments = _arguments(order, places)
+    executable = _executable(arguments[0], directory, variables["PATH"])
+    return Launch(executable, arguments, directory, variables, interpreter)
+
+
+def _directory(order: AttemptOrder, source: Path) -> Path:
+    if order.source is not None:
+        raise StartFailed("This agent cannot run snapshots of source: upgrade it, or leave it out")
+    if order.run_as not in (None, host.unix_user()):
+        raise StartFailed(
+            f"The job asks to run as {order.run_as!r}, and this agent runs jobs as "
+            f"{host.unix_user()!r} only: leave run_as out"
+        )
+    wanted = order.working_directory or ""
+    if wanted == "~" or wanted.startswith("~/"):
+        wanted = str(host.home()) + wanted[1:]
+    directory = source / wanted
+    if not directory.is_dir():
+        raise StartFailed(
+            f"The working directory {directory} does not exist on this host: make it, or correct "
+            "`working_directory` (or the agent's --source, which it is relative to)"
+        )
+    return directory
+
+
+def _arguments(order: AttemptOrder, places: Places) -> list[str]:
+    """Only these three are replaced: other braces belong to the command."""
+    values = {"{run_dir}": str(places.run_dir), "{run_name}": order.run_name}
+    if places.config is not None:
+        values["{config}"] = str(places.config)
+    elif any("{config}" in part for part in order.command):
+        raise StartFailed("The command names {config}, but this job has no config file: add one")
+    if not order.command:
+        raise StartFailed("The job has no command: give it one, such as [python, train.py]")
+    names = re.compile("|".join(map(re.escape, values)))
+    return [names.sub(lambda match: values[match[0]], part) for part in order.command]
+
+
+def _executable(command: str, directory: Path, path: str) -> str:
+    if "/" in command:
+        found = shutil.which(str(directory / command))
+        where = f"{directory / command} does not exist or is not executable on this host"
+    else:
+        found = shutil.which(command, path=path)
+        where = f"There is no {command!r} on this host's PATH ({path})"
+    if found is None:
+        raise StartFailed(f"{where}: install it there, name it by its full path, or set `python`")
+    return found
+
+
+def _variables(
+    order: AttemptOrder,
+    places: Places,
+    interpreter: Interpreter | None,
+    gpu_indices: Mapping[str, int],
+    environ: Mapping[str, str],
+) -> dict[str, str]:
+    base = {
+        "HOME": str(host.home()),
+        "USER": host.unix_user(),
+        "SHELL": environ.get("SHELL", "/bin/sh"),
+        "LANG": environ.get("LANG", "C.UTF-8"),
+        "PATH": interpreters.own_path(environ, sys.prefix, sys.base_prefix),
+    }
+    made = {**base, **order.environment, **order.secrets}
+    if interpreter is not None:
+        made.update(interpreter.variables)
+        made["PATH"] = f"{interpreter.bin}{os.pathsep}{made['PATH']}"
+    made.update(_lab(order, places))
+    made.update(_gpus(order, gpu_indices))
+    made.update(PYTHONUNBUFFERED="1")
+    port = str(_free_port())  # two torchrun jobs on one host collide otherwise
+    made.update(MASTER_PORT=port, PET_MASTER_PORT=port)
+    return made
+
+
+def _lab(order: AttemptOrder, places: Places) -> dict[str, str]:
+    made = {
+        "LAB_RUN_DIR": str(places.run_dir),
+        "LAB_RUN_NAME": order.run_name,
+        "LAB_METRICS_CSV": str(places.metrics),
+        "LAB_CHECKPOINT": str(places.checkpoint),
+        "LAB_PROJECT": order.project,
+        "LAB_EXPERIMENT_UID": order.experiment_uid,
+        "LAB_ATTEMPT": str(order.number),
+        "LAB_ATTEMPT_ID": order.id,  # by which the agent knows a process as the job's
+    }
+    if places.config is not None:
+        made["LAB_CONFIG"] = str(places.config)
+    if places.resume_from is not None:
+        made["LAB_RESUME_FROM"] = str(places.resume_from)
+    return made
+
+
+def _gpus(order: AttemptOrder, gpu_indices: Mapping[str, int]) -> dict[str, str]:
+    missing = [uuid for uuid in order.gpus if uuid not in gpu_indices]
+    if missing:
+        raise StartFailed(
+            f"The GPU {missing[0]} is not on this host any more: see nvidia-smi -L there"
+        )
+    indices = ",".join(str(gpu_indices[uuid]) for uuid in order.gpus)
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": indices if order.gpu_ids == "index" else ",".join(order.gpus),
+        "LAB_GPU_INDICES": indices,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

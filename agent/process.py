@@ -1,0 +1,207 @@
+"""Starting, finding again and stopping the supervisor of an attempt (agent.shim).
+
+What is true of an attempt's processes stands in its folder, written by the supervisor. The agent
+only reads it: so an agent that starts anew knows as much as the one that was killed.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent import host, shim
+
+logger = logging.getLogger(__name__)
+
+#: By import, for its compiled form: half the memory and a quicker start than by path.
+_SHIM = (
+    "import sys; sys.path.append(sys.argv[1]); import shim; sys.exit(shim.main())",
+    str(Path(shim.__file__).parent),
+)
+ADOPTED_LOOK_SECONDS = 30.0  # psutil waits on a pidfd where the kernel has them
+LEFTOVER_LOOK_SECONDS = 0.1
+UNKILLABLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process, never to be confused with a later one of the same pid."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @property
+    def alive(self) -> bool:
+        process = shim.stat(self.pid)
+        return (
+            process is not None
+            and process[0]
+            and process[2] == self.start_ticks
+            and self.boot_id == shim.boot_id()
+        )
+
+
+@dataclass(frozen=True)
+class Running:
+    process: Identity
+    started_at: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the supervisor wrote at the end. `error`: the system would not run the command."""
+
+    exit_code: int | None
+    cause: str | None
+    started_at: str | None
+    ended_at: str
+    error: str | None
+    terminated: bool  # the host was going down
+    leftovers: list[int]
+
+
+class Supervision:
+    """The processes of one attempt, known by the folder that its supervisor writes to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._child: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()  # stop() comes from another thread than the rest
+
+    # --- what is ---
+
+    def supervisor(self) -> Identity | None:
+        """Whoever claimed the attempt, alive or not."""
+        return _identity(self._read("shim.json"))
+
+    def running(self) -> Running | None:
+        """The command's process, once it was started; it may have ended since."""
+        content = self._read("run.json")
+        process = _identity(content)
+        return Running(process, content["started_at"]) if process and content else None
+
+    def ended(self) -> Ended | None:
+        content = self._read("exit.json")
+        if content is None:
+            return None
+        return Ended(
+            exit_code=content["exit_code"],
+            cause=content.get("cause"),
+            started_at=content.get("started_at"),
+            ended_at=content["ended_at"],
+            error=content.get("error"),
+            terminated=content.get("terminated", False),
+            leftovers=content.get("leftovers", []),
+        )
+
+    # --- what is to be ---
+
+    def start(self, order: "shim.Order") -> None:
+        """Give the attempt a supervisor, and return when its command runs or has failed to.
+
+        If there is a supervisor already (the agent was killed before it could note so), this is
+        the one that goes on. The environment travels through a pipe: its secrets are never
+        written, nor seen in the list of processes.
+        """
+        with open(self._folder / "shim.log", "ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", *_SHIM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd="/",
+                env={},
+                start_new_session=True,
+            )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(json.dumps(order).encode())
+        with child.stdout:
+            child.stdout.readline()
+        if child.poll() == shim.CLAIMED:
+            logger.info("%s has a supervisor already", self._folder.name)
+        with self._turn:
+            self._child = child
+
+    def wait(self) -> None:
+        """Block until the supervisor is gone, whoever started it."""
+        if self._child is not None:
+            self._child.wait()
+        supervisor = self.supervisor()
+        while supervisor is not None and supervisor.alive:
+            with suppress(psutil.Error, psutil.TimeoutExpired):
+                psutil.Process(supervisor.pid).wait(ADOPTED_LOOK_SECONDS)
+
+    def ask_to_stop(self) -> None:
+        """The supervisor brings the job to its end; also one that is only being born."""
+        (self._folder / "stop").touch()
+        supervisor = self.supervisor()
+        if supervisor is not None and supervisor.alive:
+            with suppress(ProcessLookupError):
+                os.kill(supervisor.pid, signal.SIGUSR1)
+
+    def touch_fence(self, sent_at_seconds: float) -> None:
+        """A poll sent then (CLOCK_BOOTTIME) was answered: the lease is renewed."""
+        new = self._folder / "fence.tmp"
+        new.write_text(repr(sent_at_seconds))
+        new.rename(self._folder / "fence")
+
+    def clear_away(self, attempt_id: str, grace_seconds: float) -> list[int]:
+        """End what lives on without its supervisor. Return the pids that cannot be killed."""
+        began, told = shim.now(), set[int]()
+        while left := self._orphans(attempt_id):
+            spent = shim.now() - began
+            if spent > grace_seconds + UNKILLABLE_SECONDS:
+                return left
+            for pid in left:
+                with suppress(OSError):
+                    if spent > grace_seconds:
+                        os.kill(pid, signal.SIGKILL)
+                    elif pid not in told:
+                        os.kill(pid, signal.SIGTERM)
+            told.update(left)
+            threading.Event().wait(LEFTOVER_LOOK_SECONDS)
+        return []
+
+    # --- below ---
+
+    def _orphans(self, attempt_id: str) -> list[int]:
+        found = set(host.processes_with("LAB_ATTEMPT_ID", attempt_id))
+        running = self.running()
+        if running is not None and running.process.boot_id == shim.boot_id():
+            found.update(_session(running.process))
+        return sorted(pid for pid in found if (process := shim.stat(pid)) and process[0])
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            content = json.loads((self._folder / name).read_bytes())
+        except (OSError, ValueError):  # not there, or torn by a power cut
+            return None
+        return content if isinstance(content, dict) else None
+
+
+def _identity(content: dict[str, Any] | None) -> Identity | None:
+    if content is None or content.get("start_ticks") is None:
+        return None
+    return Identity(content["pid"], content["start_ticks"], content["boot_id"])
+
+
+def _session(leader: Identity) -> list[int]:
+    """Members of the session that `leader` made. No pid is given anew while it names one."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.getsid(pid) == leader.pid:
+                found.append(pid)
+    return found

@@ -1,0 +1,313 @@
+"""The supervisor of one attempt: a small process that outlives the agent.
+
+The agent may be killed, upgraded or cut off at any moment; the command must not notice. So it is
+not the agent's child but this program's: started as `python -I -S shim.py` with the order as
+JSON on stdin, in a session of its own. It imports the standard library only, all of it at the
+start (an upgrade may replace the files beneath it), and stays below 10 MB.
+
+In the attempt's folder it leaves, each by rename:
+    shim.json  who supervises: written once; a second supervisor of the attempt gives way
+    run.json   the command's process
+    exit.json  how it ended: the last thing written, when nothing of the job lives any more
+and reads:
+    stop       the file exists: bring the job to its end (SIGUSR1 says: look now)
+    fence      CLOCK_BOOTTIME seconds of the agent's last answered poll (policy `requeue`)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing costs a running supervisor half a megabyte
+    from typing import TypedDict
+
+    class Order(TypedDict):
+        folder: str  # the attempt's own, in the agent's state folder
+        executable: str  # absolute
+        arguments: list[str]  # the first is the program's name
+        directory: str
+        environment: dict[str, str]
+        log: str
+        time_limit_seconds: float | None
+        grace_seconds: float
+        fence_seconds: float | None  # policy `requeue`
+
+
+PR_SET_CHILD_SUBREAPER = 36
+CLAIMED = 3  # exit code: another supervisor has this attempt
+
+LOOK_SECONDS = 5.0  # between looks at `stop`, should SIGUSR1 be lost
+FENCE_LOOK_SECONDS = 0.5  # the host may have slept: no timer can be trusted for long
+FENCE_GRACE_SECONDS = 15.0  # the server gives the job to another host 30 s after the fence
+LEFTOVER_GRACE_SECONDS = 2.0  # for what the command left behind
+UNKILLABLE_SECONDS = 30.0  # a process in uninterruptible sleep; its pid is named in exit.json
+RETRY_SECONDS = 5.0  # between tries to write exit.json on a full disk
+
+SIGNALS = [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+def now() -> float:
+    """Seconds that run on while the host sleeps, and that nobody can set."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def wall_clock() -> str:
+    """For people to read, never to decide upon."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def stat(pid: int | str) -> tuple[bool, int, int] | None:
+    """(alive, parent's pid, ticks from boot to its start), or None: no such process.
+
+    With the boot id and the pid the ticks are the process's name for ever. A zombie has all
+    three, and is not alive.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return fields[0] not in (b"Z", b"X"), int(fields[1]), int(fields[19])
+
+
+def descendants(root: int) -> list[int]:
+    """All processes below `root`, zombies left out."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        process = stat(name)
+        if process and process[0]:
+            children.setdefault(process[1], []).append(int(name))
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def write(folder: str, name: str, content: dict[str, object]) -> None:
+    """The file is there whole and durable, or not at all."""
+    path = os.path.join(folder, name)
+    with open(f"{path}.tmp", "w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(f"{path}.tmp", path)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Supervisor:
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.folder = order["folder"]
+        self.pid = 0
+        self.status: int | None = None  # as waitpid gives it
+        self.started_at = ""
+        self.deadline = float("inf")
+        self.terminated = False  # somebody sent SIGTERM to us: the host is going down
+
+    # --- the three steps of its life ---
+
+    def claim(self) -> bool:
+        """Become the attempt's only supervisor. False: there is one, or there was."""
+        mine = os.path.join(self.folder, f"shim.{os.getpid()}")
+        with open(mine, "w") as file:
+            json.dump(identity(os.getpid()), file)
+        try:
+            os.link(mine, os.path.join(self.folder, "shim.json"))
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(mine)
+        return True
+
+    def start(self) -> None:
+        """Start the command in a session of its own, its output straight to the log.
+
+        Raises:
+            OSError: the system will not run it.
+        """
+        order = self.order
+        log = (os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.chdir(order["directory"])
+        self.pid = os.posix_spawn(
+            order["executable"],
+            order["arguments"],
+            order["environment"],
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, order["log"], *log),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+        )
+        os.chdir("/")
+        self.started_at = wall_clock()
+        if order["time_limit_seconds"] is not None:
+            self.deadline = now() + order["time_limit_seconds"]
+        write(self.folder, "run.json", {**identity(self.pid), "started_at": self.started_at})
+
+    def supervise(self) -> str | None:
+        """Block until the command has ended. Return why it was made to, None: by itself."""
+        while self.status is None:
+            if cause := self.reason_to_stop():
+                self.stop(
+                    FENCE_GRACE_SECONDS if cause == "fenced" else self.order["grace_seconds"]
+                )
+                return cause
+            look = FENCE_LOOK_SECONDS if self.order["fence_seconds"] else LOOK_SECONDS
+            self.wait(min(look, max(0.0, self.deadline - now())))
+        return None
+
+    # --- what they are made of ---
+
+    def reason_to_stop(self) -> str | None:
+        if os.path.exists(os.path.join(self.folder, "stop")):
+            return "stopped"
+        if now() >= self.deadline:
+            return "timed_out"
+        return "fenced" if self.fenced() else None
+
+    def fenced(self) -> bool:
+        limit = self.order["fence_seconds"]
+        if limit is None:
+            return False
+        try:
+            with open(os.path.join(self.folder, "fence")) as file:
+                return now() - float(file.read()) >= limit
+        except (OSError, ValueError):
+            return False  # it is replaced by rename: it will be whole the next time
+
+    def stop(self, grace_seconds: float) -> None:
+        """SIGTERM to the whole group; whoever is still there after the grace, SIGKILL."""
+        self.signal_group(signal.SIGTERM)
+        self.signal_group(signal.SIGCONT)  # one that was stopped could not act on it
+        end = now() + grace_seconds
+        while self.status is None and now() < end:
+            self.wait(end - now())
+        self.signal_group(signal.SIGKILL)
+        while self.status is None:
+            self.wait(1.0)
+
+    def sweep(self) -> list[int]:
+        """End what the command left behind. Return the pids that cannot be killed.
+
+        As a subreaper we inherit each orphan below us, also one that made a session of its own.
+        """
+        began, told = now(), set[int]()
+        while left := descendants(os.getpid()):
+            spent = now() - began
+            if spent > UNKILLABLE_SECONDS:
+                return left
+            for pid in left:
+                with suppress(OSError):
+                    if spent > LEFTOVER_GRACE_SECONDS:
+                        os.kill(pid, signal.SIGKILL)
+                    elif pid not in told:
+                        os.kill(pid, signal.SIGTERM)
+            told.update(left)
+            self.wait(0.05)
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal, then collect whoever has died."""
+        info = signal.sigtimedwait(SIGNALS, seconds)
+        if info is not None and info.si_signo == signal.SIGTERM:
+            self.terminated = True
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
+
+    def signal_group(self, signum: int) -> None:
+        with suppress(OSError):  # nobody of the group is left, which is what we wanted
+            os.killpg(self.pid, signum)
+
+
+def identity(pid: int) -> dict[str, object]:
+    process = stat(pid)
+    ticks = process[2] if process else None
+    return {"pid": pid, "start_ticks": ticks, "boot_id": boot_id()}
+
+
+def say(word: str) -> None:
+    """Tell the agent that waits at the other end of stdout; it may be gone."""
+    with suppress(OSError):
+        os.write(1, word.encode() + b"\n")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def conclude(folder: str, end: dict[str, object]) -> None:
+    """Write exit.json, however long the disk is full."""
+    while True:
+        try:
+            write(folder, "exit.json", {**end, "ended_at": wall_clock()})
+        except OSError as exc:
+            sys.stderr.write(f"exit.json cannot be written: {exc}\n")
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
+
+
+def main() -> int:
+    order: Order = json.load(sys.stdin)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    supervisor = Supervisor(order)
+    if not supervisor.claim():
+        return CLAIMED
+    if supervisor.reason_to_stop():  # asked to before we came to be
+        conclude(supervisor.folder, {"pid": None, "exit_code": None, "cause": "stopped"})
+        say("ended")
+        return 0
+    try:
+        supervisor.start()
+    except OSError as exc:
+        conclude(supervisor.folder, {"pid": None, "exit_code": None, "error": exc.strerror})
+        say("ended")
+        return 0
+    say("started")
+    cause = supervisor.supervise()
+    leftovers = supervisor.sweep()
+    end = {
+        "pid": supervisor.pid,
+        "started_at": supervisor.started_at,
+        "exit_code": os.waitstatus_to_exitcode(supervisor.status or 0),
+        "cause": cause,
+        "terminated": supervisor.terminated,
+        "leftovers": leftovers,
+    }
+    conclude(supervisor.folder, end)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

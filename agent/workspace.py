@@ -1,0 +1,186 @@
+"""The folder in which runs leave their files: `{workdir}/logs_{server}/{project}/run_001.*`."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent import host, wire
+from agent.environment import Places
+from agent.errors import ConfigError, StartFailed
+from agent.journal import Journal
+from agent.wire import AttemptOrder
+
+MARK = ".lab-agent.json"  # in a server's folder: whose it is
+
+
+class Workspace:
+    """One server's folder beneath the agent's --workdir.
+
+    A run's name is bound to the attempt that writes it: what an earlier attempt, or another job
+    after a fresh start of the server, left under that name is put aside, never written to
+    and never lost.
+    """
+
+    def __init__(self, root: Path, journal: Journal) -> None:
+        """`root` as claim() gives it."""
+        self.root = root
+        self._journal = journal
+
+    def places(self, order: AttemptOrder) -> Places:
+        """Where the files of this attempt are. Touches nothing."""
+        run_dir = self.root / order.project
+        config = run_dir / f"{order.experiment_uid}_config.yaml" if order.config_sha256 else None
+        resume = order.resume.checkpoint if order.resume else None
+        return Places(run_dir, order.run_name, config, run_dir / resume if resume else None)
+
+    def prepare(
+        self, order: AttemptOrder, config: bytes | None, moved: Callable[[str, Path], None]
+    ) -> Places:
+        """Make the attempt's places: folder, config, no file of anybody else.
+
+        Args:
+            config: the job's YAML as the server has it; None: it has none.
+            moved: told (attempt id, folder) when files of an earlier attempt were put aside.
+
+        Raises:
+            StartFailed: a name is not allowed, the config is not the one ordered, or the
+                folder cannot be written.
+        """
+        for name in (order.project, order.run_name, order.experiment_uid):
+            if not wire.is_name(name):
+                raise StartFailed(f"{name!r} may not name a folder or file here: rename it")
+        if (config and hashlib.sha256(config).hexdigest()) != order.config_sha256:
+            raise StartFailed("The config that arrived is not the one ordered: requeue the job")
+        places = self.places(order)
+        try:
+            places.run_dir.mkdir(parents=True, exist_ok=True)
+            if places.run_dir.is_symlink() or not os.access(places.run_dir, os.W_OK):
+                raise StartFailed(f"{places.run_dir} is a link or not writable: repair it there")
+            self._put_aside(order, places, moved)
+            if places.config is not None and config is not None:
+                replace_file(places.config, config)
+        except OSError as exc:
+            raise StartFailed(f"{places.run_dir} cannot be written: {exc.strerror}") from exc
+        return places
+
+    def _put_aside(
+        self, order: AttemptOrder, places: Places, moved: Callable[[str, Path], None]
+    ) -> None:
+        run_dir = str(places.run_dir)
+        owner = self._journal.owner(run_dir, order.run_name)
+        if owner == (order.experiment_uid, order.id):
+            return  # a start that is repeated
+        theirs = [
+            path
+            for path in places.run_dir.iterdir()
+            if path.name == order.run_name or path.name.startswith(f"{order.run_name}.")
+        ]
+        if theirs:
+            label = "-".join(owner) if owner else "unknown"
+            aside = _new_folder(places.run_dir / ".old", label)
+            for path in theirs:
+                path.rename(aside / path.name)
+            if owner:
+                moved(owner[1], aside)
+        self._journal.own(run_dir, order)
+
+    def write_metadata(self, order: AttemptOrder, places: Places, facts: dict[str, Any]) -> None:
+        """`run_001.yaml`: what was run, where, with what, how it ended; replaced as a whole."""
+        content: dict[str, Any] = {
+            "experiment_uid": order.experiment_uid,
+            "project": order.project,
+            "run": order.run_name,
+            "attempt": order.number,
+            "attempt_id": order.id,
+            "user": order.user,
+            **facts,
+        }
+        if places.config is not None:
+            with contextlib.suppress(OSError):
+                content["config"] = _Block(places.config.read_bytes().decode(errors="replace"))
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        replace_file(places.metadata, text.encode())
+
+
+def claim(workdir: Path, server_host: str, port: int, server_id: str, host_id: str) -> Path:
+    """The server's folder beneath `workdir`: `logs_{host}`, with the port only when that one
+    belongs to another server.
+
+    Raises:
+        ConfigError: it cannot be made, or another agent writes there.
+    """
+    safe = re.sub(r"[^A-Za-z0-9.-]", "-", server_host).strip(".") or "server"
+    mine = {"server_id": server_id, "host_id": host_id, "machine_id": host.machine_id()}
+    for name in (f"logs_{safe}", f"logs_{safe}_{port}", f"logs_{safe}_{port}_{server_id}"):
+        folder = workdir / name
+        mark = _mark(folder, mine)
+        if mark == mine:
+            return folder
+        if mark["server_id"] == server_id:
+            raise ConfigError(
+                f"{folder} is the workspace of the agent {mark['host_id']!r}: "
+                "two agents write the same file names, so give this one its own --workdir"
+            )
+    raise ConfigError(f"{workdir} holds workspaces of three other servers: choose a new --workdir")
+
+
+def _mark(folder: Path, mine: dict[str, str]) -> dict[str, str]:
+    """Whose folder it is; ours, if it was nobody's."""
+    path = folder / MARK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            replace_file(path, json.dumps(mine).encode())
+        mark: dict[str, str] = json.loads(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError(
+            f"{folder} cannot be written ({exc.strerror}): choose another --workdir"
+        ) from exc
+    except ValueError as exc:
+        raise ConfigError(f"{path} is damaged: delete it if no other agent uses it") from exc
+    return mark
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Readers see the old content or the new. A link at `path` is replaced, not followed."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(path)
+
+
+def _new_folder(parent: Path, label: str) -> Path:
+    parent.mkdir(exist_ok=True)
+    number = 1
+    folder = parent / label
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            folder = parent / f"{label}-{number}"
+        else:
+            return folder
+
+
+class _Block(str):
+    """A text that YAML shows line by line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(
+    _Block, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
+)
