@@ -12,7 +12,14 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from agent import wire
-from labsite.errors import CONTENT_TYPE, Busy, Refused, problem_of, retry_headers
+from labsite.errors import (
+    CONTENT_TYPE,
+    Busy,
+    Refused,
+    WrongProtocol,
+    problem_of,
+    retry_headers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +31,7 @@ class Pages(PageNumberPagination):
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Answer every refusal as problem+json (protocol §7); a bug stays a bug and is logged."""
-    refused = _refused(exc)
+    refused = refusal_of(exc)
     if refused is None:
         return None
     set_rollback()
@@ -46,7 +53,8 @@ def answer(refused: Refused) -> HttpResponse:
     )
 
 
-def _refused(exc: Exception) -> Refused | None:
+def refusal_of(exc: Exception) -> Refused | None:
+    """How `exc` is told to a client; None: it is a bug."""
     if isinstance(exc, Refused):
         return exc
     if isinstance(exc, wire.Malformed):
@@ -63,6 +71,16 @@ def _refused(exc: Exception) -> Refused | None:
     if isinstance(exc, DatabaseError) and "out of range" in str(exc):
         return _made(400, "bad_request", "A number is too large.")
     return None
+
+
+def spoken(protocol: int) -> None:
+    """Raise WrongProtocol unless this server speaks that version of the wire."""
+    if protocol != wire.PROTOCOL:
+        raise WrongProtocol(
+            f"This server speaks version {wire.PROTOCOL} of the protocol, the agent {protocol}. "
+            "Install the same release on both.",
+            versions=[wire.PROTOCOL],
+        )
 
 
 def _from_drf(exc: exceptions.APIException) -> Refused:
@@ -92,4 +110,3 @@ def _made(status: int, code: str, message: str, **facts: Any) -> Refused:
     refused.status, refused.code = status, code
     refused.retryable = status in (408, 423, 429, 503, 507)
     return refused
-
