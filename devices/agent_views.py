@@ -15,20 +15,11 @@ from devices import heartbeat
 from devices.auth import DeviceAuthentication, IsDevice
 from devices.errors import EnrollmentRefused, TooManyTries
 from devices.models import EnrollmentCode, ServerIdentity, digest
+from labsite.api import spoken
 from labsite.clock import database_now
-from labsite.errors import Refused, WrongProtocol
+from labsite.errors import Refused
 
 FAILED_TRIES_A_MINUTE = 5
-
-
-def spoken(protocol: int) -> None:
-    """Raise WrongProtocol unless this server speaks that version of the wire."""
-    if protocol != wire.PROTOCOL:
-        raise WrongProtocol(
-            f"This server speaks version {wire.PROTOCOL} of the protocol, the agent {protocol}. "
-            "Install the same release on both.",
-            versions=[wire.PROTOCOL],
-        )
 
 
 class AgentView(APIView):

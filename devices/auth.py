@@ -71,7 +71,7 @@ class DeviceAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[DevicePrincipal, Device] | None:
-        token = _token_of(request.headers.get("Authorization", ""))
+        token = token_of(request.headers.get("Authorization", ""))
         if token is None:
             return None
         device_id = resolve([digest(token)]).get(digest(token))
@@ -84,7 +84,8 @@ class DeviceAuthentication(BaseAuthentication):
         return 'Bearer realm="device"'
 
 
-def _token_of(header: str) -> str | None:
+def token_of(header: str) -> str | None:
+    """The token in an Authorization header; None: there is none, or it is not a device's."""
     scheme, _, value = header.partition(" ")
     value = value.strip()
     if scheme.lower() == "basic":

@@ -10,9 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent import wire
-from devices.agent_views import AgentView, spoken
+from devices.agent_views import AgentView
 from experiments import leases, reports
 from experiments.models import Attempt
+from labsite.api import spoken
 from labsite.errors import NotFound, Refused
 
 
