@@ -17,7 +17,7 @@ from rest_framework.request import Request
 
 from devices.models import Device, devices_with, digest
 
-TOKEN_PREFIX = "labd_"
+TOKEN_PREFIX = "labd_"  # noqa: S105 - public, so that a leaked token is recognised
 REJECTED = (
     "This token is not known here, or was revoked. On the GPU host, enroll again with a new "
     "code: lab-agent enroll --server URL --enroll-code CODE."

@@ -65,7 +65,7 @@ def _take(
     if message.instance_id != device.instance_id:
         if not _may_take_over(device, message, now):
             return DuplicateAgent(
-                f"Another agent for {device.host_id} is alive (instance {device.instance_id[:8]}). "
+                f"Another agent for {device.host_id} is alive ({device.instance_id[:8]}…). "
                 "Stop one of the two, or give this one a --host-id and --workdir of its own.",
                 incumbent=device.instance_id,
                 retry_after_seconds=3,

@@ -88,9 +88,7 @@ class Device(models.Model):
         _("most jobs at once"), null=True, blank=True,
         help_text=_("Empty: as many as there are GPUs for. 1: one job at a time."),
     )  # fmt: skip
-    cpu_slots = models.PositiveSmallIntegerField(
-        _("jobs without a GPU at once"), default=1
-    )
+    cpu_slots = models.PositiveSmallIntegerField(_("jobs without a GPU at once"), default=1)
     labels = models.JSONField(_("labels"), default=dict, blank=True)
     environment = models.JSONField(_("environment of jobs"), default=dict, blank=True)
     python = models.CharField(_("Python (venv or conda)"), max_length=1024, blank=True)
@@ -324,7 +322,11 @@ class EnrollmentCode(models.Model):
         """A new code of 128 bits: the row, and the text that is shown once."""
         text = secrets.token_hex(16)
         code = cls.objects.create(
-            code_sha256=digest(text), expires_at=now + life, uses_left=uses, created_by=by, **fields
+            code_sha256=digest(text),
+            expires_at=now + life,
+            uses_left=uses,
+            created_by=by,
+            **fields,
         )
         return code, text
 

@@ -38,7 +38,14 @@ class DeviceSerializer(serializers.ModelSerializer):
             name
             for name in fields
             if name
-            not in ("max_jobs", "cpu_slots", "labels", "environment", "python", "working_directory")
+            not in (
+                "max_jobs",
+                "cpu_slots",
+                "labels",
+                "environment",
+                "python",
+                "working_directory",
+            )
         ]
 
     @extend_schema_field(serializers.ChoiceField(["healthy", "stale", "disconnected"]))

@@ -32,10 +32,12 @@ logger = logging.getLogger(__name__)
 
 #: Above this many queued jobs the rest waits for a later pass: a pass stays well under a second.
 LOOK_AT_MOST = 20_000
+#: How often a pass that lost races plans anew; the next tick does the rest.
+PLANS_AT_MOST = 5
 _NEEDED = (
     "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
     "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
-    "on_device_lost", "resume_point",
+    "on_device_lost", "resume_point", "project__name",
 )  # fmt: skip
 
 
@@ -43,14 +45,15 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     """Assign all that can be assigned now, tell every other job why it waits, and return
     the attempts made."""
     now = now or database_now()
-    made = []
-    plan = Plan(read_places(now), held_gpus(), now)
-    jobs = Job.objects.queued().order_by("-priority", "id").only(*_NEEDED)[:LOOK_AT_MOST]
-    for job, place, gpus in plan.of(list(jobs)):
-        attempt = _assign(job, place, gpus, now)
-        if attempt:
-            logger.info("%s assigned to %s", attempt.job, place.device)
-            made.append(attempt)
+    made: list[Attempt] = []
+    for _again in range(PLANS_AT_MOST):
+        plan = Plan(read_places(now), held_gpus(), now)
+        jobs = Job.objects.queued().select_related("project").order_by("-priority", "id")
+        planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
+        done = [attempt for one in planned if (attempt := _assign(*one, now))]
+        made += done
+        if len(done) == len(planned):
+            break  # else another dispatcher was at work, and the reading is out of date
     _write_reasons(plan.waiting)
     Pulse.beat(Pulse.DISPATCH, now)
     return made
@@ -178,10 +181,12 @@ def _names(places: Sequence[Place], at_most: int = 5) -> list[str]:
 
 def _assign(job: Job, place: Place, gpus: Sequence[GPU], now: datetime) -> Attempt | None:
     try:
-        return job.assign(place.device, gpus, now)
+        attempt = job.assign(place.device, gpus, now)
     except (LostRace, IllegalTransition, IntegrityError) as exc:
         logger.info("%s not assigned to %s: %s", job, place.device, exc)
         return None
+    logger.info("%s assigned to %s", job, place.device)
+    return attempt
 
 
 def _write_reasons(waiting: Sequence[tuple[Job, dict[str, Any]]]) -> None:

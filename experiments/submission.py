@@ -34,7 +34,9 @@ def submit(
 ) -> Job:
     """Queue what was sent. Raises as read() does."""
     spec = read(text, given)
-    return Job.objects.submit(spec, project=spec.project, by=by, name=spec.name or "", parent=parent)
+    return Job.objects.submit(
+        spec, project=spec.project, by=by, name=spec.name or "", parent=parent
+    )
 
 
 def rerun(job: Job, *, by=None) -> Job:

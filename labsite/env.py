@@ -83,7 +83,9 @@ def secret_key(data_dir: Path) -> str:
     except FileExistsError:
         return path.read_text().strip()
     except OSError as exc:
-        sys.exit(f"The data folder {data_dir} is not writable: {exc.strerror}. Choose another one.")
+        sys.exit(
+            f"The data folder {data_dir} is not writable: {exc.strerror}. Choose another one."
+        )
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_urlsafe(48))
     return path.read_text().strip()

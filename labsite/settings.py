@@ -43,8 +43,9 @@ ALLOWED_HOSTS = _given["ALLOWED_HOSTS"]
 CSRF_TRUSTED_ORIGINS = [LAB_PUBLIC_URL] if LAB_PUBLIC_URL else []
 
 INSTALLED_APPS = [
+    # Its runserver only: the app imports Twisted, 25 MB that no other process has a use for.
+    *(["daphne"] if "runserver" in sys.argv else []),
     "unfold",
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -95,7 +96,9 @@ TEMPLATES = [
     },
 ]
 
-_database = dj_database_url.parse(_given["DATABASE_URL"], conn_max_age=None, conn_health_checks=True)
+_database = dj_database_url.parse(
+    _given["DATABASE_URL"], conn_max_age=None, conn_health_checks=True
+)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     # IMMEDIATE: in DEFERRED mode select-then-update fails with "database is locked" under load.
     # FULL: what was acknowledged survives a power cut. Both measured: docs/adr/0001.

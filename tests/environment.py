@@ -4,9 +4,12 @@ are read before any conftest."""
 
 import os
 import tempfile
+from pathlib import Path
 
 _data = tempfile.mkdtemp(prefix="labsite-test-")
 os.environ.setdefault("LAB_DATA_DIR", _data)
+for folder in ("static", "logs", "config", "spool"):  # as the first start makes them
+    Path(os.environ["LAB_DATA_DIR"], folder).mkdir(exist_ok=True)
 os.environ.setdefault("LAB_SOCKET_DIR", tempfile.mkdtemp(prefix="labsite-sock-"))
 if url := os.environ.get("LAB_TEST_DATABASE_URL"):
     os.environ["LAB_DATABASE_URL"] = url

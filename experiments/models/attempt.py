@@ -174,9 +174,7 @@ class Attempt(models.Model):
 
     def advertise(self, files: dict[str, Any], now: datetime) -> None:
         """Note what the agent has of its files, for the sync state."""
-        Attempt.objects.filter(pk=self.pk).update(
-            files_advertised=files, files_advertised_at=now
-        )
+        Attempt.objects.filter(pk=self.pk).update(files_advertised=files, files_advertised_at=now)
 
     def _update_open(self, if_still: dict[str, Any], **fields: Any) -> None:
         if not Attempt.objects.open().filter(pk=self.pk, **if_still).update(**fields):
@@ -214,5 +212,3 @@ class ReceivedEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} of {self.attempt}"
-
-

@@ -417,7 +417,9 @@ class Job(models.Model):
         return self.attempts.filter(outcome__in=COUNTED).count()
 
     def _avoiding(self, attempt: Attempt, now: datetime) -> dict[str, str]:
-        avoids = {device: until for device, until in self.avoids.items() if until > now.isoformat()}
+        avoids = {
+            device: until for device, until in self.avoids.items() if until > now.isoformat()
+        }
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
             for_how_long = AVOID * 2 ** self._counted_attempts()
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Greatest
 
 #: A longer silence than this between two beats is a gap.
 GAP = timedelta(seconds=5)
@@ -29,8 +30,9 @@ class Pulse(models.Model):
 
     @classmethod
     def beat(cls, name: str, now: datetime) -> None:
-        alive = cls.objects.filter(name=name)
-        if alive.filter(at__gte=now - GAP).update(at=now):
+        """Note that it was alive at `now`. Never goes back, whoever comes late."""
+        unbroken = cls.objects.filter(name=name, at__gte=now - GAP)
+        if unbroken.update(at=Greatest("at", Value(now))):
             return
         cls.objects.update_or_create(name=name, defaults={"at": now, "unbroken_since": now})
 

@@ -1,0 +1,296 @@
+"""Polls: who is told what, what a poll changes, and what ends by time alone."""
+
+from datetime import timedelta
+
+import pytest
+
+from agent import wire
+from agent.wire import AttemptState
+from devices.errors import DuplicateAgent
+from devices.models import Device
+from experiments import leases
+from experiments.leases import Call
+from experiments.models import Attempt, GPUClaim, Job, Pulse
+from experiments.states import JobState, Outcome
+from labsite.clock import database_now
+from tests import make
+
+pytestmark = pytest.mark.django_db
+RUNNING, ACCEPTED, EXITED = AttemptState.RUNNING, AttemptState.ACCEPTED, AttemptState.EXITED
+
+
+def ask(device: Device, *named, **fields) -> wire.PollReply:
+    [reply] = leases.poll([Call(device.pk, make.poll(device, *named, **fields))])
+    assert isinstance(reply, wire.PollReply), reply
+    return reply
+
+
+def test_the_answer_holds_all_that_should_run():
+    device = make.device(gpus=1, environment={"NCCL_DEBUG": "INFO", "A": "device"})
+    job = make.job(
+        config="lr: 0.1\n",
+        command=["python", "train.py", "{config}"],
+        environment={"A": "job"},
+        by=make.user("ann"),
+    )
+    attempt = make.attempt(job, device, accepted=False)
+
+    [order] = ask(device).attempts
+
+    assert order.id == str(attempt.pk)
+    assert order.command == ["python", "train.py", "{config}"]
+    assert order.environment == {"NCCL_DEBUG": "INFO", "A": "job"}
+    assert order.gpus == [device.gpus.get().uuid]
+    assert (order.project, order.run_name, order.user) == ("digits", "run_001", "ann")
+    assert not order.confirmed
+
+
+def test_an_attempt_is_confirmed_only_once_it_was_named_accepted():
+    attempt = make.attempt(accepted=False)
+    assert not ask(attempt.device).attempts[0].confirmed
+
+    [order] = ask(attempt.device, (attempt, ACCEPTED)).attempts
+
+    assert order.confirmed
+    attempt.refresh_from_db()
+    assert attempt.accepted_at is not None
+
+
+def test_naming_an_attempt_twice_accepts_it_once():
+    attempt = make.attempt(accepted=False)
+    ask(attempt.device, (attempt, ACCEPTED))
+    first = Attempt.objects.get().accepted_at
+
+    ask(attempt.device, (attempt, ACCEPTED))
+
+    assert Attempt.objects.get().accepted_at == first
+
+
+def test_a_cancelled_attempt_cannot_be_accepted_late():
+    attempt = make.attempt(accepted=False)
+    attempt.job.cancel()
+
+    reply = ask(attempt.device, (attempt, ACCEPTED))
+
+    assert reply.attempts == []
+    assert reply.ended == [str(attempt.pk)]
+
+
+def test_a_named_attempt_that_is_unknown_here_is_in_neither_list():
+    device = make.device(gpus=1)
+    strange = wire.AttemptReport(id="f" * 8 + "-0000-0000-0000-" + "0" * 12, state=RUNNING)
+    odd = wire.AttemptReport(id="not-a-uuid", state=RUNNING)
+    message = wire.Poll(instance_id=device.instance_id, poll_seq=1, attempts=[strange, odd])
+
+    [reply] = leases.poll([Call(device.pk, message)])
+
+    assert (reply.ended, reply.attempts) == ([], [])
+
+
+def test_another_devices_attempt_is_unknown_here():
+    attempt = make.attempt(started=True)
+    attempt.end(Outcome.FAILED, database_now())
+    other = make.device(gpus=1)
+
+    assert ask(other, (attempt, RUNNING)).ended == []
+
+
+def test_a_wish_to_stop_reaches_the_agent_and_changes_the_revision():
+    attempt = make.attempt(started=True)
+    before = ask(attempt.device, (attempt, RUNNING))
+    attempt.job.cancel()
+
+    after = ask(attempt.device, (attempt, RUNNING))
+
+    assert before.attempts[0].stop is None
+    assert after.attempts[0].stop == wire.Stop("cancelled")
+    assert after.revision != before.revision
+
+
+def test_the_revision_is_that_of_the_answer_alone():
+    attempt = make.attempt(started=True)
+
+    first = ask(attempt.device, (attempt, RUNNING))
+    second = ask(attempt.device, (attempt, RUNNING))
+
+    assert first.revision == second.revision
+
+
+def test_an_old_poll_changes_nothing():
+    attempt = make.attempt(started=True)
+    ask(attempt.device, (attempt, RUNNING), poll_seq=1_000_000)
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+
+    ask(attempt.device, poll_seq=999_999)  # sent before the other, and late
+
+    assert GPUClaim.objects.count() == 1
+
+
+def test_a_poll_that_names_an_ended_attempt_no_more_gives_its_gpus_back():
+    attempt = make.attempt(started=True)
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+
+    ask(attempt.device, (attempt, EXITED))
+    assert GPUClaim.objects.count() == 1  # its memory is not back yet
+    ask(attempt.device)
+
+    assert GPUClaim.objects.count() == 0
+
+
+def test_a_poll_of_another_instance_is_refused():
+    device = make.device(gpus=1)
+    message = make.poll(device, instance_id="another")
+
+    [reply] = leases.poll([Call(device.pk, message)])
+
+    assert isinstance(reply, DuplicateAgent)
+
+
+def test_one_refused_poll_of_a_batch_leaves_the_others_alone():
+    good, bad = make.device(), make.device()
+    calls = [
+        Call(bad.pk, make.poll(bad, instance_id="another")),
+        Call(good.pk, make.poll(good)),
+        Call(10**9, make.poll(good)),
+    ]
+
+    refused, reply, gone = leases.poll(calls)
+
+    assert refused.code == "duplicate_agent"
+    assert isinstance(reply, wire.PollReply)
+    assert gone.status == 404
+
+
+def test_files_are_advertised():
+    attempt = make.attempt(started=True)
+    files = {"run_001.csv": wire.FileReport(generation=1, size_bytes=20, acked_bytes=10)}
+    report = wire.AttemptReport(id=str(attempt.pk), state=RUNNING, files=files)
+    message = wire.Poll(instance_id=attempt.device.instance_id, poll_seq=10**6, attempts=[report])
+
+    leases.poll([Call(attempt.device_id, message)])
+
+    attempt.refresh_from_db()
+    assert attempt.files_advertised["run_001.csv"]["size_bytes"] == 20
+
+
+# --- what ends by time ---------------------------------------------------------------------------
+
+
+def sight(now, *, since: float = 600.0, ago: float = 0.0) -> None:
+    """The lane has stamped without a gap for `since` seconds, last `ago` seconds ago."""
+    Pulse.objects.update_or_create(
+        name=Pulse.LANE,
+        defaults={
+            "at": now - timedelta(seconds=ago),
+            "unbroken_since": now - timedelta(seconds=since),
+        },
+    )
+
+
+def lease_out(*, policy: str = "requeue", seconds: float = 200.0) -> Attempt:
+    attempt = make.attempt(make.job(on_device_lost=policy), started=True)
+    long_ago = database_now() - timedelta(seconds=seconds)
+    Attempt.objects.filter(pk=attempt.pk).update(renewed_at=long_ago)
+    Device.objects.filter(pk=attempt.device_id).update(last_heartbeat_at=long_ago)
+    attempt.refresh_from_db()
+    return attempt
+
+
+def test_what_nobody_accepts_goes_back_to_the_queue_without_costing_a_try():
+    attempt = make.attempt(make.job(max_attempts=1), accepted=False)
+
+    assert leases.reap(attempt.created_at + timedelta(seconds=59)) == []
+    leases.reap(attempt.created_at + timedelta(seconds=60))
+
+    attempt.refresh_from_db()
+    assert (attempt.outcome, Job.objects.get().state) == (Outcome.NOT_ACCEPTED, JobState.QUEUED)
+    assert GPUClaim.objects.count() == 0
+
+
+def test_policy_requeue_runs_elsewhere_and_keeps_the_gpu_held():
+    attempt = lease_out()
+    now = database_now()
+    sight(now)
+
+    assert leases.reap(now) == [attempt]
+
+    assert Job.objects.get().state == JobState.QUEUED
+    assert GPUClaim.objects.count() == 1
+
+
+def test_policy_wait_never_requeues_by_itself():
+    lease_out(policy="wait", seconds=6 * 24 * 3600)
+    now = database_now()
+    sight(now)
+
+    assert leases.reap(now) == []
+    assert Job.objects.get().state == JobState.RUNNING
+
+
+def test_policy_wait_gives_up_after_a_week():
+    lease_out(policy="wait", seconds=7 * 24 * 3600 + 1)
+    now = database_now()
+    sight(now)
+
+    assert len(leases.reap(now)) == 1
+    assert Job.objects.get().state == JobState.FAILED
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        {"since": 134},  # it saw for less than a lease without a gap
+        {"since": 600, "ago": 4},  # it does not answer now
+    ],
+)
+def test_a_blind_server_judges_nobody(stamps):
+    lease_out()
+    now = database_now()
+    sight(now, **stamps)
+
+    assert leases.reap(now) == []
+
+
+def test_a_server_without_a_lane_judges_nobody():
+    lease_out()
+
+    assert leases.reap() == []
+
+
+def test_a_gap_in_the_stamps_begins_the_sight_anew():
+    now = database_now()
+    for second in (0, 1, 2, 8, 9):
+        Pulse.beat(Pulse.LANE, now + timedelta(seconds=second))
+
+    assert Pulse.last(Pulse.LANE).unbroken_since == now + timedelta(seconds=8)
+
+
+def test_a_lease_renewed_meanwhile_is_not_ended():
+    attempt = lease_out()
+    stale = Attempt.objects.select_related("job__project", "device").get(pk=attempt.pk)
+    Attempt.objects.filter(pk=attempt.pk).update(renewed_at=database_now())
+
+    assert not leases._end(stale, Outcome.LOST, database_now())
+    assert Job.objects.get().state == JobState.RUNNING
+
+
+def test_when_half_of_the_busy_devices_vanish_together_nothing_is_requeued():
+    for _ in range(3):
+        lease_out()
+    for _ in range(3):
+        make.attempt(started=True)
+    now = database_now()
+    sight(now)
+
+    assert leases.reap(now) == []
+    assert leases.mass_loss(now).busy == 6
+
+
+def test_devices_that_vanish_one_after_the_other_are_requeued():
+    for minutes in (5, 10, 15):
+        lease_out(seconds=60 * minutes)
+    now = database_now()
+    sight(now)
+
+    assert leases.mass_loss(now) is None
+    assert len(leases.reap(now)) == 3
