@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from agent import shim, wire
 from agent.reconcile import Plan
@@ -23,18 +24,15 @@ class Attempts:
     def resume(self) -> None:
         """Go on with what an earlier agent left: processes here never noticed."""
         for attempt in self._around.journal.attempts():
-            places = self._around.workspace.places(attempt.order)
-            if attempt.state is not AttemptState.ACCEPTED:
-                order = attempt.order
-                self._around.files.watch(
-                    order.id,
-                    order.experiment_uid,
-                    order.project,
-                    order.run_name,
-                    order.number,
-                    places.run_dir,
-                )
-                self._spawn(order)
+            if attempt.run_dir is not None:
+                self._around.watch_files(attempt.order, Path(attempt.run_dir))
+            unborn = attempt.state is AttemptState.STARTING and not (
+                self._around.supervision(attempt.id).supervisor()
+            )
+            if unborn:  # as only accepted: the server will say start again, or ended
+                self._around.journal.not_started(attempt.id)
+            elif attempt.state is not AttemptState.ACCEPTED:
+                self._spawn(attempt.order)
 
     # --- what is ---
 
@@ -60,9 +58,8 @@ class Attempts:
         for attempt in self._around.journal.attempts():
             supervision = self._around.supervision(attempt.id)
             running = supervision.running()
-            for process in (supervision.supervisor(), running and running.process):
-                if process is not None and process.alive:
-                    found[process.pid] = attempt.id
+            processes = [supervision.supervisor(), running.process if running else None]
+            found.update({p.pid: attempt.id for p in processes if p is not None and p.alive})
         return found
 
     # --- what is to be ---

@@ -182,7 +182,7 @@ class GPUWatch:
 
     def latest(self) -> list[GPUReading]:
         """The cards now. Values are None when the driver has not answered for 10 s."""
-        last = self._last
+        last = self._begun()
         if shim.now() - last.read_at_seconds <= OLD_SECONDS:
             return last.readings
         return [
@@ -201,7 +201,13 @@ class GPUWatch:
         return None
 
     def indices(self) -> dict[str, int]:
-        return {reading.uuid: reading.index for reading in self._last.readings}
+        return {reading.uuid: reading.index for reading in self._begun().readings}
+
+    def _begun(self) -> _Snapshot:
+        """The last reading; at the very start the first one, which may take a driver seconds."""
+        with self._fresh:
+            self._fresh.wait_for(lambda: self._last.read_at_seconds > 0, OLD_SECONDS)
+            return self._last
 
     def memory_used(self, uuids: list[str]) -> dict[str, int]:
         """UUID → bytes in use, for those of `uuids` whose card says so."""

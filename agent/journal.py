@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS attempts (
     started_at TEXT,
     exit_code INTEGER,
     stop_reason TEXT,              -- the server's wish to stop it
+    run_dir TEXT,                  -- where its files lie; none before it was prepared
     facts TEXT NOT NULL DEFAULT '{}',  -- JSON: what its metadata says of the start
     gpu_memory_before TEXT NOT NULL DEFAULT '{}'  -- JSON: uuid -> bytes in use before the start
 );
@@ -57,6 +58,7 @@ class Attempt:
     started_at: str | None
     exit_code: int | None
     stop_reason: str | None
+    run_dir: str | None
     facts: dict[str, Any]
     gpu_memory_before: dict[str, int]
 
@@ -210,8 +212,13 @@ class Journal:
             ).fetchone()
         return None if row is None else (row["experiment_uid"], row["attempt_id"])
 
-    def own(self, run_dir: str, order: wire.AttemptOrder) -> None:
+    def own(self, run_dir: str, order: wire.AttemptOrder, aside: str | None) -> None:
+        """The files are this attempt's from now on; the last owner's, if any, lie `aside`."""
+        last = self.owner(run_dir, order.run_name)
         with self._store.transaction() as db:
+            if last and aside:
+                db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (aside, last[1]))
+            db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (run_dir, order.id))
             db.execute(
                 "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)",
                 (run_dir, order.run_name, order.experiment_uid, order.id),
@@ -228,6 +235,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         started_at=row["started_at"],
         exit_code=row["exit_code"],
         stop_reason=row["stop_reason"],
+        run_dir=row["run_dir"],
         facts=json.loads(row["facts"]),
         gpu_memory_before=json.loads(row["gpu_memory_before"]),
     )

@@ -9,6 +9,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent import shim, wire
 from agent.attempts import Attempts
@@ -24,6 +25,14 @@ CEILING_SECONDS = 5.0  # the heartbeat tells when the server is back; this is th
 HOPELESS_SECONDS = 60.0  # until a person has done something, asking often does not help
 
 Send = Callable[[wire.Poll], wire.PollReply]
+
+
+@dataclass(frozen=True)
+class _Next:
+    """When to poll again. `accepted`: at once, for the server waits to hear it."""
+
+    pause_seconds: float
+    accepted: bool
 
 
 class PollLoop:
@@ -59,14 +68,15 @@ class PollLoop:
         wait_seconds = 0.0  # the first one is answered at once
         while not stop.is_set():
             try:
-                pause, wait_seconds = self._poll(self._held, wait_seconds)
+                after = self._poll(self._held, wait_seconds)
             except AgentError as exc:
-                pause, wait_seconds = self._pause(exc, backoff), 0.0
+                wait_seconds = 0.0
+                self._back.wait(self._pause(exc, backoff))
             else:
                 backoff.reset()
                 self._complaint.over("the server answers polls again")
-            if pause:
-                self._back.wait(pause)
+                wait_seconds = 0.0 if after.accepted else self._wait_seconds
+                self._back.wait(after.pause_seconds)
 
     def run_prompt(self, stop: threading.Event) -> None:
         """Polls that bring news from here: an end, a file. A failed one is not repeated: the
@@ -76,7 +86,8 @@ class PollLoop:
             if stop.is_set():
                 return
             try:
-                self._poll(self._prompt, 0.0)
+                if self._poll(self._prompt, 0.0).accepted:
+                    self._news.ring()
             except AgentError as exc:
                 logger.debug("prompt poll: %s", exc)
 
@@ -91,8 +102,7 @@ class PollLoop:
 
     # --- one poll ---
 
-    def _poll(self, send: Send, wait_seconds: float) -> tuple[float, float]:
-        """Send one. Return how long to pause before the next, and how long that may be held."""
+    def _poll(self, send: Send, wait_seconds: float) -> _Next:
         with self._turn:
             number = next(self._numbers)
             known = self._revision
@@ -101,13 +111,12 @@ class PollLoop:
         reply = send(message)
         held_seconds = shim.now() - sent_at
         if not self._server.is_ours(reply.server_id):
-            return HOPELESS_SECONDS, 0.0
+            return _Next(HOPELESS_SECONDS, accepted=False)
         with self._turn:
             accepted = number > self._newest and self._carry_out(number, reply, sent_at)
-        if accepted:
-            return 0.0, 0.0  # say so at once: they start when the server has seen it
+        # A door that does not hold polls, or could not: then keep to the pace it names.
         hurried = reply.revision == known and held_seconds < wait_seconds / 2
-        return (max(reply.poll_seconds, 0.1) if hurried else 0.0), self._wait_seconds
+        return _Next(max(reply.poll_seconds, 0.1) if hurried and not accepted else 0.0, accepted)
 
     def _message(self, number: int, known: str | None, wait_seconds: float) -> wire.Poll:
         return wire.Poll(

@@ -76,7 +76,6 @@ class Supervision:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._child: subprocess.Popen[bytes] | None = None
-        self._turn = threading.Lock()  # stop() comes from another thread than the rest
 
     # --- what is ---
 
@@ -131,8 +130,7 @@ class Supervision:
             child.stdout.readline()
         if child.poll() == shim.CLAIMED:
             logger.info("%s has a supervisor already", self._folder.name)
-        with self._turn:
-            self._child = child
+        self._child = child
 
     def wait(self) -> None:
         """Block until the supervisor is gone, whoever started it."""
@@ -145,7 +143,8 @@ class Supervision:
 
     def ask_to_stop(self) -> None:
         """The supervisor brings the job to its end; also one that is only being born."""
-        (self._folder / "stop").touch()
+        with suppress(FileNotFoundError):  # the folder goes when all is over
+            (self._folder / "stop").touch()
         supervisor = self.supervisor()
         if supervisor is not None and supervisor.alive:
             with suppress(ProcessLookupError):

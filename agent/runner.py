@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent import environment, shim, wire
 from agent.backoff import Backoff
@@ -26,15 +26,18 @@ BIRTH_LOOK_SECONDS = 0.05  # at a supervisor that an earlier agent was just star
 RELEASE_LOOK_SECONDS = 1.0
 RELEASE_WARN_SECONDS = 60.0  # memory of a card that does not come back by then wants a person
 SETTLED_LOOK_SECONDS = 0.5
+T = TypeVar("T")
+
 KILLED = (-15, -9)  # what a host that goes down does to its processes
 
 
 class Files(Protocol):
     """What the runner asks of whoever sends a run's files (agent.filesync).
 
-    Every call may come twice, and for an attempt that was never watched. `watch` comes before
-    the command starts, and again for each attempt that is still in the journal when the agent
-    starts; what was acknowledged by then is the implementation's own to remember.
+    Every call may come twice, and the others for an attempt that was never watched: it is settled
+    and has no files. `watch` comes when the command has just started, and again for each attempt
+    that is still in the journal when the agent starts, with the folder where its files lie by
+    then; what was acknowledged is the implementation's own to remember.
     """
 
     def watch(
@@ -88,6 +91,16 @@ class Surroundings:
     def supervision(self, attempt_id: str) -> Supervision:
         return Supervision(self.attempts_dir / attempt_id)
 
+    def watch_files(self, order: AttemptOrder, run_dir: Path) -> None:
+        self.files.watch(
+            order.id,
+            order.experiment_uid,
+            order.project,
+            order.run_name,
+            order.number,
+            run_dir,
+        )
+
 
 class Run:
     """The life of one attempt, in a thread of its own.
@@ -108,7 +121,7 @@ class Run:
         if self._attempt().state is AttemptState.ACCEPTED:
             self._begin()
         elif self._attempt().state is AttemptState.STARTING:
-            self._take_over()
+            self._note_start()
         if self._attempt().state in (AttemptState.STARTING, AttemptState.RUNNING):
             self._supervision.wait()
             self._conclude()
@@ -127,14 +140,15 @@ class Run:
     def _begin(self) -> None:
         journal, order = self._around.journal, self._order
         try:
-            config = self._fetch_config()
-            if self._attempt().stop_reason:
-                return self._exited(None, ExitCause.STOPPED)
+            config = self._insist(self._fetch_config)
+            if self._given_up():
+                return
             places = self._around.workspace.prepare(order, config, self._around.files.moved)
-            self._lay_in(places)
-            launch = environment.launch(
-                order, places, self._around.source, self._around.gpus.indices()
-            )
+            self._insist(lambda: self._lay_in(places))
+            if self._given_up():
+                return
+            indices = self._around.gpus.indices() if order.gpus else {}
+            launch = environment.launch(order, places, self._around.source, indices)
         except StartFailed as exc:
             return self._start_failed(str(exc))
         facts = _facts(order, launch)
@@ -142,26 +156,34 @@ class Run:
         journal.starting(self._id, shim.boot_id(), facts, before)
         self._supervision.start(self._shim_order(launch, places))
         self._note_start()
-        self._watch_files(places)
+        self._around.watch_files(order, places.run_dir)
         self._write_metadata({})
 
-    def _fetch_config(self) -> bytes | None:
-        """The job's YAML. As long as the server is away, and nobody wishes a stop, ask again.
+    def _given_up(self) -> bool:
+        """Whether it is not to be started any more: a stop was wished, or the agent ends."""
+        if self._attempt().stop_reason:
+            self._exited(None, ExitCause.STOPPED)
+            return True
+        return self._around.stop.is_set()  # still only accepted: the next agent starts it
+
+    def _insist(self, request: Callable[[], T]) -> T | None:
+        """Ask again as long as the server is away and nobody wishes a stop.
 
         Raises:
-            StartFailed: the server has no config for this attempt.
+            StartFailed: the server answers, and has not what is asked for.
         """
-        if self._order.config_sha256 is None:
-            return None
         backoff = Backoff(ceiling_seconds=5.0)
         while not (self._around.stop.is_set() or self._attempt().stop_reason):
             try:
-                return self._around.fetch_config(self._id)
+                return request()
             except ServerUnreachable as exc:
                 self._around.stop.wait(backoff.next_seconds(exc.retry_after_seconds))
             except Rejected as exc:
-                raise StartFailed(f"The server did not hand out the job's config: {exc}") from exc
+                raise StartFailed(f"The server did not hand out the job's files: {exc}") from exc
         return None
+
+    def _fetch_config(self) -> bytes | None:
+        return self._around.fetch_config(self._id) if self._order.config_sha256 else None
 
     def _lay_in(self, places: Places) -> None:
         if self._order.resume is not None:
@@ -183,23 +205,19 @@ class Run:
         }
 
     def _note_start(self) -> None:
-        """Journal the process. It may have ended by now, or never have come to be."""
+        """Journal the process. It may have ended by now, or never have come to be.
+
+        The supervisor may be one that an earlier agent was starting when it was killed.
+        """
+        supervisor = self._supervision.supervisor()
+        while supervisor and supervisor.alive and not self._supervision.running():
+            self._around.stop.wait(BIRTH_LOOK_SECONDS)
         running = self._supervision.running()
         if running is not None:
             pid = running.process.pid
             self._around.journal.running(self._id, pid, running.started_at)
             self._around.changed()
             logger.info("%s started as process %d", self._label, pid)
-
-    def _take_over(self) -> None:
-        """An earlier agent was killed while it started this attempt."""
-        supervisor = self._supervision.supervisor()
-        if supervisor is None:
-            self._around.journal.not_started(self._id)  # the server will say start, or ended
-            return
-        while supervisor.alive and not self._supervision.running():
-            self._around.stop.wait(BIRTH_LOOK_SECONDS)
-        self._note_start()
 
     # --- ending ---
 
@@ -293,17 +311,6 @@ class Run:
     @property
     def _label(self) -> str:
         return f"{self._order.project}/{self._order.run_name} (attempt {self._order.number})"
-
-    def _watch_files(self, places: Places) -> None:
-        order = self._order
-        self._around.files.watch(
-            self._id,
-            order.experiment_uid,
-            order.project,
-            order.run_name,
-            order.number,
-            places.run_dir,
-        )
 
     def _write_metadata(self, end: dict[str, Any]) -> None:
         attempt = self._attempt()

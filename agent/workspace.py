@@ -82,14 +82,15 @@ class Workspace:
             for path in places.run_dir.iterdir()
             if path.name == order.run_name or path.name.startswith(f"{order.run_name}.")
         ]
+        aside = None
         if theirs:
             label = "-".join(owner) if owner else "unknown"
             aside = _new_folder(places.run_dir / ".old", label)
             for path in theirs:
                 path.rename(aside / path.name)
-            if owner:
-                moved(owner[1], aside)
-        self._journal.own(run_dir, order)
+        self._journal.own(run_dir, order, str(aside) if aside else None)
+        if owner and aside:
+            moved(owner[1], aside)
 
     def write_metadata(self, order: AttemptOrder, places: Places, facts: dict[str, Any]) -> None:
         """`run_001.yaml`: what was run, where, with what, how it ended; replaced as a whole."""

@@ -1,0 +1,78 @@
+"""The agent's threads, and the order of their end."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+JOIN_SECONDS = 2.0  # for all loops together; a held poll may be left where it is
+
+
+@dataclass(frozen=True)
+class Loop:
+    name: str
+    run: Callable[[threading.Event], None]  # blocks until the event is set
+    nudge: Callable[[], None]  # ends its waiting, so that it sees the event
+
+
+class Daemon:
+    """Runs the loops, one thread each, until a signal or until one of them ends.
+
+    Half an agent is worse than none, so the end of any loop is the end of all. Threads are
+    daemons: whatever a loop is in the middle of, the journal is such that it may be cut off there.
+    Jobs are not touched: they belong to their supervisors.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._loops: list[Loop] = []
+        self._ended = threading.Event()
+        self.failure: BaseException | None = None
+
+    def add(self, *loops: Loop) -> None:
+        self._loops += loops
+
+    def nudge(self) -> None:
+        """Whatever the loops wait for: the server is back, look again."""
+        for loop in self._loops:
+            loop.nudge()
+
+    def failed(self, name: str, exc: BaseException) -> None:
+        """A thread that is no loop failed: the end of all, too."""
+        logger.error("%s failed: %s", name, exc)
+        self.failure = exc
+        self._ended.set()
+
+    def run(self) -> int:
+        """Block until the end. Return 0 if asked to stop, 1 if a loop failed."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._on_signal)
+        threads = [
+            threading.Thread(target=self._guard, args=(loop,), name=loop.name, daemon=True)
+            for loop in self._loops
+        ]
+        for thread in threads:
+            thread.start()
+        self._ended.wait()
+        self._stop.set()
+        self.nudge()
+        for thread in threads:
+            thread.join(JOIN_SECONDS / len(threads))
+        return 1 if self.failure else 0
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        logger.info("%s: stopping; jobs here go on", signal.Signals(signum).name)
+        self._ended.set()
+
+    def _guard(self, loop: Loop) -> None:
+        try:
+            loop.run(self._stop)
+        except BaseException as exc:
+            logger.exception("the loop %s failed", loop.name)
+            self.failure = exc
+        finally:
+            self._ended.set()

@@ -1,0 +1,57 @@
+"""Laying the files of an earlier attempt into a run's folder, so that its script goes on."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from agent import wire
+from agent.errors import ServerUnreachable, StartFailed
+from agent.transport import Transport
+from agent.wire import AttemptOrder, ResumeFile
+
+
+def lay_in(transport: Transport, order: AttemptOrder, run_dir: Path) -> None:
+    """Fetch each file that `order.resume` names. One that lies there whole is not fetched again.
+
+    Raises:
+        ServerUnreachable: cut off, or the server's file changed meanwhile; ask again.
+        Rejected: the server has no such file.
+        StartFailed: it may not be written here.
+    """
+    assert order.resume is not None
+    for file in order.resume.files:
+        if not wire.is_name(file.file_name):
+            raise StartFailed(f"{file.file_name!r} may not name a file: resume from another point")
+        target = run_dir / file.file_name
+        if _sha256(target) != file.sha256:
+            try:
+                _fetch(transport, order.experiment_uid, file, target)
+            except OSError as exc:
+                raise StartFailed(f"{target} cannot be written: {exc.strerror}") from exc
+
+
+def _fetch(transport: Transport, experiment_uid: str, file: ResumeFile, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    with (
+        open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as out,
+        transport.download(experiment_uid, file.file_name) as blocks,
+    ):
+        for block in blocks:
+            out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    if _sha256(part) != file.sha256:
+        raise ServerUnreachable(f"{file.file_name} arrived otherwise than announced")
+    part.rename(target)
+
+
+def _sha256(path: Path) -> str | None:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        return None
+    return digest.hexdigest()

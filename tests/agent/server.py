@@ -1,0 +1,242 @@
+"""A lab server of a few lines, for agents to talk to: what it was asked, and what it answers."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from typing import Any
+
+from agent import wire
+
+SERVER_ID = "server-1"
+
+
+class FakeServer:
+    """Keeps orders and ends as the real one does; everything else is written down.
+
+    `refuse` maps a path's beginning to (status, body) given instead of an answer; with `lose`
+    that many answers to a path's beginning are computed, and then not sent.
+    """
+
+    def __init__(self) -> None:
+        self.server_id = SERVER_ID
+        self.turn = threading.Condition()
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []  # method, path, body
+        self.tokens: list[str | None] = []
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.ended: set[str] = set()
+        self.accepted: set[str] = set()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.configs: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
+        self.refuse: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.lose: dict[str, int] = {}
+        self.down = False
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        with self.turn:
+            self.down = True
+            self.turn.notify_all()
+        self._http.shutdown()
+        self._http.server_close()
+
+    # --- for tests ---
+
+    def order(self, **fields: Any) -> dict[str, Any]:
+        order = make_order(**fields)
+        with self.turn:
+            self.orders[order["id"]] = order
+            self.turn.notify_all()
+        return order
+
+    def stop(self, attempt_id: str, reason: str = "cancelled") -> None:
+        with self.turn:
+            self.orders[attempt_id]["stop"] = {"reason": reason}
+            self.turn.notify_all()
+
+    def give_up(self, attempt_id: str) -> None:
+        with self.turn:
+            self.orders.pop(attempt_id, None)
+            self.ended.add(attempt_id)
+            self.turn.notify_all()
+
+    def wait(self, condition: Any, seconds: float = 10.0) -> None:
+        with self.turn:
+            assert self.turn.wait_for(condition, seconds), (
+                f"not within {seconds} s; events {self.events}, last {self.requests[-3:]}"
+            )
+
+    def wait_event(self, attempt_id: str, kind: str, seconds: float = 10.0) -> dict[str, Any]:
+        def found() -> list[dict[str, Any]]:
+            return [e for a, e in self.events if a == attempt_id and e["type"] == kind]
+
+        self.wait(found, seconds)
+        return found()[0]
+
+    def types(self, attempt_id: str) -> list[str]:
+        """Of its events, each once, in the order in which they first arrived."""
+        return list(dict.fromkeys(e["type"] for a, e in self.events if a == attempt_id))
+
+    def asked(self, path: str) -> list[dict[str, Any]]:
+        with self.turn:
+            return [body for _, asked, body in self.requests if asked == path]
+
+    # --- what it answers ---
+
+    def reply(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        with self.turn:
+            self.requests.append((method, path, body))
+            self.turn.notify_all()
+            for beginning, refusal in self.refuse.items():
+                if path.startswith(beginning):
+                    return refusal
+        if path == "/api/agent/poll":
+            return 200, self._poll(body)
+        if path == "/api/devices/heartbeat":
+            return 200, {
+                "server_id": self.server_id,
+                "server_time": "2026-01-01T00:00:00Z",
+                "next_heartbeat_seconds": 0.1,
+                "draining": False,
+            }
+        if path == "/api/devices/enroll":
+            return 201, {
+                "device_id": 1,
+                "host_id": body["host_id"],
+                "server_id": self.server_id,
+                "server_name": "lab",
+            }
+        if path.endswith("/events"):
+            return self._event(path.split("/")[-2], body)
+        if path.endswith("/config"):
+            return 200, self.configs[path.split("/")[-2]]
+        if path.startswith("/api/sync/file/"):
+            return 200, self.files[path.split("/")[-1]]
+        if path.startswith("/api/sync/"):
+            return 410, {"code": "deleted", "detail": "not kept here"}
+        return 200, {}
+
+    def _poll(self, poll: dict[str, Any]) -> dict[str, Any]:
+        with self.turn:
+            named = {a["id"]: a["state"] for a in poll["attempts"]}
+            self.accepted |= {id_ for id_, state in named.items() if state == "accepted"}
+            until = time.monotonic() + poll["wait_seconds"]
+            while True:
+                answer = self._desired(named)
+                left = until - time.monotonic()
+                if left <= 0 or self.down or answer["revision"] != poll["known_revision"]:
+                    return answer
+                self.turn.wait(left)
+
+    def _desired(self, named: dict[str, str]) -> dict[str, Any]:
+        orders = [
+            {**order, "confirmed": id_ in self.accepted} for id_, order in self.orders.items()
+        ]
+        answer = {
+            "server_id": self.server_id,
+            "ended": sorted(self.ended & set(named)),
+            "draining": False,
+            "poll_seconds": 1.0,
+            "attempts": orders,
+        }
+        return {**answer, "revision": str(hash(json.dumps(answer, sort_keys=True)))}
+
+    def _event(self, attempt_id: str, event: dict[str, Any]) -> tuple[int, Any]:
+        with self.turn:
+            given_up = attempt_id in self.ended and attempt_id not in self.orders
+            self.events.append((attempt_id, event))
+            if event["type"] in ("exited", "start_failed"):
+                self.orders.pop(attempt_id, None)
+                self.ended.add(attempt_id)
+            self.turn.notify_all()
+        if given_up and event["type"] == "exited" and len(self.types(attempt_id)) < 2:
+            return 409, {"code": "attempt_ended", "detail": "given up"}
+        return 200, {"job_state": "running", "outcome": None}
+
+
+_numbers = count(1)
+
+
+def make_order(**fields: Any) -> dict[str, Any]:
+    """An order as it comes over the wire: a job that does nothing."""
+    number = next(_numbers)
+    order = {
+        "id": f"attempt-{number}",
+        "number": 1,
+        "experiment_uid": f"20260101_{number:04x}",
+        "project": "digits",
+        "run_name": f"run_{number:03d}",
+        "user": "kim",
+        "command": ["true"],
+        "environment": {},
+        "secrets": {},
+        "gpus": [],
+        "gpu_ids": "uuid",
+        "python": None,
+        "working_directory": None,
+        "source": None,
+        "run_as": None,
+        "config_sha256": None,
+        "time_limit_seconds": None,
+        "stop_grace_seconds": 2.0,
+        "lease_seconds": wire.LEASE_SECONDS,
+        "on_device_lost": "wait",
+        "resume": None,
+        "stop": None,
+        "confirmed": False,
+    }
+    assert not set(fields) - set(order)
+    return {**order, **fields}
+
+
+def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            self._answer({})
+
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            try:
+                body = json.loads(data) if data else {}
+            except ValueError:
+                body = {"raw": data}
+            self._answer(body)
+
+        def _answer(self, body: dict[str, Any]) -> None:
+            server.tokens.append(self.headers.get("Authorization"))
+            status, content = server.reply(self.command, self.path, body)
+            for beginning, left in server.lose.items():
+                if left and self.path.startswith(beginning):
+                    server.lose[beginning] = left - 1
+                    self.close_connection = True
+                    return
+            raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    return Handler
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[FakeServer]:
+    server = FakeServer()
+    try:
+        yield server
+    finally:
+        server.close()
