@@ -4,17 +4,28 @@
 import os
 import sys
 
+OURS = ("agent", "devices", "experiments", "labsite", "sync")
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labsite.settings")
     try:
+        if sys.argv[1:2] == ["runlab"]:
+            from labsite.run import options
+
+            options.into_environment(sys.argv[2:])  # the settings are read only once
         from django.core.management import execute_from_command_line
-    except ImportError:
+
+        execute_from_command_line(sys.argv)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] in OURS:
+            raise
         sys.exit(
-            "The server's packages are not installed here. Install them with:\n"
-            "    make install            (or: pip install '.[server]')"
+            f"The package {exc.name.partition('.')[0]} is not installed in {sys.prefix}.\n"
+            "Install what the server needs with:\n"
+            "    make install            (or: pip install '.[server]')\n"
+            "and start it with .venv/bin/python manage.py"
         )
-    execute_from_command_line(sys.argv)
 
 
 if __name__ == "__main__":

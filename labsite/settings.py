@@ -219,5 +219,5 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django_q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+    "loggers": {"django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
 }

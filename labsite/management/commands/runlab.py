@@ -1,0 +1,118 @@
+"""`manage.py runlab`: the whole server, made ready and kept running."""
+
+import os
+import socket
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import connections
+
+from labsite.run import firststart, localagent, options, programs
+from labsite.run.journal import Journal
+from labsite.run.supervise import Program, Supervisor
+
+BACKLOG = 2048
+
+
+class Command(BaseCommand):
+    help = "Make the server ready, then run web, dispatch and (with --agent) a local agent."
+    requires_system_checks: list[str] = []  # they import the whole site; the web program's work
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        options.add_options(parser)
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        chosen = Namespace(**given)
+        data_dir = settings.LAB_DATA_DIR
+        lock = firststart.lock(data_dir)
+        listener = _listen(chosen.host, chosen.port)
+        certificate, ca_sha256 = _certificate(chosen, data_dir)
+        url = _url(chosen, listener, encrypted=certificate is not None)
+        firststart.hold(lock, url)
+        firststart.database()
+        firststart.static_files()
+        new_admin = firststart.admin()
+        kept = [programs.web(listener, certificate, chosen.server), programs.dispatch()]
+        kept.append(programs.clock())
+        if chosen.agent:
+            source = (chosen.source or Path()).absolute()
+            own_url = _own_url(chosen, listener, encrypted=certificate is not None)
+            kept.append(localagent.program(own_url, data_dir, source, ca_sha256))
+        if chosen.dev:
+            kept.append(programs.reloader())
+        self.stdout.write(f"Lab server: {url}   data: {data_dir}   Ctrl-C stops it")
+        if new_admin is not None:
+            self.stdout.write(firststart.show_password(new_admin, data_dir))
+        self.stdout.flush()
+        connections.close_all()  # none may be shared with a child
+        _supervise(kept, Journal(data_dir, url))
+
+
+def _supervise(kept: list[Program], journal: Journal) -> None:
+    supervisor = Supervisor(kept, journal)
+    supervisor.run()
+    if supervisor.verdict == programs.CHANGED_STATUS:
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket that outlives each web program: while one starts again, clients wait."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as exc:
+        sys.exit(_cannot_listen(host, port, exc))
+    return listener
+
+
+def _cannot_listen(host: str, port: int, exc: Exception) -> str:
+    cause = getattr(exc, "strerror", None) or str(exc)
+    if isinstance(exc, PermissionError):
+        return f"Port {port} needs root's rights ({cause}). Choose one above 1023: --port 8000"
+    if isinstance(exc, OSError) and "in use" in cause:
+        return f"Port {port} is in use by another program. Choose another one: --port {port + 1}"
+    return f"Cannot listen on {host}, port {port}: {cause}."
+
+
+def _certificate(chosen: Namespace, data_dir: Path) -> tuple[tuple[Path, Path] | None, str | None]:
+    """The certificate's file and its key's, and the SHA-256 of our own authority if it is that."""
+    if not (chosen.tls or chosen.tls_cert or chosen.tls_key):
+        return None, None
+    from labsite.run import tls  # 16 MB that a server without https has no use for
+
+    if chosen.server == "daphne":
+        sys.exit("--server daphne serves no https here: leave it out, or put a proxy before it.")
+    if chosen.tls_cert or chosen.tls_key:
+        return tls.given(chosen.tls_cert, chosen.tls_key), None
+    files, authority = tls.own(data_dir / "tls", settings.ALLOWED_HOSTS)
+    return files, tls.fingerprint(authority.read_bytes())
+
+
+def _url(chosen: Namespace, listener: socket.socket, *, encrypted: bool) -> str:
+    """How people reach it, as far as we can know."""
+    if settings.LAB_PUBLIC_URL:
+        return str(settings.LAB_PUBLIC_URL)
+    name = socket.gethostname() if chosen.host in options.NO_NAMES else chosen.host
+    return _address(name, listener, encrypted=encrypted)
+
+
+def _own_url(chosen: Namespace, listener: socket.socket, *, encrypted: bool) -> str:
+    """How this host reaches it; a certificate that was given knows only the public name."""
+    if encrypted and not chosen.tls:
+        return _url(chosen, listener, encrypted=True)
+    name = "127.0.0.1" if chosen.host in options.NO_NAMES else chosen.host
+    return _address(name, listener, encrypted=encrypted)
+
+
+def _address(name: str, listener: socket.socket, *, encrypted: bool) -> str:
+    host = f"[{name}]" if ":" in name else name
+    return f"{'https' if encrypted else 'http'}://{host}:{listener.getsockname()[1]}"

@@ -1,0 +1,125 @@
+"""The programs of `manage.py runlab`, each as it looks from inside its own process."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+
+from labsite import wake
+from labsite.run import lifeline
+from labsite.run.supervise import STOP_SECONDS, Program, Verdict
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 2.0
+#: No dispatch pass was executed for so long although it was asked for: the cluster is stuck.
+#: It happens when a worker is killed while it holds the queue's lock, and never mends.
+STUCK_SECONDS = 10.0
+STUCK_STATUS = 3
+CHANGED_STATUS = 4
+#: What the local agent must not know, nor any job through it.
+NOT_FOR_AGENTS = ("LAB_SECRET_KEY", "LAB_DATABASE_URL", "LAB_REDIS_URL")
+
+
+def web(listener: socket.socket, certificate: tuple[Path, Path] | None, server: str) -> Program:
+    """The site. `listener` stays open here, so that a restart refuses nobody."""
+
+    def run_uvicorn() -> None:
+        from labsite.run.web import serve  # the whole site, in this process alone
+
+        serve(listener, certificate)
+
+    def run_daphne() -> None:
+        os.set_inheritable(listener.fileno(), True)
+        python = [sys.executable, "-m", "labsite.run.daphne", str(listener.fileno())]
+        os.execv(python[0], python)  # noqa: S606
+
+    return Program(
+        "web",
+        run_daphne if server == "daphne" else run_uvicorn,
+        descriptors=frozenset({listener.fileno()}),
+    )
+
+
+def dispatch() -> Program:
+    """django-q2's cluster. Its processes end with one another, also by kill -9."""
+
+    def run() -> None:
+        from django_q.cluster import Cluster  # in this process alone
+
+        lifeline.pass_on()
+        cluster = Cluster()
+        cluster.start()
+        sentinel = cluster.sentinel
+        sentinel.join()
+        if not cluster.has_stopped:
+            sys.exit("its sentinel has ended")
+
+    return Program("dispatch", run)
+
+
+def clock() -> Program:
+    """Asks for a dispatch pass every TICK_SECONDS, and notices when none is executed."""
+    stuck = Verdict("dispatch", f"no dispatch pass was executed for {STUCK_SECONDS:.0f} s")
+    return Program("clock", _keep_time, stop_stage=0, verdicts={STUCK_STATUS: stuck})
+
+
+def _keep_time() -> None:
+    mailbox = wake.mailbox({"dispatched"})
+    heard_at = time.monotonic()
+    while time.monotonic() - heard_at < STUCK_SECONDS:
+        if not _asked():
+            heard_at = time.monotonic()  # without a database nobody is to blame
+        tick_ends = time.monotonic() + TICK_SECONDS
+        while (left := tick_ends - time.monotonic()) > 0:
+            if mailbox.wait(left):
+                heard_at = time.monotonic()
+    sys.exit(STUCK_STATUS)
+
+
+def _asked() -> bool:
+    try:
+        wake.ask_dispatch()
+    except (DatabaseError, InterfaceError) as exc:
+        logger.warning("the database does not answer: %s", exc)
+        connection.close()
+        return False
+    return True
+
+
+def agent(command: Sequence[str], environment: dict[str, str], source: Path) -> Program:
+    def run() -> None:
+        os.chdir(source)
+        kept = {name: os.environ[name] for name in os.environ if name not in NOT_FOR_AGENTS}
+        os.execve(command[0], list(command), kept | environment)  # noqa: S606
+
+    # It stops before the web program, to say goodbye to it. Jobs have supervisors of their own.
+    return Program(
+        "agent",
+        run,
+        stop_stage=0,
+        stop_seconds=STOP_SECONDS / 2,
+        orphan_signal=signal.SIGTERM,
+    )
+
+
+def reloader() -> Program:
+    """Ends when the source has changed; the whole of runlab is then started anew."""
+
+    def run() -> None:
+        from watchfiles import PythonFilter, watch  # in this process alone
+
+        changes = next(watch(settings.BASE_DIR, watch_filter=PythonFilter()))
+        names = sorted({Path(path).name for _, path in changes})
+        logger.warning("changed: %s", ", ".join(names))
+        sys.exit(CHANGED_STATUS)
+
+    changed = Verdict(None, "the source has changed")
+    return Program("reloader", run, stop_stage=0, verdicts={CHANGED_STATUS: changed})
