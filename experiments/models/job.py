@@ -1,6 +1,5 @@
 """What a researcher queued, and where it stands."""
 
-import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
-from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
@@ -18,6 +16,7 @@ from experiments.errors import IllegalTransition, LostRace
 from experiments.models.attempt import Attempt, GPUClaim
 from experiments.models.event import change, record
 from experiments.models.project import Project
+from experiments.models.queue import JobManager
 from experiments.states import (
     COUNTED,
     ENDED,
@@ -35,80 +34,6 @@ from labsite.clock import database_now
 MAX_ATTEMPTS = 3
 #: A device on which a start failed is avoided for so long, twice as long each further time.
 AVOID = timedelta(minutes=1)
-
-
-class JobQuerySet(models.QuerySet):
-    def queued(self) -> "JobQuerySet":
-        return self.filter(state=JobState.QUEUED, deleted_at=None)
-
-    def live(self) -> "JobQuerySet":
-        return self.filter(state__in=LIVE)
-
-    def present(self) -> "JobQuerySet":
-        return self.filter(deleted_at=None)
-
-
-class JobManager(models.Manager.from_queryset(JobQuerySet)):
-    def submit(self, spec, *, project: str, by=None, name: str = "", parent=None) -> "Job":
-        """Queue a job: its run's number, its row and its first event in one transaction.
-
-        Args:
-            spec: experiments.config.JobSpec, with the project's defaults laid beneath it.
-            project: the project's name; made when there is none of that name.
-            by: the user.
-            parent: the job that this one reruns or resumes.
-
-        Raises:
-            NotSubmitted: the project's name cannot be one.
-        """
-        with change():
-            into = Project.named(project, by=by)
-            number = into.next_run()
-            job = self.create(
-                uid=_new_uid(),
-                project=into,
-                run_number=number,
-                user=by,
-                name=name or spec.name or "",
-                parent=parent,
-                submitted_at=database_now(),
-                waiting=reasons.NOT_SEEN_YET,
-                **_fields_of(spec),
-            )
-            record(job, EventKind.SUBMITTED, by=by, to_state=JobState.QUEUED)
-        wake.ask_dispatch()
-        return job
-
-
-def _new_uid() -> str:
-    """`YYYYMMDD_` (the lab's day) and 4 hex digits, more when those are taken."""
-    day = timezone.localtime().strftime("%Y%m%d")
-    for digits in (4, 4, 4, 6, 8, 16):
-        uid = f"{day}_{secrets.token_hex(digits // 2)}"
-        if not Job.objects.filter(uid=uid).exists():
-            return uid
-    raise LostRace("No free identifier was found; submit once more.")
-
-
-def _fields_of(spec) -> dict[str, Any]:
-    return {
-        "config": spec.config,
-        "keys": spec.keys,
-        "command": list(spec.command),
-        "environment": dict(spec.environment),
-        "python": spec.python or "",
-        "working_directory": spec.working_directory or "",
-        "gpus": spec.gpus,
-        "gpu_memory_bytes": spec.gpu_memory_bytes,
-        "gpu_type": spec.gpu_type or "",
-        "labels": dict(spec.labels),
-        "priority": Priority[spec.priority.upper()],
-        "time_limit_seconds": spec.time_limit_seconds,
-        "stop_grace_seconds": spec.stop_grace_seconds,
-        "max_attempts": spec.max_attempts,
-        "on_device_lost": spec.on_device_lost,
-        "tags": list(spec.tags),
-    }
 
 
 class Job(models.Model):
@@ -411,7 +336,7 @@ class Job(models.Model):
         Job.objects.filter(pk=self.pk).update(resume_point=point)
         self.resume_point = point
 
-    # --- inside -----------------------------------------------------------------------------------
+    # --- inside ----------------------------------------------------------------------------
 
     def _counted_attempts(self) -> int:
         return self.attempts.filter(outcome__in=COUNTED).count()

@@ -1,0 +1,240 @@
+"""Projects and jobs over HTTP, as a researcher's script sees them."""
+
+import pytest
+from rest_framework.authtoken.models import Token
+
+from experiments.models import Job
+from experiments.states import JobState
+from tests import make
+
+pytestmark = pytest.mark.django_db
+CONFIG = """\
+# ours, untouched
+lr: 0.1
+tags: !!python/tuple [1, 2]
+lab:
+  command: [python, train.py, --config, "{config}"]
+  resources: {gpus: 2, gpu_memory: 24GiB}
+  priority: high
+"""
+
+
+@pytest.fixture
+def ann():
+    return make.user("ann")
+
+
+@pytest.fixture
+def api(client, ann):
+    """Ask as ann, by her API token: method, path, body → answer."""
+    return caller(client, ann)
+
+
+def caller(client, user):
+    token = Token.objects.create(user=user).key
+
+    def ask(method: str, path: str, data=None):
+        return client.generic(
+            method,
+            f"/api/{path}",
+            data if data is None or isinstance(data, str) else _json(data),
+            content_type="application/json",
+            HTTP_AUTHORIZATION=f"Token {token}",
+        )
+
+    return ask
+
+
+def _json(data) -> str:
+    import json
+
+    return json.dumps(data)
+
+
+def test_a_yaml_is_queued_and_kept_byte_for_byte(api, ann):
+    answer = api("POST", "jobs/", {"config": CONFIG, "project": "digits", "name": "first"})
+
+    assert answer.status_code == 201
+    body = answer.json()
+    job = Job.objects.get(uid=body["uid"])
+    assert bytes(job.config) == CONFIG.encode()
+    assert (body["run_name"], body["user"], body["state"]) == ("run_001", "ann", "queued")
+    assert (body["gpus"], body["gpu_memory_bytes"], body["priority"]) == (2, 24 * 2**30, "high")
+    assert body["waiting_reason"]
+
+
+def test_a_command_and_a_project_are_enough(api):
+    answer = api("POST", "jobs/", {"project": "p", "command": ["python", "a.py"]})
+
+    assert answer.status_code == 201
+    assert answer.json()["command"] == ["python", "a.py"]
+
+
+def test_what_the_request_says_goes_before_the_file(api):
+    answer = api(
+        "POST", "jobs/", {"config": CONFIG, "project": "p", "resources": {"gpus": 0}}
+    )
+
+    assert answer.json()["gpus"] == 0
+
+
+def test_a_projects_defaults_are_laid_beneath(api):
+    api("POST", "projects/", {"name": "p", "command": ["make"], "environment": {"A": "1"}})
+
+    answer = api("POST", "jobs/", {"project": "p", "environment": {"B": "2"}})
+
+    assert answer.json()["command"] == ["make"]
+    assert answer.json()["environment"] == {"A": "1", "B": "2"}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"config": "lr: 0.1", "project": "p"}, "there is no command"),
+        ({"config": "a: [", "project": "p"}, "line"),
+        ({"config": "lab: {comand: [x]}", "project": "p"}, "command"),
+        ({"command": ["x"]}, "No project is named"),
+        ({"command": ["x"], "project": "../p"}, "project"),
+        ({"config_path": "nope.yaml", "project": "p"}, "no config"),
+        ({"config_path": "../../etc/passwd", "project": "p"}, "no config"),
+        ({"command": ["x"], "project": "p", "time_limit": "90"}, "90"),
+        ("{", "JSON"),
+        ("[]", "dictionary"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_queues_nothing(api, data, says):
+    answer = api("POST", "jobs/", data)
+
+    assert answer.status_code in (400, 404)
+    assert says.lower() in answer.json()["detail"].lower()
+    assert answer["Content-Type"].startswith("application/problem+json")
+    assert Job.objects.count() == 0
+
+
+def test_a_config_of_the_labs_folder_is_queued(api, settings, tmp_path):
+    settings.LAB_CONFIG_DIR = tmp_path
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.yaml").write_text(CONFIG)
+
+    answer = api("POST", "jobs/", {"config_path": "config/a/b.yaml", "project": "p"})
+
+    assert answer.status_code == 201
+
+
+def test_a_job_is_cancelled_held_and_given_another_priority(api, ann):
+    job = make.job(by=ann)
+
+    assert api("POST", f"jobs/{job.uid}/hold/").json()["held"] is True
+    answer = api("POST", f"jobs/{job.uid}/priority/", {"priority": "urgent"})
+    assert answer.json()["priority"] == "urgent"
+    assert api("POST", f"jobs/{job.uid}/cancel/").json()["state"] == "cancelled"
+    again = api("POST", f"jobs/{job.uid}/cancel/")
+    assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
+
+
+def test_somebody_elses_job_is_looked_at_and_not_touched(api):
+    job = make.job(by=make.user("bob"))
+
+    assert api("GET", f"jobs/{job.uid}/").status_code == 200
+    assert api("POST", f"jobs/{job.uid}/cancel/").status_code == 403
+    assert api("PATCH", f"jobs/{job.uid}/", {"notes": "x"}).status_code == 403
+    assert api("DELETE", f"jobs/{job.uid}/").status_code == 403
+    assert Job.objects.get().state == JobState.QUEUED
+
+
+def test_a_manager_may_cancel_anybodys(client):
+    job = make.job(by=make.user("bob"))
+
+    answer = caller(client, make.manager())("POST", f"jobs/{job.uid}/cancel/")
+
+    assert answer.json()["state"] == "cancelled"
+
+
+def test_anybodys_job_may_be_rerun_as_ones_own(api):
+    job = make.job(by=make.user("bob"), config=CONFIG, command=["a", "{config}"], gpus=1)
+
+    answer = api("POST", f"jobs/{job.uid}/rerun/")
+
+    again = Job.objects.get(uid=answer.json()["uid"])
+    assert (again.parent, again.user.username, again.run_name) == (job, "ann", "run_002")
+    assert bytes(again.config) == CONFIG.encode()
+    assert (again.command, again.gpus) == (["a", "{config}"], 1)
+
+
+def test_an_ended_job_is_deleted_as_a_tombstone(api, ann):
+    job = make.job(by=ann)
+    assert api("DELETE", f"jobs/{job.uid}/").status_code == 409
+    job.cancel()
+
+    assert api("DELETE", f"jobs/{job.uid}/").status_code == 204
+
+    assert api("GET", f"jobs/{job.uid}/").status_code == 404
+    assert Job.objects.get().deleted_at is not None
+
+
+def test_state_is_not_written_by_hand(api, ann):
+    job = make.job(by=ann)
+
+    answer = api("PATCH", f"jobs/{job.uid}/", {"state": "succeeded", "notes": "mine"})
+
+    assert answer.status_code == 200
+    assert (answer.json()["state"], answer.json()["notes"]) == ("queued", "mine")
+
+
+def test_events_tell_what_happened(api, ann):
+    job = make.job(by=ann)
+    job.cancel(by=ann)
+
+    kinds = [event["kind"] for event in api("GET", f"jobs/{job.uid}/events/").json()["results"]]
+
+    assert kinds == ["submitted", "cancel_requested", "cancelled"]
+
+
+def test_jobs_are_filtered_by_project_and_state(api, ann):
+    make.job(by=ann, project="a")
+    make.job(by=ann, project="b").cancel()
+
+    listed = api("GET", "jobs/?state=cancelled").json()["results"]
+
+    assert [job["project"] for job in listed] == ["b"]
+
+
+@pytest.mark.parametrize("path", ["jobs/", "projects/", "devices/", "enrollment-codes/", "schema/"])
+def test_nobody_looks_without_signing_in(client, path):
+    assert client.get(f"/api/{path}").status_code in (401, 403)
+
+
+def test_an_agents_token_is_no_persons(client):
+    make.device(token="labd_abcdefgh_secret")
+
+    answer = client.get("/api/jobs/", HTTP_AUTHORIZATION="Bearer labd_abcdefgh_secret")
+
+    assert answer.status_code in (401, 403)
+
+
+def test_a_researcher_may_not_make_enrollment_codes(api):
+    assert api("POST", "enrollment-codes/", {}).status_code == 403
+
+
+def test_a_manager_makes_a_code_that_is_shown_once(client):
+    ask = caller(client, make.manager())
+
+    code = ask("POST", "enrollment-codes/", {"uses": 3, "minutes": 60}).json()
+
+    assert len(code["code"]) == 32
+    assert code["code"] not in ask("GET", "enrollment-codes/").content.decode()
+
+
+def test_a_manager_stops_new_jobs_on_a_device(client):
+    device = make.device(gpus=1)
+    ask = caller(client, make.manager())
+
+    assert ask("POST", f"devices/{device.host_id}/drain/").json()["draining"] is True
+    assert ask("PATCH", f"devices/{device.host_id}/", {"max_jobs": 1}).json()["max_jobs"] == 1
+    assert ask("POST", f"devices/{device.host_id}/resume/").json()["draining"] is False
+
+
+def test_the_schema_describes_every_route(api):
+    schema = api("GET", "schema/?format=json").json()
+
+    assert {"/api/jobs/", "/api/agent/poll", "/api/devices/heartbeat"} <= set(schema["paths"])
