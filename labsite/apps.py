@@ -1,0 +1,10 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class LabsiteConfig(AppConfig):
+    name = "labsite"
+    verbose_name = _("Lab")
+
+    def ready(self) -> None:
+        from labsite import checks  # noqa: F401 - registers them
