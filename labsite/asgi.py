@@ -1,5 +1,11 @@
-"""Three doors: WebSockets to Channels, agents to the lane, all else to Django in the pool."""
+"""Three doors: WebSockets to Channels, agents to the lane, all else to Django in the pool.
 
+The loops behind them begin with the first request, whichever door it comes to: daphne knows no
+lifespan, and under `runserver` no process should have them that serves nothing.
+"""
+
+import asyncio
+import logging
 import os
 
 import django
@@ -7,11 +13,71 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labsite.settings")
 django.setup()
 
+from channels.auth import AuthMiddlewareStack  # noqa: E402 - after setup(), as all below
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+
+from labsite import live, wake  # noqa: E402
+from labsite.body import Receive, Scope, Send  # noqa: E402
+from labsite.lane import Lane  # noqa: E402
 from labsite.pool import Pool  # noqa: E402
 
-pool = Pool()
+logger = logging.getLogger(__name__)
+
+HEAR_AGAIN_SECONDS = 1.0
 
 
-async def application(scope, receive, send):
-    if scope["type"] == "http":
-        await pool(scope, receive, send)
+class Site:
+    """All that one web process serves."""
+
+    def __init__(self) -> None:
+        self.lane = Lane()
+        self.pool = Pool()
+        self.tailer = live.Tailer()
+        self._sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(live.door(self.tailer)))
+        self._hearing: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._start()
+        if scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif self.lane.is_for(scope):
+            await self.lane(scope, receive, send)
+        else:
+            await self.pool(scope, receive, send)
+
+    def _start(self) -> None:
+        if self._hearing is None:
+            self.lane.start()
+            self.tailer.start()
+            self._hearing = asyncio.ensure_future(self._hear())
+
+    async def _hear(self) -> None:
+        """Pass wake-ups on, for ever: this process has one mailbox."""
+        while True:
+            try:
+                async for wakes in wake.listen():
+                    self.lane.on_wakes(wakes)
+                    self.tailer.on_wakes(wakes)
+            except Exception:
+                logger.exception("wake-ups are not heard")
+            await asyncio.sleep(HEAR_AGAIN_SECONDS)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Nothing depends on it; but a server that asks is told that we are ready."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+application = Site()
+
+
+def stopping() -> None:
+    """Call it on SIGTERM, before the server begins to stop: all held polls are answered, and
+    the server has nobody to wait for. Any thread and any signal handler may call it."""
+    application.lane.stop_holding()
