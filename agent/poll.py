@@ -22,6 +22,7 @@ from agent.reconcile import reconcile
 logger = logging.getLogger(__name__)
 
 CEILING_SECONDS = 5.0  # the heartbeat tells when the server is back; this is the net below
+FIRST_BEAT_SECONDS = 3.0
 HOPELESS_SECONDS = 60.0  # until a person has done something, asking often does not help
 
 Send = Callable[[wire.Poll], wire.PollReply]
@@ -65,6 +66,7 @@ class PollLoop:
     def run(self, stop: threading.Event) -> None:
         """Polls that the server holds."""
         backoff = Backoff(ceiling_seconds=CEILING_SECONDS)
+        self._back.wait(FIRST_BEAT_SECONDS)  # before it the server does not know this instance
         wait_seconds = 0.0  # the first one is answered at once
         while not stop.is_set():
             try:

@@ -29,7 +29,7 @@ def reconcile(reply: wire.PollReply, actual: Mapping[str, AttemptState]) -> Plan
         if attempt_id in actual and actual[attempt_id].alive:
             plan.stops[attempt_id] = "ended"
     for order in reply.attempts:
-        if order.id not in plan.stops:
+        if order.id not in reply.ended:
             _compare(order, actual.get(order.id), plan)
     return plan
 

@@ -97,31 +97,46 @@ class FakeServer:
             for beginning, refusal in self.refuse.items():
                 if path.startswith(beginning):
                     return refusal
-        if path == "/api/agent/poll":
-            return 200, self._poll(body)
-        if path == "/api/devices/heartbeat":
-            return 200, {
-                "server_id": self.server_id,
-                "server_time": "2026-01-01T00:00:00Z",
-                "next_heartbeat_seconds": 0.1,
-                "draining": False,
-            }
-        if path == "/api/devices/enroll":
-            return 201, {
-                "device_id": 1,
-                "host_id": body["host_id"],
-                "server_id": self.server_id,
-                "server_name": "lab",
-            }
-        if path.endswith("/events"):
-            return self._event(path.split("/")[-2], body)
-        if path.endswith("/config"):
-            return 200, self.configs[path.split("/")[-2]]
-        if path.startswith("/api/sync/file/"):
-            return 200, self.files[path.split("/")[-1]]
-        if path.startswith("/api/sync/"):
-            return 410, {"code": "deleted", "detail": "not kept here"}
+        for beginning, answer in self._answers.items():
+            if path.startswith(beginning):
+                return answer(path, body)
         return 200, {}
+
+    @property
+    def _answers(self) -> dict[str, Any]:
+        deleted = {"code": "deleted", "detail": "not kept here"}
+        return {
+            "/api/agent/poll": lambda path, body: (200, self._poll(body)),
+            "/api/agent/attempts/": self._attempt,
+            "/api/devices/heartbeat": lambda path, body: (200, self._beat()),
+            "/api/devices/enroll": lambda path, body: (201, self._enrolled(body)),
+            "/api/sync/file/": lambda path, body: (200, self.files[path.split("/")[-1]]),
+            "/api/sync/": lambda path, body: (410, deleted),
+        }
+
+    def _attempt(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        attempt_id, what = path.split("/")[-2:]
+        if what == "events":
+            return self._event(attempt_id, body)
+        if attempt_id not in self.configs:
+            return 404, {"code": "not_found", "detail": "no such config"}
+        return 200, self.configs[attempt_id]
+
+    def _beat(self) -> dict[str, Any]:
+        return {
+            "server_id": self.server_id,
+            "server_time": "2026-01-01T00:00:00Z",
+            "next_heartbeat_seconds": 0.1,
+            "draining": False,
+        }
+
+    def _enrolled(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "device_id": 1,
+            "host_id": body["host_id"],
+            "server_id": self.server_id,
+            "server_name": "lab",
+        }
 
     def _poll(self, poll: dict[str, Any]) -> dict[str, Any]:
         with self.turn:

@@ -1,0 +1,244 @@
+"""The supervisor, with real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import shim
+from agent.process import Supervision
+from tests.agent.conftest import clear, eventually
+
+ID = "attempt-of-test-shim"
+
+
+class Job:
+    """One supervised command in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "run.log"
+        self.supervision = Supervision(folder)
+
+    def start(self, *command: str, **order: Any) -> None:
+        executable = "/bin/sh" if command[0] == "sh" else command[0]
+        self.supervision.start(
+            {
+                "folder": str(self.folder),
+                "executable": executable,
+                "arguments": list(command),
+                "directory": str(self.folder),
+                "environment": {"LAB_ATTEMPT_ID": ID, "PATH": os.defpath},
+                "log": str(self.log),
+                "time_limit_seconds": None,
+                "grace_seconds": 0.3,
+                "fence_seconds": None,
+                **order,
+            }
+        )
+
+    def end(self) -> Any:
+        self.supervision.wait()
+        ended = self.supervision.ended()
+        assert ended is not None
+        return ended
+
+    @property
+    def pid(self) -> int:
+        running = self.supervision.running()
+        assert running is not None
+        return running.process.pid
+
+    def supervisor_pid(self) -> int:
+        supervisor = self.supervision.supervisor()
+        assert supervisor is not None
+        return supervisor.pid
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    made = Job(tmp_path)
+    yield made
+    clear(ID)
+    made.supervision.wait()
+
+
+def alive(pid: int) -> bool:
+    process = shim.stat(pid)
+    return process is not None and process[0]
+
+
+def test_output_goes_to_the_log_and_the_exit_code_to_a_file(job: Job) -> None:
+    job.start("sh", "-c", "echo out; echo err >&2; exit 7")
+
+    ended = job.end()
+
+    assert (ended.exit_code, ended.cause, ended.leftovers) == (7, None, [])
+    assert job.log.read_text() == "out\nerr\n"
+
+
+def test_an_end_by_signal_is_a_negative_exit_code(job: Job) -> None:
+    job.start("sh", "-c", "kill -SEGV $$")
+
+    assert job.end().exit_code == -signal.SIGSEGV
+
+
+def test_the_command_leads_a_session_of_its_own_and_sees_only_its_environment(job: Job) -> None:
+    job.start("sh", "-c", "env; sleep 10")
+
+    eventually(lambda: "LAB_ATTEMPT_ID" in job.log.read_text())
+
+    assert os.getsid(job.pid) == job.pid
+    assert os.getsid(job.supervisor_pid()) == job.supervisor_pid()
+    names = {line.split("=")[0] for line in job.log.read_text().splitlines()}
+    assert names - {"PWD", "_", "SHLVL", "OLDPWD"} == {"LAB_ATTEMPT_ID", "PATH"}
+
+
+def test_a_stop_ends_the_whole_group_with_sigterm(job: Job) -> None:
+    job.start("sh", "-c", "sleep 100 & trap 'echo bye; exit 5' TERM; echo up; wait")
+    eventually(lambda: "up" in job.log.read_text())
+
+    job.supervision.ask_to_stop()
+
+    ended = job.end()
+    assert (ended.exit_code, ended.cause) == (5, "stopped")
+    assert job.log.read_text() == "up\nbye\n"
+
+
+def test_whoever_ignores_sigterm_is_killed_after_the_grace(job: Job) -> None:
+    job.start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+    eventually(lambda: "up" in job.log.read_text())
+
+    job.supervision.ask_to_stop()
+
+    ended = job.end()
+    assert (ended.exit_code, ended.cause) == (-signal.SIGKILL, "stopped")
+
+
+def test_a_stopped_group_is_woken_to_hear_that_it_must_end(job: Job) -> None:
+    job.start("sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")
+    eventually(lambda: "up" in job.log.read_text())
+    os.killpg(job.pid, signal.SIGSTOP)
+
+    job.supervision.ask_to_stop()
+
+    assert job.end().exit_code == 5
+
+
+def test_the_time_limit_is_kept_without_any_agent(job: Job) -> None:
+    job.start("sh", "-c", "sleep 100", time_limit_seconds=0.2)
+
+    assert job.end().cause == "timed_out"
+
+
+def test_a_lease_that_is_not_renewed_stops_the_job(job: Job) -> None:
+    job.supervision.touch_fence(shim.now() - 100)
+
+    job.start("sh", "-c", "sleep 100", fence_seconds=100.3)
+
+    assert job.end().cause == "fenced"
+
+
+def test_a_lease_that_is_renewed_does_not(job: Job) -> None:
+    job.supervision.touch_fence(shim.now())
+    job.start("sh", "-c", "sleep 1", fence_seconds=0.8)
+
+    for _ in range(10):
+        job.supervision.touch_fence(shim.now())
+        eventually(lambda: True)
+        signal.sigtimedwait([], 0.1)
+
+    assert job.end().cause is None
+
+
+def test_what_the_command_leaves_behind_is_swept_up_even_in_a_session_of_its_own(
+    job: Job,
+) -> None:
+    script = "setsid sh -c 'echo $$; exec sleep 100' & sleep 0.1; exit 0"
+    job.start("sh", "-c", script)
+
+    ended = job.end()
+
+    assert ended.exit_code == 0
+    assert not alive(int(job.log.read_text()))
+
+
+def test_one_that_cannot_be_run_says_why(job: Job) -> None:
+    job.start("/nonexistent/python")
+
+    ended = job.end()
+
+    assert ended.error == "No such file or directory"
+    assert job.supervision.running() is None
+
+
+def test_a_stop_that_comes_before_the_birth_prevents_it(job: Job) -> None:
+    job.supervision.ask_to_stop()
+
+    job.start("sh", "-c", "echo never")
+
+    assert job.end().cause == "stopped"
+    assert not job.log.exists()
+
+
+def test_a_second_supervisor_gives_way(job: Job) -> None:
+    job.start("sh", "-c", "echo once; sleep 0.5")
+
+    second = Job(job.folder)
+    second.start("sh", "-c", "echo twice")
+
+    assert second.pid == job.pid
+    assert second.end().exit_code == 0
+    assert job.log.read_text() == "once\n"
+
+
+def test_a_killed_supervisor_leaves_no_word_and_its_orphans_can_be_cleared_away(job: Job) -> None:
+    job.start("sh", "-c", "setsid sleep 100 & trap '' TERM; echo up; while :; do sleep 0.1; done")
+    eventually(lambda: "up" in job.log.read_text())
+    pid = job.pid
+    os.kill(job.supervisor_pid(), signal.SIGKILL)
+    job.supervision.wait()
+
+    left = job.supervision.clear_away(ID, grace_seconds=0.3)
+
+    assert job.supervision.ended() is None
+    assert left == []
+    assert not alive(pid)
+
+
+def test_a_sigterm_from_the_system_does_not_stop_the_job_and_is_noted(job: Job) -> None:
+    job.start("sh", "-c", "sleep 0.4")
+
+    os.kill(job.supervisor_pid(), signal.SIGTERM)
+
+    ended = job.end()
+    assert (ended.exit_code, ended.cause, ended.terminated) == (0, None, True)
+
+
+def test_it_is_small_and_imports_only_the_standard_library(job: Job) -> None:
+    job.start("sh", "-c", "sleep 100")
+
+    rollup = Path(f"/proc/{job.supervisor_pid()}/smaps_rollup").read_text()
+    kilobytes = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
+    assert kilobytes["Pss:"] < 10_000
+    script = f"import sys; sys.path.append({str(Path(shim.__file__).parent)!r}); import shim; "
+    script += "print([m for m in sys.modules if m.partition('.')[0] not in "
+    script += "sys.stdlib_module_names | {'shim', '__main__'}])"
+    isolated = [sys.executable, "-I", "-S", "-c", script]
+    assert json.loads(subprocess.check_output(isolated)) == []
+
+
+def test_neither_order_nor_environment_shows_in_the_list_of_processes(job: Job) -> None:
+    job.start("sh", "-c", "sleep 100", environment={"SECRET": "xyzzy", "LAB_ATTEMPT_ID": ID})
+
+    supervisor = Path(f"/proc/{job.supervisor_pid()}")
+
+    assert b"xyzzy" not in (supervisor / "cmdline").read_bytes()
+    assert b"xyzzy" not in (supervisor / "environ").read_bytes()
+    assert not any(b"xyzzy" in path.read_bytes() for path in job.folder.iterdir())
