@@ -13,8 +13,10 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labsite.settings")
 django.setup()
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402 - after setup(), as all below
+from asgiref.sync import sync_to_async  # noqa: E402 - after setup(), as all below
+from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from labsite import live, wake  # noqa: E402
 from labsite.body import Receive, Scope, Send  # noqa: E402
@@ -46,6 +48,13 @@ class Site:
             await self.lane(scope, receive, send)
         else:
             await self.pool(scope, receive, send)
+
+    def close(self) -> None:
+        """End the threads and their database connections. Blocks; after the server has ended."""
+        self.lane.close()
+        self.pool.close()
+        live.close_reader()
+        asyncio.run(sync_to_async(connections.close_all)())  # of Channels' own thread
 
     def _start(self) -> None:
         if self._hearing is None:

@@ -32,7 +32,7 @@ from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.db.models import Max
 
 from devices.models import Device, DeviceState
@@ -73,6 +73,11 @@ async def _read(read: Callable[..., T], *args: Any) -> T:
         return read(*args)
 
     return await asyncio.get_running_loop().run_in_executor(_reader, checked)
+
+
+def close_reader() -> None:
+    """Close the thread's database connection; it opens another one when it needs it. Blocks."""
+    _reader.submit(connections.close_all).result()
 
 
 def newest_seq() -> int:

@@ -11,11 +11,13 @@ import asyncio
 import logging
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
+from django.db import connections
 from django.http.response import HttpResponseBase
 
 from labsite.answer import Answer, encoded, failure, refusal, refuse_unread, send_answer
@@ -35,10 +37,16 @@ class Pool:
 
     def __init__(self, threads: int | None = None, handler: Any = None) -> None:
         self._handler = handler or WSGIHandler()
-        self._threads = ThreadPoolExecutor(
-            threads or settings.LAB_POOL_THREADS, thread_name_prefix="lab-web"
-        )
+        self._count = threads or settings.LAB_POOL_THREADS
+        self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="lab-web")
         self._waiting = 0
+
+    def close(self) -> None:
+        """End the threads and their database connections, after what they do. Blocks."""
+        together = threading.Barrier(self._count)  # or one thread would close for two
+        for _ in range(self._count):
+            self._threads.submit(_close_connections, together)
+        self._threads.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -99,6 +107,11 @@ class Pool:
         finally:
             response.close()  # sends request_finished, in the thread whose connections it is about
         return answer
+
+
+def _close_connections(together: threading.Barrier) -> None:
+    together.wait()
+    connections.close_all()
 
 
 def limit_of(path: str) -> int:

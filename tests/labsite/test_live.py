@@ -31,6 +31,8 @@ def _small_site(settings, tmp_path):
     settings.LAB_REDIS_URL = ""
     settings.LAB_SOCKET_DIR = str(tmp_path / "s")
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    yield
+    live.close_reader()
 
 
 def jobs_told(messages: list[dict]) -> list[int]:
@@ -263,7 +265,7 @@ def site(transactional_db):
     with served(whole) as address:
         yield address
         whole.lane.stop_holding()
-    whole.lane.close()
+    whole.close()
 
 
 @pytest.fixture

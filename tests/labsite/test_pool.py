@@ -34,8 +34,10 @@ def large_file(tmp_path):
 
 @pytest.fixture
 def site():
-    with served(pool.Pool(threads=2, handler=WSGIHandler())) as address:
+    made = pool.Pool(threads=2, handler=WSGIHandler())
+    with served(made) as address:
         yield address
+    made.close()
 
 
 def asked(site, *args, **headers):
