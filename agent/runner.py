@@ -278,7 +278,8 @@ class Run:
 
     def _held_since(self, began_seconds: float) -> list[str]:
         """Which of its GPUs are not free again, each with who holds it."""
-        if not self._order.gpus:
+        never_started = self._attempt().boot_id is None
+        if never_started or not self._order.gpus:
             return []
         readings = self._around.gpus.newer(began_seconds, RELEASE_LOOK_SECONDS)
         if readings is None:

@@ -35,7 +35,7 @@ class FakeServer:
         self.refuse: dict[str, tuple[int, dict[str, Any]]] = {}
         self.lose: dict[str, int] = {}
         self.down = False
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _HTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
@@ -209,6 +209,11 @@ def make_order(**fields: Any) -> dict[str, Any]:
     }
     assert not set(fields) - set(order)
     return {**order, **fields}
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Agents are killed in these tests; that a connection breaks is no news."""
 
 
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
