@@ -31,6 +31,7 @@ def _read() -> dict:
         "SOCKET_DIR": _env.str("LAB_SOCKET_DIR", ""),
         "POOL_THREADS": _env.int("LAB_POOL_THREADS", 4, validate=validate.Range(min=1, max=64)),
         "TRUSTED_PROXIES": _env.list("LAB_TRUSTED_PROXIES", []),
+        "CA_FILE": _env.str("LAB_CA_FILE", ""),
         "HTTPS": _env.bool("LAB_HTTPS", False),
         "HEARTBEAT_SECONDS": _seconds("LAB_HEARTBEAT_SECONDS", 1.0),
         "HEALTHY_SECONDS": _seconds("LAB_HEALTHY_SECONDS", 3.0),

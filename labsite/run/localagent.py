@@ -11,11 +11,12 @@ from pathlib import Path
 from django.utils import timezone
 
 from devices.models import Device, EnrollmentCode
+from labsite import authority
 from labsite.run import programs
 from labsite.run.supervise import Program
 
 
-def program(url: str, data_dir: Path, source: Path, ca_sha256: str | None) -> Program:
+def program(url: str, data_dir: Path, source: Path) -> Program:
     """An agent for `url` with its state and its runs under `data_dir`.
 
     Touches the database: a code is made when the agent is not known there.
@@ -32,7 +33,7 @@ def program(url: str, data_dir: Path, source: Path, ca_sha256: str | None) -> Pr
         "--state-dir",
         str(home / "state"),
     ]
-    if ca_sha256:
+    if ca_sha256 := authority.ca_sha256():
         command += ["--ca-sha256", ca_sha256]
     environment = {"PYTHONPATH": str(_repository()), "PYTHONUNBUFFERED": "1"}
     if not _is_known(host_id, home / "state"):

@@ -77,6 +77,8 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     }
     if options.tls or options.tls_cert or public_url.startswith("https:"):
         told["LAB_HTTPS"] = "true"
+    if options.tls:
+        told["LAB_CA_FILE"] = str(Path(told["LAB_DATA_DIR"]) / "tls" / "ca.pem")
     if options.dev:
         told["LAB_DEBUG"] = "true"
     return told

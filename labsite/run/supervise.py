@@ -5,6 +5,7 @@ would have too. Each program gets a session of its own, and its end is the end o
 left in that session.
 """
 
+import gc
 import os
 import select
 import signal
@@ -84,6 +85,7 @@ class _Child:
     def start(self) -> None:
         reader, writer = os.pipe()
         sys.stdout.flush()
+        gc.freeze()  # else the children's collectors would write to the pages that all share
         supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:

@@ -5,7 +5,6 @@ enrollment line, so that an agent knows the right server from its first word on.
 """
 
 import datetime
-import hashlib
 import ipaddress
 import os
 import ssl
@@ -38,8 +37,8 @@ def given(certificate: Path | None, key: Path | None) -> tuple[Path, Path]:
     return certificate, key
 
 
-def own(folder: Path, names: Sequence[str]) -> tuple[tuple[Path, Path], Path]:
-    """A certificate for `names` (hosts and addresses) with its key, and the authority's.
+def own(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
+    """A certificate for `names` (hosts and addresses) with its key.
 
     Both are made when missing; the certificate also when it ends soon or has other names. The
     authority stays for good, since agents have pinned it.
@@ -53,12 +52,7 @@ def own(folder: Path, names: Sequence[str]) -> tuple[tuple[Path, Path], Path]:
     if not _still_good(server_file, names):
         authority_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
         _make_server(server_file, key_file, names, authority, authority_key)
-    return (server_file, key_file), ca_file
-
-
-def fingerprint(pem: bytes) -> str:
-    """The hex SHA-256 of a certificate's DER, as `openssl x509 -fingerprint` has it."""
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).hexdigest()
+    return server_file, key_file
 
 
 def _still_good(file: Path, names: Sequence[str]) -> bool:

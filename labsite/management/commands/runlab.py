@@ -30,7 +30,7 @@ class Command(BaseCommand):
         data_dir = settings.LAB_DATA_DIR
         lock = firststart.lock(data_dir)
         listener = _listen(chosen.host, chosen.port)
-        certificate, ca_sha256 = _certificate(chosen, data_dir)
+        certificate = _certificate(chosen, data_dir)
         url = _url(chosen, listener, encrypted=certificate is not None)
         firststart.hold(lock, url)
         firststart.database()
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         if chosen.agent:
             source = (chosen.source or Path()).absolute()
             own_url = _own_url(chosen, listener, encrypted=certificate is not None)
-            kept.append(localagent.program(own_url, data_dir, source, ca_sha256))
+            kept.append(localagent.program(own_url, data_dir, source))
         if chosen.dev:
             kept.append(programs.reloader())
         self.stdout.write(f"Lab server: {url}   data: {data_dir}   Ctrl-C stops it")
@@ -83,18 +83,17 @@ def _cannot_listen(host: str, port: int, exc: Exception) -> str:
     return f"Cannot listen on {host}, port {port}: {cause}."
 
 
-def _certificate(chosen: Namespace, data_dir: Path) -> tuple[tuple[Path, Path] | None, str | None]:
-    """The certificate's file and its key's, and the SHA-256 of our own authority if it is that."""
+def _certificate(chosen: Namespace, data_dir: Path) -> tuple[Path, Path] | None:
+    """The certificate's file and its key's."""
     if not (chosen.tls or chosen.tls_cert or chosen.tls_key):
-        return None, None
+        return None
     from labsite.run import tls  # 16 MB that a server without https has no use for
 
     if chosen.server == "daphne":
         sys.exit("--server daphne serves no https here: leave it out, or put a proxy before it.")
     if chosen.tls_cert or chosen.tls_key:
-        return tls.given(chosen.tls_cert, chosen.tls_key), None
-    files, authority = tls.own(data_dir / "tls", settings.ALLOWED_HOSTS)
-    return files, tls.fingerprint(authority.read_bytes())
+        return tls.given(chosen.tls_cert, chosen.tls_key)
+    return tls.own(data_dir / "tls", settings.ALLOWED_HOSTS)
 
 
 def _url(chosen: Namespace, listener: socket.socket, *, encrypted: bool) -> str:
