@@ -15,11 +15,14 @@ from devices import heartbeat
 from devices.auth import DeviceAuthentication, IsDevice
 from devices.errors import EnrollmentRefused, TooManyTries
 from devices.models import EnrollmentCode, ServerIdentity, digest
+from devices.schema import body, schema_of
 from labsite.api import spoken
 from labsite.clock import database_now
 from labsite.errors import Refused
 
 FAILED_TRIES_A_MINUTE = 5
+JSON = "application/json"
+DONE = {(200, JSON): {"type": "object", "properties": {"success": {"type": "boolean"}}}}
 
 
 class AgentView(APIView):
@@ -35,7 +38,7 @@ class EnrollView(APIView):
     authentication_classes: list = []
     permission_classes: list = []
 
-    @extend_schema(request=dict, responses={201: dict})
+    @extend_schema(request=body(wire.Enroll), responses={(201, JSON): schema_of(wire.Enrolled)})
     def post(self, request: Request) -> Response:
         message = wire.decode(wire.Enroll, request.data)
         spoken(message.protocol)
@@ -83,7 +86,7 @@ class _Tries:
 class TokenView(AgentView):
     """POST devices/token: rotate; the old token lives until the new one is first used."""
 
-    @extend_schema(request=dict, responses=dict)
+    @extend_schema(request=body(wire.NewToken), responses=DONE)
     def post(self, request: Request) -> Response:
         message = wire.decode(wire.NewToken, request.data)
         request.auth.rotate_token(message.token_sha256)
@@ -93,7 +96,7 @@ class TokenView(AgentView):
 class GoodbyeView(AgentView):
     """POST devices/goodbye: the agent stops in order; its jobs may go on."""
 
-    @extend_schema(request=dict, responses=dict)
+    @extend_schema(request=body(wire.Goodbye), responses=DONE)
     def post(self, request: Request) -> Response:
         message = wire.decode(wire.Goodbye, request.data)
         request.auth.say_goodbye(message.instance_id, database_now())
@@ -103,7 +106,9 @@ class GoodbyeView(AgentView):
 class HeartbeatView(AgentView):
     """POST devices/heartbeat: "I am alive, and so are my GPUs"."""
 
-    @extend_schema(request=dict, responses=dict)
+    @extend_schema(
+        request=body(wire.Heartbeat), responses={(200, JSON): schema_of(wire.HeartbeatReply)}
+    )
     def post(self, request: Request) -> Response:
         message = wire.decode(wire.Heartbeat, request.data)
         spoken(message.protocol)

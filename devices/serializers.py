@@ -3,7 +3,7 @@
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from devices.models import GPU, Device, EnrollmentCode
+from devices.models import GPU, Device, DeviceState, EnrollmentCode
 from labsite.clock import database_now
 
 
@@ -48,7 +48,7 @@ class DeviceSerializer(serializers.ModelSerializer):
             )
         ]
 
-    @extend_schema_field(serializers.ChoiceField(["healthy", "stale", "disconnected"]))
+    @extend_schema_field(serializers.ChoiceField(DeviceState.choices))
     def get_state(self, device: Device) -> str:
         return device.state(self.context.get("now") or database_now())
 

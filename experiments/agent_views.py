@@ -11,16 +11,19 @@ from rest_framework.response import Response
 
 from agent import wire
 from devices.agent_views import AgentView
+from devices.schema import body, schema_of
 from experiments import leases, reports
 from experiments.models import Attempt
 from labsite.api import spoken
 from labsite.errors import NotFound, Refused
 
+JSON = "application/json"
+
 
 class PollView(AgentView):
     """POST agent/poll: what is alive on a device; the answer is all that should be."""
 
-    @extend_schema(request=dict, responses=dict)
+    @extend_schema(request=body(wire.Poll), responses={(200, JSON): schema_of(wire.PollReply)})
     def post(self, request: Request) -> Response:
         message = wire.decode(wire.Poll, request.data)
         spoken(message.protocol)
@@ -33,7 +36,9 @@ class PollView(AgentView):
 class AttemptEventView(AgentView):
     """POST agent/attempts/<id>/events: started, exited, start_failed, released."""
 
-    @extend_schema(request=dict, responses=dict)
+    @extend_schema(
+        request=body(wire.AttemptEvent), responses={(200, JSON): schema_of(wire.EventReply)}
+    )
     def post(self, request: Request, attempt_id: uuid.UUID) -> Response:
         event = wire.decode(wire.AttemptEvent, request.data)
         return Response(asdict(reports.receive(request.auth, str(attempt_id), event)))

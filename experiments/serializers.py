@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from experiments.models import Attempt, Job, JobEvent, Project
-from experiments.states import Priority
+from experiments.states import OnDeviceLost, Priority
 
 
 class ProjectSerializer(serializers.ModelSerializer):
@@ -97,7 +97,7 @@ class SubmitSerializer(serializers.Serializer):
     time_limit = serializers.CharField(required=False, allow_blank=True)
     stop_grace = serializers.CharField(required=False, allow_blank=True)
     max_attempts = serializers.IntegerField(required=False)
-    on_device_lost = serializers.ChoiceField(["wait", "requeue"], required=False)
+    on_device_lost = serializers.ChoiceField(OnDeviceLost.choices, required=False)
     tags = serializers.ListField(child=serializers.CharField(), required=False)
 
     def given(self) -> dict[str, Any]:

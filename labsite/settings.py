@@ -17,6 +17,7 @@ LAB_CONFIG_DIR = LAB_DATA_DIR / "config"
 LAB_SPOOL_DIR = LAB_DATA_DIR / "spool"
 LAB_NAME = _given["LAB_NAME"]
 LAB_PUBLIC_URL = _given["PUBLIC_URL"]
+LAB_CA_FILE = _given["CA_FILE"]
 LAB_REDIS_URL = _given["REDIS_URL"]
 LAB_SOCKET_DIR = _given["SOCKET_DIR"]
 LAB_POOL_THREADS = _given["POOL_THREADS"]
@@ -68,13 +69,14 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "labsite.pages.policy.PolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "labsite.pages.frame.ZoneMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -91,6 +93,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "django.template.context_processors.i18n",
+                "labsite.pages.frame.frame",
             ],
         },
     },
@@ -156,6 +159,7 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+CSRF_FAILURE_VIEW = "labsite.pages.errors.csrf_failure"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "devices"
 LOGOUT_REDIRECT_URL = "login"
@@ -207,6 +211,11 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Lab server",
     "DESCRIPTION": "Devices, jobs and files of a deep-learning lab.",
     "VERSION": "0.1.0",
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "experiments.states.JobState.choices",
+        "OnDeviceLost": "experiments.states.OnDeviceLost.choices",
+        "DeviceState": "devices.models.DeviceState.choices",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -219,5 +228,9 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django-q": {"level": "WARNING", "handlers": ["stderr"], "propagate": False}},
+    "loggers": {
+        "django-q": {"level": "WARNING"},
+        # The page that such a request gets says all; scanners would fill the log with these.
+        "django.security.DisallowedHost": {"handlers": [], "propagate": False},
+    },
 }

@@ -238,3 +238,17 @@ def test_the_schema_describes_every_route(api):
     schema = api("GET", "schema/?format=json").json()
 
     assert {"/api/jobs/", "/api/agent/poll", "/api/devices/heartbeat"} <= set(schema["paths"])
+
+
+def test_the_schema_of_an_agents_message_is_the_wires_own(api):
+    schema = api("GET", "schema/?format=json").json()
+
+    beat = schema["paths"]["/api/devices/heartbeat"]["post"]["requestBody"]["content"]
+    properties = beat["application/json"]["schema"]["properties"]
+    assert properties["cpu_percent"] == {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 100,
+        "nullable": True,
+    }
+    assert properties["gpus"]["items"]["properties"]["uuid"]["maxLength"] == 96
