@@ -27,7 +27,7 @@ def main() -> int:
         memory = {p.pid: pss_megabytes(p.pid) for p in processes}
         for process in processes:
             percent = 100 * cpu[process.pid] / MEASURE_SECONDS
-            name = " ".join(process.cmdline())[-48:] or process.name()
+            name = server.program_of(process)
             print(f"  {percent:5.2f} %  {memory[process.pid]:6.1f} MB  {name}")
     percent = 100 * sum(cpu.values()) / MEASURE_SECONDS
     megabytes = sum(memory.values())

@@ -42,6 +42,15 @@ class Server:
     def processes(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
 
+    def program_of(self, process: psutil.Process) -> str:
+        """Which of runlab's programs a process is, or belongs to."""
+        facts = json.loads((self.folder / "data" / "run" / "status.json").read_text())
+        pids = {program["pid"]: name for name, program in facts["programs"].items()}
+        for one in (process, *process.parents()):
+            if one.pid in pids:
+                return pids[one.pid]
+        return "runlab"
+
     @staticmethod
     def _answer(response: requests.Response) -> Any:
         if not response.ok:
