@@ -6,6 +6,7 @@ from dataclasses import asdict
 from django.conf import settings
 from django.core.cache import cache
 from drf_spectacular.utils import extend_schema
+from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -25,9 +26,19 @@ JSON = "application/json"
 DONE = {(200, JSON): {"type": "object", "properties": {"success": {"type": "boolean"}}}}
 
 
+class WireParser(BaseParser):
+    """JSON as strictly as the wire wants it, so that lane and view refuse alike."""
+
+    media_type = "application/json"
+
+    def parse(self, stream, media_type=None, parser_context=None):
+        return wire.loads(stream.read())
+
+
 class AgentView(APIView):
     """A request of an enrolled device; `request.auth` is that Device."""
 
+    parser_classes = [WireParser]
     authentication_classes = [DeviceAuthentication]
     permission_classes = [IsDevice]
 
@@ -37,6 +48,7 @@ class EnrollView(APIView):
 
     authentication_classes: list = []
     permission_classes: list = []
+    parser_classes = [WireParser]
 
     @extend_schema(request=body(wire.Enroll), responses={(201, JSON): schema_of(wire.Enrolled)})
     def post(self, request: Request) -> Response:
