@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: In the order of their duration; each a module of this folder with a main() of its own.
-ALL = ("submit_to_start", "idle", "heartbeats")
+#: The short ones first; each a module of this folder with a main() of its own.
+ALL = ("sqlite_modes", "dispatch_pass", "heartbeats", "submit_to_start", "idle")
 
 
 def main() -> int:
