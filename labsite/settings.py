@@ -76,7 +76,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "labsite.pages.frame.ZoneMiddleware",
+    "labsite.pages.frame.FrameMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

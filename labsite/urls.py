@@ -4,12 +4,20 @@ from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from labsite.authority import ca_pem
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("devices.urls")),
     path("api/", include("experiments.urls")),
     path("api/sync/", include("sync.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/ca.pem", ca_pem, name="ca-pem"),
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),
     path("", include("labsite.pages.urls")),
 ]
+
+handler400 = "labsite.pages.errors.bad_request"
+handler403 = "labsite.pages.errors.forbidden"
+handler404 = "labsite.pages.errors.not_found"
+handler500 = "labsite.pages.errors.server_error"

@@ -1,0 +1,121 @@
+// The editor of Execute: line errors while one types, and what would run where.
+"use strict";
+(() => {
+  const form = document.getElementById("new");
+  if (!form) return;
+
+  const source = document.getElementById("config");
+  const verdict = document.getElementById("verdict");
+  const list = document.getElementById("mistakes");
+  const preview = document.getElementById("preview");
+  const upload = form.querySelector("input[type=file]");
+  const PAUSE_MS = 400;
+
+  const editor = CodeMirror.fromTextArea(source, {
+    mode: "yaml",
+    lineNumbers: true,
+    lineWrapping: false,
+    styleActiveLine: true,
+    indentUnit: 2,
+    tabSize: 2,
+    viewportMargin: 200,
+    placeholder: source.placeholder,
+    inputStyle: "contenteditable", // which screen readers and phones understand
+    extraKeys: {
+      Tab: (cm) => (cm.somethingSelected() ? cm.indentSelection("add") : cm.replaceSelection("  ")),
+      "Shift-Tab": "indentLess",
+      // Tab indents; this leads out, for those without a mouse.
+      Esc: () => document.getElementById("pr").focus(),
+    },
+  });
+  editor.getInputField().setAttribute("aria-label", document.querySelector("label[for=config]").textContent);
+
+  let marks = [];
+  const unmark = () => {
+    for (const undo of marks) undo();
+    marks = [];
+  };
+
+  const markLine = ({ line, column, message }) => {
+    const at = Math.min(line, editor.lineCount()) - 1;
+    const handle = editor.addLineClass(at, "wrap", "cm-mistake-line");
+    const text = editor.getLine(at) || "";
+    const from = Math.min((column || 1) - 1, text.length);
+    const word = editor.markText({ line: at, ch: from }, { line: at, ch: text.length }, { className: "cm-mistake" });
+    const said = document.createElement("div");
+    said.className = "cm-say";
+    said.textContent = message;
+    const widget = editor.addLineWidget(handle, said, { coverGutter: false, noHScroll: true });
+    marks.push(() => { editor.removeLineClass(handle, "wrap", "cm-mistake-line"); word.clear(); widget.clear(); });
+  };
+
+  const item = (mistake) => {
+    const made = document.createElement("li");
+    const place = document.createElement("b");
+    if (mistake.line) place.textContent = interpolate(gettext("line %s"), [mistake.line]);
+    else if (mistake.field) place.textContent = mistake.field;
+    made.append(place, place.textContent ? " " : "", mistake.message);
+    return made;
+  };
+
+  const judge = (mistakes) => {
+    unmark();
+    const placed = mistakes.filter((mistake) => mistake.line);
+    placed.forEach(markLine);
+    list.replaceChildren(...mistakes.filter((mistake) => !mistake.line).map(item));
+    verdict.replaceChildren();
+    if (!mistakes.length) return;
+    const words = interpolate(ngettext("%s thing to mend", "%s things to mend", mistakes.length), [mistakes.length]);
+    const state = document.createElement("span");
+    state.className = "state";
+    state.dataset.state = "warning";
+    state.innerHTML = '<svg class="i" aria-hidden="true"><use href="#s-warning"></use></svg>';
+    state.append(words);
+    verdict.append(state);
+  };
+
+  const isUntouched = () => ["config", "project", "command"].every((name) => !form.elements[name].value.trim());
+
+  let newest = 0;
+  const check = async () => {
+    editor.save();
+    const mine = ++newest;
+    const sent = new FormData(form);
+    sent.delete("upload");
+    try {
+      const response = await fetch(form.dataset.check, { method: "POST", body: sent });
+      if (response.redirected) return location.reload();
+      if (!response.ok || mine !== newest) return;
+      const answer = await response.json();
+      judge(isUntouched() ? [] : answer.mistakes);
+      Idiomorph.morph(preview, answer.preview, { morphStyle: "innerHTML" });
+    } catch { /* away from the server: the submit will say so */ }
+  };
+
+  let timer = 0;
+  const soon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(check, PAUSE_MS);
+  };
+
+  const open = async (file) => {
+    if (file.size > 10e6) return;
+    editor.setValue(await file.text());
+    upload.value = ""; // its text is in the editor now
+  };
+
+  editor.on("change", soon);
+  form.addEventListener("input", (event) => event.target !== upload && soon());
+  upload.addEventListener("change", () => upload.files[0] && open(upload.files[0]));
+  editor.on("drop", (_, event) => {
+    const [file] = event.dataTransfer.files;
+    if (!file) return;
+    event.preventDefault();
+    open(file);
+  });
+  form.addEventListener("submit", () => editor.save());
+  document.addEventListener("lab:message", ({ detail }) => {
+    if (detail.kind === "job" || detail.turned) soon(); // what fits now may be another
+  });
+  if (!isUntouched()) check();
+})();
