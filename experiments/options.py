@@ -99,7 +99,7 @@ def read_options(data: Mapping[str, Any], mistakes: Mistakes) -> Options:
 
 def read_block(node: Node, tree: Tree, mistakes: Mistakes, path: str = "lab.") -> Options:
     """The options that a `lab:` block says. What is wrong is noted and left out."""
-    said = _Reader(tree, mistakes, path).block(node, _FIELDS)
+    said = _Reader(tree, mistakes, path).block(node, KEYS)
     resources = said.pop("resources", {})
     return Options(**said, **resources)
 
@@ -142,9 +142,9 @@ class _Reader:
 
     def resources(self, node: Node) -> dict[str, Any]:
         inner = _Reader(self._tree, self._mistakes, f"{self._path}resources.")
-        said = inner.block(node, _RESOURCES)
+        said = inner.block(node, RESOURCES)
         for word in ("gpu_memory", "gpu_type"):
-            if said.get("gpus") == 0 and _RESOURCES[word].option in said:
+            if said.get("gpus") == 0 and RESOURCES[word].option in said:
                 inner._note(f"{word} is asked for, and gpus is 0: leave one out", node, word)
         return said
 
@@ -231,13 +231,13 @@ class _Field:
     check: Callable[[_Reader, Node], Any]
 
 
-_RESOURCES = {
+RESOURCES = {
     "gpus": _Field("gpus", _Reader.gpus),
     "gpu_memory": _Field("gpu_memory_bytes", _Reader.size),
     "gpu_type": _Field("gpu_type", _Reader.name),
     "labels": _Field("labels", _Reader.labels),
 }
-_FIELDS = {
+KEYS = {
     "project": _Field("project", _Reader.project),
     "name": _Field("name", _Reader.name),
     "command": _Field("command", _Reader.command),
@@ -277,9 +277,9 @@ def _at_most(limit: int, items: list[Any], what: str) -> list[Any]:
 
 def _unknown(word: str, known: Mapping[str, _Field]) -> str:
     meant = _SYNONYMS.get(word, word)
-    if meant in _RESOURCES and known is _FIELDS:
+    if meant in RESOURCES and known is KEYS:
         return f"“{clip(word)}” belongs under resources: write resources: {{{meant}: …}}"
-    if meant in _FIELDS and known is _RESOURCES:
+    if meant in KEYS and known is RESOURCES:
         return f"“{clip(word)}” belongs one level up, directly under lab: as {meant}"
     near = [meant] if meant in known else difflib.get_close_matches(word[:60], known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
