@@ -298,8 +298,8 @@ class ResumeFile:
     experiment_uid: Name
     file_name: Name
     lay_as: Name
-    size_bytes: Bytes
-    sha256: Sha256
+    size_bytes: Bytes | None  # None, as the hash: as the server has it when it is fetched
+    sha256: Sha256 | None
 
 
 @dataclass(frozen=True)
