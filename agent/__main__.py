@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import closing
 
 from agent import config, enroll
 from agent.assembly import Agent
@@ -38,9 +39,9 @@ def _enroll(chosen: Config) -> int:
     state = _state(chosen)
     kept = state.credential()
     if chosen.enroll_code or not (kept and kept.enrolled):
-        state.lock()
-        ca_file = enroll.pinned_ca(chosen, state)
-        kept = enroll.credential(chosen, state, _store(state), ca_file)
+        with state.locked(), closing(_store(state)) as store:
+            ca_file = enroll.pinned_ca(chosen, state)
+            kept = enroll.credential(chosen, state, store, ca_file)
     if chosen.write_netrc:
         enroll.write_netrc(chosen.server, chosen.host_id, kept.token, enroll.netrc_home())
     sys.stdout.write(f"{chosen.host_id} is enrolled at {chosen.server}\n")
@@ -49,12 +50,12 @@ def _enroll(chosen: Config) -> int:
 
 def _run(chosen: Config) -> int:
     state = _state(chosen)
-    state.lock()
-    ca_file = enroll.pinned_ca(chosen, state)
-    store = _store(state)
-    token = enroll.credential(chosen, state, store, ca_file).token
-    agent = Agent(chosen, state, store, lambda: Transport(chosen.server, token, ca_file))
-    return agent.run()
+    with state.locked():
+        ca_file = enroll.pinned_ca(chosen, state)
+        store = _store(state)
+        token = enroll.credential(chosen, state, store, ca_file).token
+        agent = Agent(chosen, state, store, lambda: Transport(chosen.server, token, ca_file))
+        return agent.run()
 
 
 def _state(chosen: Config) -> State:

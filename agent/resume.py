@@ -20,22 +20,22 @@ def lay_in(transport: Transport, order: AttemptOrder, run_dir: Path) -> None:
     """
     assert order.resume is not None
     for file in order.resume.files:
-        if not wire.is_name(file.file_name):
-            raise StartFailed(f"{file.file_name!r} may not name a file: resume from another point")
-        target = run_dir / file.file_name
+        if not wire.is_name(file.lay_as):
+            raise StartFailed(f"{file.lay_as!r} may not name a file: resume from another point")
+        target = run_dir / file.lay_as
         if _sha256(target) != file.sha256:
             try:
-                _fetch(transport, order.experiment_uid, file, target)
+                _fetch(transport, file, target)
             except OSError as exc:
                 raise StartFailed(f"{target} cannot be written: {exc.strerror}") from exc
 
 
-def _fetch(transport: Transport, experiment_uid: str, file: ResumeFile, target: Path) -> None:
+def _fetch(transport: Transport, file: ResumeFile, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)
     with (
         open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as out,
-        transport.download(experiment_uid, file.file_name) as blocks,
+        transport.download(file.experiment_uid, file.file_name) as blocks,
     ):
         for block in blocks:
             out.write(block)

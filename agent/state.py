@@ -8,9 +8,10 @@ import os
 import re
 import secrets
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from agent import host
@@ -63,27 +64,28 @@ class State:
                 f"The state folder {folder} cannot be written ({exc.strerror}): name another "
                 "with --state-dir"
             ) from exc
-        self._lock: IO[str] | None = None
 
-    def lock(self) -> None:
-        """Be the only agent on this state until the process ends.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only agent on this state within the block.
 
         Raises:
             ConfigError: another one is.
         """
-        file = open(self.folder / "lock", "a+")  # noqa: SIM115 - held until the process ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"Another agent (process {file.read().strip() or '?'}) works on {self.folder}: "
-                "stop it first, or give this one its own --host-id and --workdir"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._lock = file
+        with open(self.folder / "lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise ConfigError(
+                    f"Another agent (process {file.read().strip() or '?'}) works on "
+                    f"{self.folder}: stop it first, or give this one its own --host-id and "
+                    "--workdir"
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
     def credential(self) -> Credential | None:
         """
