@@ -105,11 +105,13 @@ def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
 
 
 def _jobs(hosts, now) -> None:
+    from experiments.dispatch import dispatch
+
     first, second, _third, large, gone, _last = hosts
     for n in range(2):
         _running(_submit("mstar-curriculum", "minjun", f"seed {n}", 2), first, now, 97 - 7 * n)
     done = _submit("mstar-curriculum", "minjun", "smaller step", 1)
-    attempt = _running(done, second, now, 0)
+    attempt = _running(done, second, now, 37)
     _end(attempt, "failed", 1, now - timedelta(minutes=12))
     _write_log(done, failed=True)
     for n in range(3):
@@ -118,11 +120,13 @@ def _jobs(hosts, now) -> None:
     _running(_submit("det-aerial", "haeun", "", 2), gone, now, 231)
     for project, user, gpus in [
         ("fixmatch-ssl", "seoyeon", 8), ("det-aerial", "haeun", 2), ("sar-flow", "jiho", 4),
+        ("det-aerial", "haeun", 4),
     ]:  # fmt: skip
         _submit(project, user, "", gpus)
     ended = _submit("sar-flow", "jiho", "baseline", 1)
     _end(_running(ended, hosts[5], now, 340), "succeeded", 0, now - timedelta(minutes=46))
     _submit("mstar-curriculum", "minjun", "with mixup", 2).hold(True)
+    dispatch(now)
 
 
 def _submit(project, user, name, gpus):
@@ -219,7 +223,7 @@ def _write_log(job, *, failed: bool = False) -> None:
             "    trainer.fit(model, loader)",
             '  File "/home/lab/experiments/trainer.py", line 88, in fit',
             "    loss.backward()",
-            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to allocate 2.50 GiB.",
+            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to allocate 2.5 GiB.",
         ]
     _path(job, "log").write_text("\n".join(lines) + "\n")
 
@@ -275,7 +279,7 @@ def _tour(page, url: str, folder: Path, mark: str, only: str) -> None:
     shoot("runs")
     for name, words in [
         ("run", "seed 0"), ("failed", "smaller step"), ("unreachable", "det-aerial run_001"),
-        ("waiting", "fixmatch-ssl run_004"),
+        ("waiting", "fixmatch-ssl 4"),
     ]:  # fmt: skip
         page.goto(f"{url}/runs/?q={words}")
         page.click("td.lead a")

@@ -330,6 +330,11 @@ class EnrollmentCode(models.Model):
         )
         return code, text
 
+    def end(self) -> None:
+        """Let nobody in by it any more."""
+        EnrollmentCode.objects.filter(pk=self.pk).update(uses_left=0)
+        self.uses_left = 0
+
     def enroll(self, request: wire.Enroll, now: datetime) -> Device:
         """Let the device in, or answer again what was answered before.
 

@@ -195,6 +195,22 @@ STATIC_ROOT = LAB_DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024**2
 
+UNFOLD = {
+    "SITE_TITLE": LAB_NAME,
+    "SITE_HEADER": LAB_NAME,
+    "SITE_SUBHEADER": _("Administration"),
+    "SITE_URL": "/",
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "COLORS": {  # the accent of static/css/look.css, in unfold's steps
+        "primary": {
+            "50": "#f1f3fd", "100": "#e1e5fb", "200": "#c7cff7", "300": "#a3aff0",
+            "400": "#92a1ff", "500": "#5b6ee8", "600": "#3d50cf", "700": "#3342ab",
+            "800": "#2b3788", "900": "#27316c", "950": "#181d40",
+        }
+    },
+}  # fmt: skip
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.SessionAuthentication",

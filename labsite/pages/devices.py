@@ -22,6 +22,7 @@ from labsite.pages.enrolling import command_for
 from labsite.pages.states import Badge, device_badge
 
 FULL_PERCENT = 90
+MOST_USES = 500
 
 
 @dataclass
@@ -86,12 +87,23 @@ def devices(request: HttpRequest) -> HttpResponse:
 
 
 @managers_only
-@require_POST
 def add(request: HttpRequest) -> HttpResponse:
-    """Make an enrollment code, and show it with the command to copy, this once."""
-    code, text = EnrollmentCode.make(database_now(), by=request.user)
-    context = {"command": command_for(request, text), "code": code}
+    """Make an enrollment code, and show it with the command to copy, this once.
+
+    `device` names a known GPU server that gets a new token; `uses` lets several new ones in.
+    """
+    name = request.POST.get("device") or request.GET.get("device")
+    known = get_object_or_404(Device, host_id=name) if name else None
+    if request.method != "POST":
+        return render(request, "pages/add_device.html", {"known": known})
+    uses = 1 if known else _whole(request.POST.get("uses", ""), 1, MOST_USES)
+    code, text = EnrollmentCode.make(database_now(), by=request.user, uses=uses, device=known)
+    context = {"command": command_for(request, text, known), "code": code, "known": known}
     return render(request, "pages/add_device.html", context)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    return min(max(int(text), least), most) if text.isascii() and text.isdigit() else least
 
 
 @login_required

@@ -20,6 +20,7 @@ WINDOW_BYTES = 256 * 1024
 #: What is looked through to number the lines; beyond, they have no numbers.
 COUNT_BYTES = 64 * 1024**2
 LINE_CHARACTERS = 4000
+MOST_TAIL_LINES = 40
 
 _ESCAPE = re.compile(
     r"\x1b\[(?P<sgr>[0-9;]*)m"  # colours
@@ -80,15 +81,21 @@ def before(path: Path, end: int) -> Window:
 
 
 def tail(path: Path, lines: int) -> SafeString:
-    """The last lines that say something, for the head of a run that failed."""
+    """What a failed run opens with: its last traceback, or else its last `lines` lines."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - WINDOW_BYTES // 8))
             found = [line for line in _lines(file.read()) if line.strip()]
+            found = found[_traceback_at(found, lines) :]
     except (FileNotFoundError, NotADirectoryError):
         return mark_safe("")
-    return _html(found[-lines:], None)
+    return _html(found[-MOST_TAIL_LINES:], None)
+
+
+def _traceback_at(lines: list[bytes], at_most: int) -> int:
+    starts = [at for at, line in enumerate(lines) if line.startswith(b"Traceback (most recent")]
+    return starts[-1] if starts else max(0, len(lines) - at_most)
 
 
 def _window(file: BinaryIO, offset: int | None, line: int | None) -> Window:

@@ -1,0 +1,75 @@
+"""The lab manager's desk: one base class for every table of the admin.
+
+Rows are shown; nothing is written by hand but what a person sets (`by_hand`). Whatever has a
+state changes by an action, which is the same verb that pages and API use, and a refusal is a
+sentence. Each action leaves a line in the admin's history.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import models
+from django.http import HttpRequest
+from django.utils.translation import ngettext
+from unfold.admin import ModelAdmin
+
+from labsite.errors import Refused
+
+
+class Desk(ModelAdmin):
+    #: The fields that a person may set; all others are read-only.
+    by_hand: tuple[str, ...] = ()
+    #: Never shown: digests of secrets, and what is only for programs.
+    hidden: tuple[str, ...] = ()
+    list_per_page = 50
+    show_full_result_count = False
+    compressed_fields = True
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        shown = [field.name for field in self.model._meta.concrete_fields]
+        return [name for name in shown if name not in self.by_hand and name not in self.hidden]
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return self.hidden
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Only what was changed: the row's other columns are written by agents meanwhile."""
+        if not change:
+            super().save_model(request, obj, form, change)
+        elif form.changed_data:
+            values = {name: getattr(obj, name) for name in form.changed_data}
+            self.model.objects.filter(pk=obj.pk).update(**values)
+
+    def each(
+        self,
+        request: HttpRequest,
+        rows: models.QuerySet[Any],
+        verb: Callable[[Any], object],
+        name: str,
+    ) -> None:
+        """Do `verb` to each row, note it, and say to how many; a refusal is told as it is."""
+        done = 0
+        for row in rows:
+            try:
+                verb(row)
+            except Refused as refused:
+                self.message_user(request, str(refused), messages.ERROR)
+            else:
+                done += 1
+                self._note(request, row, name)
+        if done:
+            words = ngettext("Done for %(n)d.", "Done for %(n)d.", done) % {"n": done}
+            self.message_user(request, words, messages.SUCCESS)
+
+    def _note(self, request: HttpRequest, row: Any, name: str) -> None:
+        LogEntry.objects.log_actions(
+            request.user.pk, [row], CHANGE, change_message=name, single_object=True
+        )

@@ -1,0 +1,171 @@
+"""The lab manager's desk: everything is seen, and what a verb rules is changed by it only."""
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.urls import reverse
+
+from devices.models import GPU, Device, EnrollmentCode
+from experiments.models import GPUClaim, Job
+from experiments.states import JobState
+from labsite.clock import database_now
+from tests import make
+
+pytestmark = pytest.mark.django_db
+OURS = ["devices", "experiments", "sync"]
+#: What only programs keep for themselves.
+UNLISTED = {"ServerIdentity", "ReceivedEvent", "Pulse"}
+
+
+@pytest.fixture
+def manager():
+    client = Client()
+    client.force_login(make.manager())
+    return client
+
+
+@pytest.fixture
+def attempt():
+    EnrollmentCode.make(database_now())
+    return make.attempt(make.job(by=make.user("minjun")), started=True)
+
+
+def act(client, model, action, *rows):
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    data = {"action": action, "_selected_action": [row.pk for row in rows]}
+    return client.post(url, data, follow=True)
+
+
+def test_every_model_of_ours_is_at_the_desk():
+    ours = {model for app in OURS for model in apps.get_app_config(app).get_models()}
+
+    missing = {model.__name__ for model in ours if not admin.site.is_registered(model)}
+
+    assert missing == UNLISTED
+
+
+@pytest.mark.parametrize(
+    "model", sorted(admin.site._registry, key=lambda model: model._meta.label), ids=str
+)
+def test_each_table_and_each_row_opens(manager, attempt, model):
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+
+    assert manager.get(reverse(f"{name}_changelist")).status_code == 200
+    if row := model.objects.first():
+        assert manager.get(reverse(f"{name}_change", args=[row.pk])).status_code == 200
+
+
+def test_a_state_is_nowhere_to_be_written(manager, attempt):
+    url = reverse("admin:experiments_job_change", args=[attempt.job.pk])
+
+    manager.post(url, {"state": "succeeded", "name": "x", "tags": "[]", "notes": ""})
+
+    assert Job.objects.get(pk=attempt.job.pk).state == JobState.RUNNING
+
+
+def test_a_manager_saves_only_what_was_changed(manager):
+    device = make.device()
+    url = reverse("admin:devices_device_change", args=[device.pk])
+    form = {"max_jobs": "1", "cpu_slots": "1", "labels": "{}", "environment": "{}",
+            "python": "",
+            "working_directory": "", "gpus-TOTAL_FORMS": "0", "gpus-INITIAL_FORMS": "0"}  # fmt: skip
+
+    response = manager.post(url, form)
+
+    assert response.status_code == 302
+    assert Device.objects.get(pk=device.pk).max_jobs == 1
+
+
+def test_no_digest_of_a_secret_is_shown(manager):
+    device = make.device(token="labd_secret")
+    code, _text = EnrollmentCode.make(database_now())
+
+    shown = manager.get(reverse("admin:devices_device_change", args=[device.pk])).content.decode()
+    shown += manager.get(
+        reverse("admin:devices_enrollmentcode_change", args=[code.pk])
+    ).content.decode()
+
+    assert device.token_sha256 not in shown
+    assert code.code_sha256 not in shown
+
+
+@pytest.mark.parametrize(
+    ("action", "held"), [("keep_queued", True), ("let_go", False)], ids=["keep", "let go"]
+)
+def test_an_action_is_the_verb(manager, action, held):
+    job = make.job()
+
+    act(manager, Job, action, job)
+
+    assert Job.objects.get(pk=job.pk).held is held
+    assert LogEntry.objects.filter(object_id=job.pk).exists()
+
+
+def test_a_cancel_from_the_desk_is_a_wish_like_any_other(manager, attempt):
+    act(manager, Job, "cancel", attempt.job)
+
+    assert Job.objects.get(pk=attempt.job.pk).cancel_requested_at
+
+
+def test_a_refused_action_is_a_sentence(manager):
+    job = make.job()
+    job.cancel()
+
+    response = act(manager, Job, "cancel", job)
+
+    assert "has ended" in response.content.decode()
+
+
+@pytest.mark.parametrize(("action", "draining"), [("drain", True), ("resume", False)])
+def test_a_manager_drains_and_resumes(manager, action, draining):
+    device = make.device(draining=not draining)
+
+    act(manager, Device, action, device)
+
+    assert Device.objects.get(pk=device.pk).draining is draining
+
+
+def test_a_gpu_is_set_aside_and_released(manager):
+    gpu = make.device(gpus=1).gpus.get()
+
+    act(manager, GPU, "quarantine", gpu)
+    assert GPU.objects.get(pk=gpu.pk).quarantined_at
+    act(manager, GPU, "release", gpu)
+    assert not GPU.objects.get(pk=gpu.pk).quarantined_at
+
+
+def test_a_claim_that_nothing_keeps_is_released(manager, attempt):
+    act(manager, GPUClaim, "release", GPUClaim.objects.get())
+
+    assert not GPUClaim.objects.exists()
+
+
+def test_a_known_gpu_server_gets_a_new_code(manager):
+    device = make.device(host_id="gpu-07")
+
+    shown = manager.post("/devices/add/", {"device": "gpu-07"}).content.decode()
+
+    assert "--host-id gpu-07" in shown
+    assert EnrollmentCode.objects.get().device == device
+
+
+def test_a_code_is_made_worthless(manager):
+    code, _text = EnrollmentCode.make(database_now())
+
+    act(manager, EnrollmentCode, "end", code)
+
+    assert EnrollmentCode.objects.get().uses_left == 0
+
+
+def test_a_researcher_does_not_come_to_the_desk():
+    client = Client()
+    client.force_login(make.user("minjun"))
+
+    assert client.get("/admin/").status_code == 302
+
+
+def test_the_desk_has_its_own_policy(manager):
+    assert "'unsafe-eval'" in manager.get("/admin/")["Content-Security-Policy"]
+    assert "'unsafe-eval'" not in manager.get("/devices/")["Content-Security-Policy"]

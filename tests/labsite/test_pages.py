@@ -1,0 +1,373 @@
+"""The pages: who sees what, what the buttons do, and that nothing hostile gets through."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.urls import reverse
+
+from devices.models import Device, EnrollmentCode
+from experiments.models import Job
+from experiments.states import JobState, Outcome, Priority
+from labsite.clock import database_now
+from tests import make
+
+pytestmark = pytest.mark.django_db
+HOSTILE = "<script>alert(1)</script>"
+PAGES = ["devices", "execute", "queue", "runs"]
+
+
+@pytest.fixture
+def minjun():
+    return make.user("minjun", password="correct horse battery")
+
+
+@pytest.fixture
+def client(minjun):
+    client = Client()
+    client.force_login(minjun)
+    return client
+
+
+@pytest.fixture
+def manager():
+    client = Client()
+    client.force_login(make.manager())
+    return client
+
+
+@pytest.fixture
+def lab(minjun):
+    """One GPU server with a run of minjun's on it, one that waits, and one that failed."""
+    device = make.device(gpus=2, host_id="gpu-01", draining=False)
+    running = make.attempt(make.job(by=minjun, config="lr: 0.1\n"), device, started=True).job
+    failed = make.attempt(make.job(by=minjun), device, started=True)
+    failed.end(Outcome.FAILED, database_now(), exit_code=1)
+    waiting = make.job(by=minjun, gpus=8)
+    return {"running": running, "waiting": waiting, "failed": failed.job}
+
+
+def page(client, name, *args, **query):
+    return client.get(reverse(name, args=args), query)
+
+
+def text_of(response) -> str:
+    """What a reader reads: without tags, blanks as one."""
+    return " ".join(re.sub(r"<[^>]*>", " ", response.content.decode()).split())
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_each_page_answers_a_researcher_and_a_manager(client, manager, lab, name, language):
+    for visitor in (client, manager):
+        visitor.cookies[settings.LANGUAGE_COOKIE_NAME] = language
+        response = page(visitor, name)
+
+        assert response.status_code == 200
+        assert f'<html lang="{language}"' in response.content.decode()
+
+
+@pytest.mark.parametrize("which", ["running", "waiting", "failed"])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_page_of_a_run_answers_in_every_state(client, manager, lab, which, language):
+    for visitor in (client, manager):
+        visitor.cookies[settings.LANGUAGE_COOKIE_NAME] = language
+        assert page(visitor, "run", lab[which].uid).status_code == 200
+
+
+@pytest.mark.parametrize("part", ["head", "side", "files"])
+def test_the_parts_of_a_run_are_the_ones_the_page_has(client, lab, part):
+    whole = page(client, "run", lab["running"].uid).content.decode()
+
+    response = page(client, "run", lab["running"].uid, part=part)
+
+    heading = re.search(r"<h[12][^>]*>[^<]+</h[12]>", response.content.decode())[0]
+    assert heading in whole
+    assert "<html" not in response.content.decode()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nobody_looks_in_without_signing_in(db, name):
+    response = Client().get(reverse(name))
+
+    assert response.status_code == 302
+    assert response["Location"].startswith("/login/")
+
+
+def test_signing_in_leads_to_the_devices(minjun):
+    response = Client().post(
+        "/login/", {"username": "minjun", "password": "correct horse battery", "stay": "on"}
+    )
+
+    assert response["Location"] == "/devices/"
+
+
+def test_a_wrong_password_is_answered_by_a_sentence(minjun):
+    response = Client().post("/login/", {"username": "minjun", "password": "no"})
+
+    assert "correct username and password" in text_of(response)
+
+
+def test_every_page_has_the_strict_policy_and_nothing_inline(client, lab):
+    for path in ["/devices/", "/execute/", "/queue/", "/runs/", f"/runs/{lab['running'].uid}/"]:
+        response = client.get(path)
+        html = response.content.decode()
+
+        assert "script-src 'self';" in response["Content-Security-Policy"] + ";"
+        assert not re.search(r"<script(?![^>]*\bsrc=)", html), path
+        assert not re.search(r"<[^>]+\s(?:style|on\w+)=", html), path
+        links = re.findall(r'(?:src|href|action)="([^"]*)"', html)
+        assert not [link for link in links if link.startswith(("//", "http"))], path
+
+
+def test_hostile_names_are_shown_and_not_run(client, minjun):
+    device = make.device(gpus=1, labels={HOSTILE: HOSTILE}, unix_user=HOSTILE)
+    gpu = device.gpus.get()
+    gpu.name = HOSTILE
+    gpu.processes = [{"pid": 1, "user": HOSTILE, "memory_bytes": 2**34, "attempt_id": None}]
+    gpu.save()
+    job = make.job(by=minjun, name=HOSTILE, config=f"key: {HOSTILE}\n", command=[HOSTILE])
+    write_log(job, f"{HOSTILE}\n\x1b]0;{HOSTILE}\x07\x1b[31m{HOSTILE}\n".encode())
+    (settings.LAB_CONFIG_DIR / "hostile").mkdir(exist_ok=True)
+
+    for path in ["/devices/", "/queue/", "/runs/", f"/runs/{job.uid}/", "/runs/?q=" + HOSTILE]:
+        html = client.get(path).content.decode()
+        assert HOSTILE not in html, path
+    assert HOSTILE not in client.get(f"/runs/{job.uid}/log/").json()["html"]
+
+
+def test_a_host_that_is_gone_is_told_as_lost_contact_not_as_a_lost_run(client, lab):
+    now = database_now()
+    Device.objects.update(last_heartbeat_at=now - timedelta(minutes=30))
+
+    text = text_of(page(client, "run", lab["running"].uid))
+
+    assert "Running; host unreachable since" in text
+    assert "probably still training; nothing is lost." in text
+    assert "Give up and run elsewhere" in text
+
+
+def test_giving_up_runs_it_elsewhere(client, lab):
+    Device.objects.update(last_heartbeat_at=database_now() - timedelta(minutes=30))
+
+    client.post(f"/runs/{lab['running'].uid}/elsewhere/")
+
+    lab["running"].refresh_from_db()
+    assert lab["running"].state == JobState.QUEUED
+
+
+def test_a_refusal_is_a_sentence_on_the_page(client, lab):
+    response = client.post(f"/runs/{lab['running'].uid}/elsewhere/", follow=True)
+
+    assert response.status_code == 200
+    assert "can be reached" in text_of(response)
+
+
+def test_a_failed_run_opens_with_the_reason_and_its_traceback(client, lab):
+    write_log(lab["failed"], b"epoch 1\nTraceback (most recent call last):\nKeyError: 'lr'\n")
+
+    html = page(client, "run", lab["failed"].uid).content.decode()
+
+    assert "The script stopped with an error (exit code 1)." in html
+    assert html.index("KeyError") < html.index('id="charts"')
+
+
+def test_a_waiting_run_says_why(client, lab):
+    assert lab["waiting"].waiting_reason in text_of(page(client, "queue"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "which", "state"),
+    [("cancel", "waiting", JobState.CANCELLED), ("hold", "waiting", JobState.QUEUED)],
+)
+def test_an_owner_presses_a_button(client, lab, verb, which, state):
+    response = client.post(f"/runs/{lab[which].uid}/{verb}/")
+
+    assert response["Location"] == f"/runs/{lab[which].uid}/"
+    job = Job.objects.get(pk=lab[which].pk)
+    assert (job.state, job.held) == (state, verb == "hold")
+
+
+def test_a_button_leads_back_to_where_it_stood_and_nowhere_else(client, lab):
+    url = f"/runs/{lab['waiting'].uid}/hold/"
+
+    assert client.post(url, {"back": "/queue/"})["Location"] == "/queue/"
+    assert client.post(url, {"back": "https://evil.example/"})["Location"].startswith("/runs/")
+
+
+def test_somebody_elses_run_is_not_ours_to_cancel(lab):
+    other = Client()
+    other.force_login(make.user("jiho"))
+
+    response = other.post(f"/runs/{lab['waiting'].uid}/cancel/")
+
+    assert response.status_code == 403
+    assert "somebody else" in text_of(response)
+    assert "Cancel" not in text_of(page(other, "run", lab["waiting"].uid))
+
+
+def test_only_a_manager_calls_a_run_urgent(client, manager, lab):
+    url = f"/runs/{lab['waiting'].uid}/priority/"
+
+    client.post(url, {"priority": "urgent"})
+    assert Job.objects.get(pk=lab["waiting"].pk).priority == Priority.NORMAL
+    manager.post(url, {"priority": "urgent"})
+    assert Job.objects.get(pk=lab["waiting"].pk).priority == Priority.URGENT
+
+
+def test_a_button_needs_the_forms_token(lab, minjun):
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(minjun)
+
+    response = strict.post(f"/runs/{lab['waiting'].uid}/cancel/")
+
+    assert response.status_code == 403
+    assert "load the page again" in text_of(response)
+
+
+def test_a_manager_adds_a_gpu_server_by_one_command_shown_once(manager):
+    text = text_of(manager.post("/devices/add/"))
+
+    command = re.search(r"lab-agent --server \S+ --enroll-code ([0-9a-f]{32})", text)
+    assert command
+    assert EnrollmentCode.objects.count() == 1
+    assert command[1] not in text_of(manager.get("/devices/"))
+
+
+def test_a_researcher_does_not_add_gpu_servers(client):
+    assert client.post("/devices/add/").status_code == 403
+    assert not EnrollmentCode.objects.exists()
+
+
+def test_a_manager_stops_new_jobs_and_takes_them_again(manager):
+    device = make.device(gpus=1)
+
+    manager.post(f"/devices/{device.pk}/drain/")
+    assert Device.objects.get(pk=device.pk).draining
+    manager.post(f"/devices/{device.pk}/resume/")
+    assert not Device.objects.get(pk=device.pk).draining
+
+
+@pytest.mark.parametrize("name", ["devices", "queue", "runs"])
+def test_a_page_asks_the_database_no_more_for_more_rows(
+    client, minjun, name, django_assert_max_num_queries
+):
+    for _ in range(6):
+        device = make.device(gpus=4)
+        make.attempt(make.job(by=minjun), device, started=True)
+        make.job(by=minjun, gpus=8)
+
+    with django_assert_max_num_queries(16):
+        page(client, name)
+
+
+# --- Execute ------------------------------------------------------------------------------------
+
+
+def test_a_config_is_queued_and_its_run_shown(client, minjun):
+    config = "lr: 0.1\nlab:\n  command: [python, train.py]\n"
+
+    response = client.post("/execute/", {"config": config, "project": "digits", "gpus": "2"})
+
+    job = Job.objects.get()
+    assert response["Location"] == f"/runs/{job.uid}/"
+    assert (bytes(job.config), job.gpus, job.user) == (config.encode(), 2, minjun)
+
+
+def test_a_command_line_is_enough(client):
+    client.post("/execute/", {"project": "digits", "command": "python train.py --lr 0.1"})
+
+    assert Job.objects.get().command == ["python", "train.py", "--lr", "0.1"]
+
+
+def test_a_wrong_config_comes_back_with_its_lines_and_is_not_queued(client):
+    config = "lr: 0.1\nlab:\n  comand: [python]\n"
+
+    response = client.post("/execute/", {"config": config, "project": "digits"})
+
+    assert response.status_code == 400
+    assert "line 3" in text_of(response)
+    assert "comand: [python]" in response.content.decode()
+    assert not Job.objects.exists()
+
+
+def test_the_editor_is_told_the_place_of_each_mistake(client):
+    config = "lr: 0.1\nlab:\n  command: [python]\n  resources: {gpus: many}\n"
+
+    answer = client.post("/execute/check/", {"config": config, "project": "digits"}).json()
+
+    assert [mistake["line"] for mistake in answer["mistakes"]] == [4]
+
+
+def test_the_preview_shows_command_folder_user_and_where_it_fits(client):
+    make.device(gpus=2, host_id="gpu-01", source_directory="/home/lab", unix_user="lab")
+
+    answer = client.post(
+        "/execute/check/", {"project": "digits", "command": "python train.py", "gpus": "1"}
+    ).json()
+
+    assert answer["mistakes"] == []
+    for words in ["python train.py", "/home/lab", "gpu-01", "2 GPUs free", "digits / run_001"]:
+        assert words in answer["preview"]
+
+
+def test_a_run_starts_from_a_config_of_the_lab(client):
+    (settings.LAB_CONFIG_DIR / "digits.yaml").write_text("lr: 0.25\n")
+
+    html = client.get("/execute/?config=digits.yaml").content.decode()
+
+    assert "lr: 0.25" in html
+    assert ">digits.yaml</option>" in html
+
+
+def test_no_file_outside_the_config_folder_is_shown(client):
+    html = client.get("/execute/?config=../secret_key").content.decode()
+
+    assert (settings.LAB_DATA_DIR / "secret_key").read_text() not in html
+
+
+def test_a_rerun_is_a_new_run_of_the_same(client, lab):
+    response = client.post(f"/runs/{lab['failed'].uid}/rerun/")
+
+    again = Job.objects.order_by("-pk").first()
+    assert response["Location"] == f"/runs/{again.uid}/"
+    assert again.parent == lab["failed"]
+
+
+# --- what is found, and what is not -------------------------------------------------------------
+
+
+def test_a_run_is_found_by_project_number_and_person(client, minjun):
+    make.job(project="digits", by=minjun)
+    make.job(project="flow", by=minjun)
+
+    assert "flow / run_001" not in text_of(client.get("/runs/?q=digits run_001"))
+    assert "flow / run_001" in text_of(client.get("/runs/?q=minjun flow/1"))
+
+
+def test_a_run_that_is_not_there_is_404(client):
+    response = client.get("/runs/20260101_abcd/")
+
+    assert response.status_code == 404
+    assert "There is no such page" in text_of(response)
+
+
+def test_a_name_that_the_server_does_not_know_names_the_option(client):
+    response = client.get("/devices/", headers={"host": "lab.example.org"})
+
+    assert response.status_code == 400
+    assert "--public-url http://lab.example.org" in text_of(response)
+
+
+def test_the_language_is_kept(client):
+    client.post("/language/", {"language": "ko", "next": "/queue/"})
+
+    assert '<html lang="ko"' in client.get("/queue/").content.decode()
+
+
+def write_log(job: Job, data: bytes) -> None:
+    folder = settings.LAB_LOGS_DIR / job.project.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{job.run_name}.log").write_bytes(data)
