@@ -86,7 +86,7 @@ class Agent:
         self._nvml, self._gpus = self._gpu_watch(config)
         self._files = FileSync(store, connect)
         self._events = EventLoop(connect().event, self._journal)
-        self._attempts = Attempts(self._surroundings(config, state), self._daemon.failed)
+        self._attempts = Attempts(self._surroundings(config, state))
         self._poll = PollLoop(
             connect().poll,
             connect().poll,
@@ -168,7 +168,8 @@ class Agent:
     def _heard(self) -> None:
         """The server knows this instance from now on; whoever waited for it need not any more."""
         self._store.put("instance_id", self._instance.id)
-        self._daemon.nudge()
+        for waiting in (self._poll, self._events, self._files):
+            waiting.nudge()
 
     def _changed(self) -> None:
         self._events.changed()

@@ -2,22 +2,22 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from agent import shim, wire
+from agent.backoff import Backoff
 from agent.reconcile import Plan
 from agent.runner import Run, Surroundings
 from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnDeviceLost
 
 logger = logging.getLogger(__name__)
 
+MAX_REPORTS = 512  # wire.Poll.attempts
+
 
 class Attempts:
-    def __init__(self, around: Surroundings, failed: Callable[[str, BaseException], None]) -> None:
-        """`failed` is told when the thread of an attempt ends by an error of ours."""
+    def __init__(self, around: Surroundings) -> None:
         self._around = around
-        self._failed = failed
         self._threads: dict[str, threading.Thread] = {}
         self._turn = threading.Lock()  # two polls may be answered at once
 
@@ -40,6 +40,9 @@ class Attempts:
         return {attempt.id: attempt.state for attempt in self._around.journal.attempts()}
 
     def reports(self) -> list[AttemptReport]:
+        """As many as a poll may hold; those that live come first."""
+        attempts = self._around.journal.attempts()
+        attempts.sort(key=lambda attempt: not attempt.state.alive)
         return [
             AttemptReport(
                 id=attempt.id,
@@ -49,7 +52,7 @@ class Attempts:
                 exit_code=attempt.exit_code,
                 files=self._around.files.reports(attempt.id),
             )
-            for attempt in self._around.journal.attempts()
+            for attempt in attempts[:MAX_REPORTS]
         ]
 
     def leaders(self) -> dict[int, str]:
@@ -111,6 +114,7 @@ class Attempts:
         """One thread an attempt. An order to start may come twice before the journal shows it."""
         if self._lives(order.id):
             return
+        self._threads = {i: t for i, t in self._threads.items() if t.is_alive()}
         run = Run(self._around, order)
         thread = threading.Thread(
             target=self._guard, args=(order.id, run), name=f"attempt {order.id}", daemon=True
@@ -119,8 +123,12 @@ class Attempts:
         thread.start()
 
     def _guard(self, attempt_id: str, run: Run) -> None:
-        try:
-            run.live()
-        except BaseException as exc:
-            logger.exception("the thread of attempt %s failed", attempt_id)
-            self._failed(attempt_id, exc)
+        """An error in one attempt (a full disk, a mistake of ours) is no reason to leave it, nor
+        the others, alone: its steps may be repeated, so it goes on where it was."""
+        backoff = Backoff()
+        while not self._around.stop.is_set():
+            try:
+                return run.live()
+            except Exception:
+                logger.exception("attempt %s: trying again", attempt_id)
+            self._around.stop.wait(backoff.next_seconds())

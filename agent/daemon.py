@@ -36,17 +36,6 @@ class Daemon:
     def add(self, *loops: Loop) -> None:
         self._loops += loops
 
-    def nudge(self) -> None:
-        """Whatever the loops wait for: the server is back, look again."""
-        for loop in self._loops:
-            loop.nudge()
-
-    def failed(self, name: str, exc: BaseException) -> None:
-        """A thread that is no loop failed: the end of all, too."""
-        logger.error("%s failed: %s", name, exc)
-        self.failure = exc
-        self._ended.set()
-
     def run(self) -> int:
         """Block until the end. Return 0 if asked to stop, 1 if a loop failed."""
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +48,8 @@ class Daemon:
             thread.start()
         self._ended.wait()
         self._stop.set()
-        self.nudge()
+        for loop in self._loops:
+            loop.nudge()
         for thread in threads:
             thread.join(JOIN_SECONDS / len(threads))
         return 1 if self.failure else 0

@@ -9,7 +9,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent import shim, wire
 from agent.attempts import Attempts
@@ -121,12 +121,14 @@ class PollLoop:
         return _Next(max(reply.poll_seconds, 0.1) if hurried and not accepted else 0.0, accepted)
 
     def _message(self, number: int, known: str | None, wait_seconds: float) -> wire.Poll:
-        return wire.Poll(
-            instance_id=self._instance_id,
-            poll_seq=number,
-            wait_seconds=wait_seconds,
-            known_revision=known,
-            attempts=self._attempts.reports(),
+        return fitting(
+            wire.Poll(
+                instance_id=self._instance_id,
+                poll_seq=number,
+                wait_seconds=wait_seconds,
+                known_revision=known,
+                attempts=self._attempts.reports(),
+            )
         )
 
     def _carry_out(self, number: int, reply: wire.PollReply, sent_at_seconds: float) -> bool:
@@ -153,3 +155,10 @@ class PollLoop:
             return wire.INCUMBENT_SECONDS
         after = exc.retry_after_seconds if isinstance(exc, ServerUnreachable) else None
         return backoff.next_seconds(after)
+
+
+def fitting(poll: wire.Poll) -> wire.Poll:
+    """The poll within its limit of 1 MiB: who lives matters more than what files there are."""
+    if len(wire.dumps(poll)) <= wire.MAX_POLL_BYTES:
+        return poll
+    return replace(poll, attempts=[replace(one, files={}) for one in poll.attempts])

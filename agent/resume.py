@@ -13,6 +13,8 @@ from agent.wire import AttemptOrder, ResumeFile
 def lay_in(transport: Transport, order: AttemptOrder, run_dir: Path) -> None:
     """Fetch each file that `order.resume` names. One that lies there whole is not fetched again.
 
+    A file without a hash is taken as the server has it now: it may have grown since the order.
+
     Raises:
         ServerUnreachable: cut off, or the server's file changed meanwhile; ask again.
         Rejected: the server has no such file.
@@ -23,7 +25,7 @@ def lay_in(transport: Transport, order: AttemptOrder, run_dir: Path) -> None:
         if not wire.is_name(file.lay_as):
             raise StartFailed(f"{file.lay_as!r} may not name a file: resume from another point")
         target = run_dir / file.lay_as
-        if _sha256(target) != file.sha256:
+        if file.sha256 is None or _sha256(target) != file.sha256:
             try:
                 _fetch(transport, file, target)
             except OSError as exc:
@@ -41,7 +43,7 @@ def _fetch(transport: Transport, file: ResumeFile, target: Path) -> None:
             out.write(block)
         out.flush()
         os.fsync(out.fileno())
-    if _sha256(part) != file.sha256:
+    if file.sha256 is not None and _sha256(part) != file.sha256:
         raise ServerUnreachable(f"{file.file_name} arrived otherwise than announced")
     part.rename(target)
 

@@ -154,7 +154,10 @@ class Run:
         facts = _facts(order, launch)
         before = self._around.gpus.memory_used(order.gpus)
         journal.starting(self._id, shim.boot_id(), facts, before)
-        self._supervision.start(self._shim_order(launch, places))
+        try:
+            self._supervision.start(self._shim_order(launch, places))
+        except OSError as exc:
+            return self._start_failed(f"This host cannot start processes now: {exc.strerror}")
         self._note_start()
         self._around.watch_files(order, places.run_dir)
         self._write_metadata({})

@@ -119,6 +119,7 @@ class Supervisor:
         self.order = order
         self.folder = order["folder"]
         self.pid = 0
+        self.born = now()
         self.status: int | None = None  # as waitpid gives it
         self.started_at = ""
         self.deadline = float("inf")
@@ -192,11 +193,10 @@ class Supervisor:
         limit = self.order["fence_seconds"]
         if limit is None:
             return False
-        try:
-            with open(os.path.join(self.folder, "fence")) as file:
-                return now() - float(file.read()) >= limit
-        except (OSError, ValueError):
-            return False  # it is replaced by rename: it will be whole the next time
+        renewed = self.born
+        with suppress(OSError, ValueError), open(os.path.join(self.folder, "fence")) as file:
+            renewed = float(file.read())
+        return now() - renewed >= limit
 
     def stop(self, grace_seconds: float) -> None:
         """SIGTERM to the whole group; whoever is still there after the grace, SIGKILL."""

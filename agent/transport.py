@@ -24,7 +24,8 @@ from agent.errors import (
     WrongProtocol,
 )
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
+BEAT_SECONDS = 5.0  # a beat that takes longer is no sign of life; the next one tries anew
 ANSWER_SECONDS = 10.0  # beyond what a poll is held
 TRANSFER_SECONDS = 60.0  # without a byte, for files
 MAX_REPLY_BYTES = 16 * 1024 * 1024
@@ -76,7 +77,7 @@ class Transport:
         return self._ask(wire.Enrolled, "/api/devices/enroll", message)
 
     def heartbeat(self, message: wire.Heartbeat) -> wire.HeartbeatReply:
-        return self._ask(wire.HeartbeatReply, "/api/devices/heartbeat", message)
+        return self._ask(wire.HeartbeatReply, "/api/devices/heartbeat", message, BEAT_SECONDS)
 
     def goodbye(self, message: wire.Goodbye) -> None:
         self._send("POST", "/api/devices/goodbye", data=wire.dumps(message), headers=JSON)

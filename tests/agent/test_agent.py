@@ -3,21 +3,33 @@
 import hashlib
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agent import host
+from agent import host, shim, wire
+from agent.journal import Journal
+from agent.store import Store
 from tests.agent.conftest import AgentProcess, eventually
-from tests.agent.server import FakeServer, serving
+from tests.agent.server import FakeServer, make_order, serving
 
 FOREVER = ["sh", "-c", "echo up; exec sleep 1000"]
 
 
 def pids(attempt_id: str) -> list[int]:
     return host.processes_with("LAB_ATTEMPT_ID", attempt_id)
+
+
+def supervisor_and_command(attempt_id: str) -> list[int]:
+    """The supervisor first, so that it cannot tell the end."""
+    command = pids(attempt_id)[0]
+    parent = shim.stat(command)
+    assert parent is not None
+    return [parent[1], command]
 
 
 def started(server: FakeServer, order: dict) -> int:
@@ -208,14 +220,71 @@ def test_a_killed_supervisor_is_noticed_and_its_job_stopped(
 ) -> None:
     order = server.order(command=FOREVER)
     agent.start()
-    pid = started(server, order)
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    started(server, order)
 
-    os.kill(parent, signal.SIGKILL)
+    os.kill(supervisor_and_command(order["id"])[0], signal.SIGKILL)
 
     exited = server.wait_event(order["id"], "exited")
     assert (exited["exit_code"], exited["cause"]) == (None, "supervisor_lost")
     assert pids(order["id"]) == []
+
+
+def test_a_job_that_went_down_with_its_host_is_reported_as_that(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    order = server.order(command=FOREVER)
+    agent.start()
+    started(server, order)
+    agent.kill()
+    for pid in supervisor_and_command(order["id"]):
+        os.kill(pid, signal.SIGKILL)
+    [journal] = agent.state.glob("*/journal.sqlite3")
+    with closing(sqlite3.connect(journal)) as db, db:
+        db.execute("UPDATE attempts SET boot_id = 'the boot before'")
+
+    agent.start()
+
+    exited = server.wait_event(order["id"], "exited")
+    assert (exited["exit_code"], exited["cause"]) == (None, "host_rebooted")
+
+
+def test_an_agent_killed_before_the_supervisor_was_born_starts_the_job_once(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    agent.start()
+    server.wait(lambda: server.asked("/api/agent/poll"))
+    agent.kill()
+    order = make_order(command=["sh", "-c", "echo once"])
+    [journal] = agent.state.glob("*/journal.sqlite3")
+    with closing(Store(journal)) as store:
+        Journal(store).accept(wire.decode(wire.AttemptOrder, order))
+        Journal(store).starting(order["id"], shim.boot_id(), {}, {})
+    (journal.parent / "attempts" / order["id"]).mkdir()
+    server.order(**order)
+
+    agent.start()
+
+    server.wait_event(order["id"], "released")
+    assert (agent.run_dir() / f"{order['run_name']}.log").read_text() == "once\n"
+
+
+def test_a_job_whose_lease_is_not_renewed_is_stopped_by_its_supervisor_alone(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    order = server.order(command=FOREVER, on_device_lost="requeue")
+    agent.start()
+    pid = started(server, order)
+    [folder] = agent.state.glob("*/attempts/*")
+    renewed = (folder / "fence").read_text()
+    server.wait(lambda: len(server.asked("/api/agent/poll")) > 4)
+    agent.kill()
+    assert shim.now() - float(renewed) < 20
+
+    (folder / "fence").write_text(repr(shim.now() - wire.FENCE_SECONDS))
+
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    agent.start()
+    assert server.wait_event(order["id"], "exited")["cause"] == "fenced"
 
 
 def test_what_was_accepted_once_and_is_in_no_journal_is_never_started_again(
