@@ -182,12 +182,18 @@ def _oddities(hosts, now) -> None:
     hosts[5].drain()
 
 
-def _path(job, suffix) -> Path:
-    from django.conf import settings
+def _store(job, suffix: str, text: str) -> None:
+    """As sync does it."""
+    from sync import storage, summary
+    from sync.models import SyncFile
 
-    folder = settings.LAB_LOGS_DIR / job.project.name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{job.run_name}.{suffix}"
+    name, data = f"{job.run_name}.{suffix}", text.encode()
+    storage.write_at(storage.Place.of(job, name), 0, data)
+    row = SyncFile.objects.create(
+        job=job, name=name, attempt=1, generation=1, size=len(data), synced_at=job.submitted_at
+    )
+    if suffix == "csv":
+        summary.update(job, row)
 
 
 def _write_curve(job, minutes) -> None:
@@ -202,7 +208,7 @@ def _write_curve(job, minutes) -> None:
             f"{0.95 - 0.7 * fall + dice.gauss(0, 0.006):.5f},"
             f"{3e-4 * (1 + math.cos(math.pi * epoch / 100)) / 2:.3e}"
         )
-    _path(job, "csv").write_text("\n".join(rows) + "\n")
+    _store(job, "csv", "\n".join(rows) + "\n")
 
 
 def _write_log(job, *, failed: bool = False) -> None:
@@ -223,9 +229,9 @@ def _write_log(job, *, failed: bool = False) -> None:
             "    trainer.fit(model, loader)",
             '  File "/home/lab/experiments/trainer.py", line 88, in fit',
             "    loss.backward()",
-            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to allocate 2.5 GiB.",
+            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to get 2.5 GiB.",
         ]
-    _path(job, "log").write_text("\n".join(lines) + "\n")
+    _store(job, "log", "\n".join(lines) + "\n")
 
 
 def keep_alive(stop: threading.Event) -> None:

@@ -1,7 +1,8 @@
 """The page of one run: how it stands, its curves, its log, its config and its files."""
 
+import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from experiments import reasons
 from experiments.models import Attempt, Job
 from experiments.states import JobState
 from labsite.clock import database_now
-from labsite.pages import runfiles, terminal, yamlcolour
+from labsite.pages import curves, runfiles, terminal, yamlcolour
 from labsite.pages.access import may_change
 from labsite.pages.endings import ending, failure
 from labsite.pages.queue import gpu_indices, gpu_words, priorities
@@ -26,6 +27,19 @@ from labsite.pages.states import Badge, attempt_badge, is_unreachable, job_badge
 LAST_LINES = 12
 
 PARTS = {"head": "parts/run_head.html", "side": "parts/run_side.html", "files": "parts/files.html"}
+
+
+SHOWN_METRICS = 6
+AXIS = re.compile(r"(?i)(epoch|(global_)?step|iter(ation)?|(wall_)?time|timestamp|elapsed)$")
+HIGHER = re.compile(r"(?i)acc|f1|auc|iou|map|precision|recall|score|psnr|ssim|dice|bleu|r2")
+LOWER = re.compile(r"(?i)loss|err|mae|mse|perplexity|ppl|fid|wer|nll")
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    last: float
+    best: float | None
 
 
 @dataclass
@@ -52,45 +66,31 @@ def run(request: HttpRequest, uid: str) -> HttpResponse:
 @login_required
 @require_safe
 def log(request: HttpRequest, uid: str) -> JsonResponse:
-    """Lines of the log: the last ones, those from `offset` on, or those before `before`."""
-    path = runfiles.path_of(_job(uid), "log")
-    end = _number(request, "before")
-    if end is not None:
-        window = terminal.before(path, end)
-    else:
-        window = terminal.window(path, _number(request, "offset"), _number(request, "line"))
-    return _fresh(
-        {
-            "start": window.start,
-            "next": window.next,
-            "size": window.size,
-            "next_line": window.next_line,
-            "reset": window.reset,
-            "open": window.open,
-            "more": window.more,
-            "html": window.html,
-        }
-    )
+    """Lines of the log: the last ones, those from `offset` on, or those before `before`.
+
+    `version` is the file's that the reader has; of another one it is shown the last lines.
+    """
+    end, offset = _number(request, "before"), _number(request, "offset")
+    with runfiles.opened(_job(uid), "log") as part:
+        if end is not None:
+            window = terminal.before(part.file, min(end, part.size))
+            return _fresh({"start": window.start, "html": window.html})
+        is_another = request.GET.get("version", part.version) != part.version
+        line = _number(request, "line")
+        window = terminal.window(part.file, part.size, None if is_another else offset, line)
+    reset = window.reset or is_another
+    return _fresh({**asdict(window), "more": window.more, "reset": reset, "version": part.version})
 
 
 @login_required
 @require_safe
 def curve(request: HttpRequest, uid: str) -> JsonResponse:
-    """All metrics, thinned; or only the rows after `after`, as a reader already has the rest."""
-    path = runfiles.path_of(_job(uid), "csv")
-    return _fresh(runfiles.curve(path, _number(request, "after")))
-
-
-@login_required
-@require_safe
-def file(request: HttpRequest, uid: str, name: str) -> HttpResponse:
-    """Download one file of the run, whole."""
-    path = runfiles.find(_job(uid), name)
-    response = HttpResponse(content_type="application/octet-stream")
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    response["X-Content-Type-Options"] = "nosniff"
-    response.file_to_send = path
-    return response
+    """All metrics, thinned; or only the rows after the bytes that the reader has (`after`)."""
+    after = _number(request, "after")
+    with runfiles.opened(_job(uid), "csv") as part:
+        if request.GET.get("version", part.version) != part.version:
+            after = None
+        return _fresh({**curves.read(part, after), "version": part.version})
 
 
 def _job(uid: str) -> Job:
@@ -105,6 +105,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
     attempt = job.tries[0] if job.tries else None
     indices = gpu_indices(job.tries)
     live = attempt is not None and attempt.is_open
+    found = runfiles.files_of(job, now)
     return {
         "job": job,
         "badge": job_badge(job, attempt, now),
@@ -116,23 +117,27 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "priorities": priorities(user),
         "wants": _wants(job),
         "command": shlex.join(job.command),
-        "best": list((job.summary.get("best") or {}).items())[:4],
+        "metrics": _metrics(job.summary),
         "log_name": f"{job.run_name}.log",
         "failure": failure(job, attempt),
         "progress": _progress(job),
-        "files": runfiles.files(job, now),
-        "sync": runfiles.sync_badge(job, now),
+        "files": found.files,
+        "sync": found.badge,
         "tokens": _tokens(job, attempt),
     }
 
 
 def _contents(job: Job) -> dict[str, Any]:
     """What a part does not show: log and config."""
-    window = terminal.window(runfiles.path_of(job, "log"), None, None)
     text = bytes(job.config).decode("utf-8", "replace")
-    more: dict[str, Any] = {"log": window, "config": yamlcolour.lines(text)}
-    if job.state == JobState.FAILED:
-        more["last_lines"] = terminal.tail(runfiles.path_of(job, "log"), LAST_LINES)
+    with runfiles.opened(job, "log") as part:
+        more = {
+            "log": terminal.window(part.file, part.size, None, None),
+            "log_version": part.version,
+            "config": yamlcolour.lines(text),
+        }
+        if job.state == JobState.FAILED:
+            more["last_lines"] = terminal.tail(part.file, part.size, LAST_LINES)
     return more
 
 
@@ -154,12 +159,23 @@ def _wants(job: Job) -> str:
 
 def _progress(job: Job) -> dict[str, Any] | None:
     """How far it is, where its config says how many epochs there are and a metric counts them."""
-    total, done = job.keys.get("epochs"), runfiles.last_epoch(job)
+    total, done = job.keys.get("epochs"), job.summary.get("last", {}).get("epoch")
     if not isinstance(total, int) or isinstance(total, bool) or total < 1 or done is None:
         return None
     done = min(int(done), total)
     words = _("epoch %(done)d of %(total)d") % {"done": done, "total": total}
     return {"words": words, "percent": round(100 * done / total)}
+
+
+def _metrics(summary: dict[str, Any]) -> list[Metric]:
+    """The newest values, with the best where the name says which way is better."""
+    last = summary.get("last", {})
+    names = [name for name in summary.get("columns", []) if name in last and not AXIS.match(name)]
+    found = []
+    for name in names[:SHOWN_METRICS]:
+        side = "max" if HIGHER.search(name) else "min" if LOWER.search(name) else ""
+        found.append(Metric(name, last[name], summary[side].get(name) if side else None))
+    return found
 
 
 def _tokens(job: Job, attempt: Attempt | None) -> str:

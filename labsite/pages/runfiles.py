@@ -1,94 +1,86 @@
-"""A run's files as the server has them."""
+"""A run's files as the server has them: how far they are, and what can be read of them.
 
-import csv
-import math
+Only what was acknowledged is shown: a file's first `size` bytes, in its newest version.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from io import BytesIO
+from typing import BinaryIO
 
-from django.conf import settings
-from django.http import Http404
+from django.utils.translation import gettext as _
 
 from experiments.models import Job
 from labsite.pages.states import Badge
+from labsite.templatetags.lab import size as size_words
+from sync import status, storage
+from sync.models import SyncFile
+from sync.status import SyncState
+from sync.storage import Place
 
-MAX_POINTS = 2000
 
-
-@dataclass
+@dataclass(frozen=True)
 class File:
     name: str
     size: int
-    changed_at: datetime
-    badge: Badge | None
+    synced_at: datetime
+    badge: Badge
 
 
-def folder_of(job: Job) -> Path:
-    return settings.LAB_LOGS_DIR / job.project.name
+@dataclass(frozen=True)
+class Files:
+    files: list[File]
+    badge: Badge | None  # of the whole run; None: there is nothing to be behind with
 
 
-def path_of(job: Job, suffix: str) -> Path:
-    return folder_of(job) / f"{job.run_name}.{suffix}"
+def files_of(job: Job, now: datetime) -> Files:
+    found = status.of(job, now)
+    shown = [
+        File(
+            name=one.row.name,
+            size=one.row.size,
+            synced_at=one.row.synced_at,
+            badge=_badge(one.state, one.behind_bytes),
+        )
+        for one in sorted(found.files, key=lambda one: one.row.name)
+    ]
+    whole = None if found.state is None else _badge(found.state, found.behind_bytes)
+    return Files(shown, whole)
 
 
-def files(job: Job, now: datetime) -> list[File]:
-    found = sorted(folder_of(job).glob(f"{job.run_name}[._]*"))
-    return [_file(path) for path in found if path.is_file()]
+def _badge(state: SyncState, behind_bytes: int) -> Badge:
+    if state == SyncState.SYNCED:
+        return Badge("synced", "s-succeeded", str(SyncState.SYNCED.label))
+    colour = "syncing" if state == SyncState.SYNCING else "behind"
+    if behind_bytes:
+        return Badge(
+            colour, "s-sync", _("behind by %(size)s") % {"size": size_words(behind_bytes)}
+        )
+    return Badge(colour, "s-sync", str(state.label))
 
 
-def _file(path: Path) -> File:
-    facts = path.stat()
-    return File(path.name, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC), None)
+@dataclass(frozen=True)
+class Part:
+    """One file open for reading."""
+
+    file: BinaryIO
+    size: int
+    version: str  # another one: what was read before is of another file
 
 
-def find(job: Job, name: str) -> Path:
-    for path in folder_of(job).glob(f"{job.run_name}[._]*"):
-        if path.name == name and path.is_file() and not path.is_symlink():
-            return path
-    raise Http404
-
-
-def sync_badge(job: Job, now: datetime) -> Badge | None:
-    return None
-
-
-def last_epoch(job: Job) -> float | None:
-    value = (job.summary.get("last") or {}).get("epoch")
-    return value if isinstance(value, int | float) else None
-
-
-def curve(path: Path, after: int | None) -> dict[str, Any]:
-    """What the page's chart is made of: columns, and for each its values, None for a gap.
-
-    `next` is the byte after the last whole row; rows after it come with `after=next`.
-    """
+@contextmanager
+def opened(job: Job, suffix: str) -> Iterator[Part]:
+    """`run_007.{suffix}` of the run; an empty one where there is none."""
+    row = SyncFile.objects.results().filter(job=job, name=f"{job.run_name}.{suffix}").first()
+    if row is None:
+        yield Part(BytesIO(), 0, "")
+        return
     try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    data = data[: data.rfind(b"\n") + 1]
-    header, _, body = data.partition(b"\n")
-    start = after if after and len(header) < after <= len(data) else 0
-    rows = list(
-        csv.reader((data[start:] if start else body).decode("utf-8", "replace").split("\n"))
-    )
-    columns = next(csv.reader([header.decode("utf-8", "replace")]), [])
-    rows = [row for row in rows if len(row) == len(columns)]
-    step = max(1, len(rows) // MAX_POINTS)
-    return {
-        "columns": columns,
-        "data": [[_number(row[at]) for row in rows[::step]] for at in range(len(columns))],
-        "start": start,
-        "next": len(data),
-        "rows": len(rows),
-        "generation": "",
-    }
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        file = storage.open_file(Place.of(job, row.name))
+    except FileNotFoundError:
+        yield Part(BytesIO(), 0, "")
+        return
+    with file:
+        yield Part(file, row.size, f"{row.attempt}.{row.generation}")

@@ -8,7 +8,6 @@ where it begins (`next`), and the page asks for it anew.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from django.utils.html import conditional_escape, format_html, format_html_join
@@ -39,10 +38,9 @@ class Window:
     start: int
     next: int  # where the last line begins, if it may still grow; else the end
     size: int
-    first_line: int | None  # number of the first line, from 1; None: not counted
-    next_line: int | None  # of the line at `next`
+    next_line: int | None  # number of the line at `next`, from 1; None: not counted
     html: SafeString
-    reset: bool  # what was shown before is to be taken away: the file is another one
+    reset: bool = False  # what was shown before is to be taken away
     open: bool = False  # the last line may still grow
 
     @property
@@ -51,74 +49,58 @@ class Window:
         return not self.open and self.next < self.size
 
 
-def window(path: Path, offset: int | None, line: int | None) -> Window:
+def window(file: BinaryIO, size: int, offset: int | None, line: int | None) -> Window:
     """The lines from `offset` on; the last ones for None.
 
     Args:
-        path: the log. A missing one is empty.
+        file: the log; its first `size` bytes are read of.
         offset: `next` of the window before.
         line: `next_line` of it.
     """
-    try:
-        with path.open("rb") as file:
-            return _window(file, offset, line)
-    except (FileNotFoundError, NotADirectoryError):
-        return Window(0, 0, 0, 1, 1, mark_safe(""), bool(offset))
-
-
-def before(path: Path, end: int) -> Window:
-    """The lines that end at `end`, where a window begins: for reading backwards."""
-    try:
-        with path.open("rb") as file:
-            start = _line_start(file, max(0, end - WINDOW_BYTES), end)
-            file.seek(start)
-            data = file.read(end - start)
-            number = _number_at(file, start)
-    except (FileNotFoundError, NotADirectoryError):
-        return Window(0, 0, 0, 1, 1, mark_safe(""), True)
+    reset = offset is not None and (offset > size or size - offset > 4 * WINDOW_BYTES)
+    if offset is None or reset:
+        offset = _line_start(file, max(0, size - WINDOW_BYTES), size)
+        line = _number_at(file, offset)
+    file.seek(offset)
+    data = file.read(min(WINDOW_BYTES, size - offset))
     lines = _lines(data)
-    return Window(start, end, end, number, None, _html(lines, number), False)
+    grows = bool(data) and not data.endswith(b"\n")
+    if grows and len(lines) == 1 and len(data) == WINDOW_BYTES:
+        lines_done, next_offset = 0, offset + len(data)  # one endless line: go on within it
+    else:
+        lines_done = len(lines) - grows
+        next_offset = offset + len(data) - (len(lines[-1]) if grows else 0)
+    return Window(
+        start=offset,
+        next=next_offset,
+        size=size,
+        next_line=None if line is None else line + lines_done,
+        html=_html(lines, line),
+        reset=reset,
+        open=grows,
+    )
 
 
-def tail(path: Path, lines: int) -> SafeString:
+def before(file: BinaryIO, end: int) -> Window:
+    """The lines that end at `end`, where a window begins: for reading backwards."""
+    start = _line_start(file, max(0, end - WINDOW_BYTES), end)
+    file.seek(start)
+    lines = _lines(file.read(end - start))
+    html = _html(lines, _number_at(file, start))
+    return Window(start=start, next=end, size=end, next_line=None, html=html)
+
+
+def tail(file: BinaryIO, size: int, lines: int) -> SafeString:
     """What a failed run opens with: its last traceback, or else its last `lines` lines."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - WINDOW_BYTES // 8))
-            found = [line for line in _lines(file.read()) if line.strip()]
-            found = found[_traceback_at(found, lines) :]
-    except (FileNotFoundError, NotADirectoryError):
-        return mark_safe("")
-    return _html(found[-MOST_TAIL_LINES:], None)
+    start = max(0, size - WINDOW_BYTES // 8)
+    file.seek(start)
+    found = [line for line in _lines(file.read(size - start)) if line.strip()]
+    return _html(found[_traceback_at(found, lines) :][-MOST_TAIL_LINES:], None)
 
 
 def _traceback_at(lines: list[bytes], at_most: int) -> int:
     starts = [at for at, line in enumerate(lines) if line.startswith(b"Traceback (most recent")]
     return starts[-1] if starts else max(0, len(lines) - at_most)
-
-
-def _window(file: BinaryIO, offset: int | None, line: int | None) -> Window:
-    size = file.seek(0, 2)
-    reset = offset is not None and offset > size
-    if offset is None or reset or size - offset > 4 * WINDOW_BYTES:
-        start = _line_start(file, max(0, size - WINDOW_BYTES), size)
-        line = _number_at(file, start)
-        reset = offset is not None
-    else:
-        start = offset
-    file.seek(start)
-    data = file.read(WINDOW_BYTES)
-    lines = _lines(data)
-    grows = bool(data) and not data.endswith(b"\n")
-    next_offset = start + len(data) - (len(lines[-1]) if grows else 0)
-    if grows and len(lines) == 1 and len(data) == WINDOW_BYTES:
-        next_offset = start + len(data)  # one endless line: go on within it
-    done = len(lines) - (1 if grows else 0)
-    return Window(
-        start, next_offset, size, line, None if line is None else line + done,
-        _html(lines, line), reset, open=grows,
-    )  # fmt: skip
 
 
 def _line_start(file: BinaryIO, near: int, end: int) -> int:

@@ -27,7 +27,6 @@ urlpatterns = [
     path("runs/<slug:uid>/", run.run, name="run"),
     path("runs/<slug:uid>/log/", run.log, name="run-log"),
     path("runs/<slug:uid>/curve/", run.curve, name="run-curve"),
-    path("runs/<slug:uid>/files/<str:name>", run.file, name="run-file"),
     path("runs/<slug:uid>/rerun/", verbs.rerun, name="run-rerun"),
     re_path(rf"^runs/(?P<uid>[\w]+)/(?P<verb>{_VERBS})/$", verbs.act, name="run-act"),
 ]

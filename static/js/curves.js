@@ -18,7 +18,7 @@
   const logarithmic = document.getElementById("logaxis");
   const points = document.getElementById("points");
 
-  let table = null; // {columns, data, next, rows, generation}
+  let table = null; // {columns, data, next, rows, version}
   let charts = [];
   let busy = false, again = false;
 
@@ -197,7 +197,7 @@
       do {
         again = false;
         const known = table && table.data[0]?.length && table.data[0].length < MOST_ROWS;
-        const query = known ? `?after=${table.next}&generation=${encodeURIComponent(table.generation)}` : "";
+        const query = known ? `?after=${table.next}&version=${table.version}` : "";
         const response = await fetch(panel.dataset.curve + query, { cache: "no-store" });
         if (!response.ok || response.redirected) return;
         const answer = await response.json();

@@ -13,6 +13,7 @@
   let start = Number(terminal.dataset.start);
   let next = Number(terminal.dataset.next);
   let nextLine = terminal.dataset.nextLine;
+  let version = terminal.dataset.version;
   let busy = false, again = false;
 
   const following = () => follow.getAttribute("aria-pressed") === "true";
@@ -51,6 +52,7 @@
     open = window.next < window.size && window.open ? last : null;
     next = window.next;
     nextLine = window.next_line;
+    version = window.version;
     size.textContent = bytes(window.size);
     while (terminal.childElementCount > MOST_LINES) {
       terminal.firstElementChild.remove();
@@ -67,7 +69,7 @@
       let window;
       do {
         again = false;
-        const query = new URLSearchParams({ offset: next });
+        const query = new URLSearchParams({ offset: next, version });
         if (nextLine) query.set("line", nextLine);
         const response = await fetch(`${url}?${query}`, { cache: "no-store" });
         if (!response.ok || response.redirected) return;

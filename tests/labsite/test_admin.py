@@ -68,9 +68,14 @@ def test_a_state_is_nowhere_to_be_written(manager, attempt):
 def test_a_manager_saves_only_what_was_changed(manager):
     device = make.device()
     url = reverse("admin:devices_device_change", args=[device.pk])
-    form = {"max_jobs": "1", "cpu_slots": "1", "labels": "{}", "environment": "{}",
-            "python": "",
-            "working_directory": "", "gpus-TOTAL_FORMS": "0", "gpus-INITIAL_FORMS": "0"}  # fmt: skip
+    form = {
+        "max_jobs": "1",
+        "cpu_slots": "1",
+        "labels": "{}",
+        "environment": "{}",
+        "gpus-TOTAL_FORMS": "0",
+        "gpus-INITIAL_FORMS": "0",
+    }
 
     response = manager.post(url, form)
 

@@ -12,6 +12,9 @@ from devices.models import Device, EnrollmentCode
 from experiments.models import Job
 from experiments.states import JobState, Outcome, Priority
 from labsite.clock import database_now
+from sync import storage
+from sync.models import SyncFile
+from sync.storage import Place
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -368,6 +371,9 @@ def test_the_language_is_kept(client):
 
 
 def write_log(job: Job, data: bytes) -> None:
-    folder = settings.LAB_LOGS_DIR / job.project.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{job.run_name}.log").write_bytes(data)
+    """As sync stores it."""
+    name = f"{job.run_name}.log"
+    storage.write_at(Place.of(job, name), 0, data)
+    SyncFile.objects.create(
+        job=job, name=name, attempt=1, generation=1, size=len(data), synced_at=database_now()
+    )
