@@ -1,0 +1,197 @@
+"""The delta: adding to a file exactly once, whatever is lost, repeated or late (protocol §6.1).
+
+The order of things is what makes it durable. Under the file's lock and outside any transaction:
+cut off what was never acknowledged, write, fsync, and only then move the row by an UPDATE on
+the version and size that were seen; only then answer. A crash at any point leaves bytes beyond
+`SyncFile.size`, which the next writer cuts off, or an acknowledged state; never less.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError
+
+from experiments.errors import LostRace
+from labsite import wake
+from labsite.clock import database_now
+from sync import storage
+from sync.errors import Diverged, OffsetMismatch, StaleGeneration
+from sync.models import SyncFile
+from sync.ownership import Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One chunk. None: the documented curl line says nothing of it."""
+
+    data: bytes
+    generation: int | None = None
+    offset: int | None = None
+    source_mtime: int | None = None
+    file_sha256: str = ""  # of the whole file, which ends with this chunk: confirm it
+    key: str = ""  # Idempotency-Key, for a delta without an offset
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was done, and what is stored now. Sizes in bytes."""
+
+    row: SyncFile
+    appended: int
+    acked: int
+    duplicate: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "bytes_appended": self.appended,
+            "acked_bytes": self.acked,
+            "size_bytes": self.row.size,
+            "generation": self.row.generation,
+            "duplicate": self.duplicate,
+            "complete": self.row.complete,
+        }
+
+
+def append(target: Target, delta: Delta) -> Stored:
+    """Add a chunk to a file, once.
+
+    Raises:
+        OffsetMismatch, Diverged, StaleGeneration: with where to go on from.
+        FileBusy, DiskFull: nothing was kept; the same request may come again.
+    """
+    with storage.locked(target.place):
+        row = current(target)
+        if delta.key and row and row.last_key == delta.key:
+            return Stored(row, 0, row.last_answer["acked"], duplicate=True)
+        row = begin(target, row, delta)
+        repair(target, row)
+        stored = _add(target, row, delta)
+        if delta.file_sha256:
+            _confirm(target, row, delta.file_sha256)
+    if stored.appended or delta.file_sha256:
+        wake.publish_on_commit("file", row.pk, row.size)
+    return stored
+
+
+def current(target: Target) -> SyncFile | None:
+    rows = SyncFile.objects.filter(job=target.job, shelf=target.shelf, name=target.name)
+    return rows.first()
+
+
+def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
+    """The row that the chunk is about: that which is, or one of a new version.
+
+    Rule 4: order is (attempt, generation). What is lower than the newest is stale; what is
+    higher begins at 0, and what was there is laid aside.
+    """
+    number = target.attempt.number
+    if row is None:
+        check_begins_at_zero(delta.offset)
+        return new_row(target, delta.generation or 1)
+    version = (number, row.generation if delta.generation is None else delta.generation)
+    if version < row.version:
+        raise StaleGeneration(
+            f"A newer version of {target.name} has been seen.",
+            attempt=row.attempt,
+            generation=row.generation,
+        )
+    if version == row.version:
+        return row
+    if delta.generation is None and number > row.attempt:
+        version = (number, row.generation + 1)
+    check_begins_at_zero(delta.offset)
+    storage.keep_generation(target.place, row.generation)
+    return change(row, attempt=version[0], generation=version[1], size=0, last_key="")
+
+
+def check_begins_at_zero(offset: int | None) -> None:
+    if offset:
+        raise OffsetMismatch("A new version begins at offset 0.", expected_offset=0)
+
+
+def new_row(target: Target, generation: int) -> SyncFile:
+    try:
+        return SyncFile.objects.create(
+            job=target.job,
+            shelf=target.shelf,
+            name=target.name,
+            attempt=target.attempt.number,
+            generation=generation,
+            synced_at=database_now(),
+        )
+    except IntegrityError as exc:
+        raise LostRace(f"{target.name} was begun by another request; send it again.") from exc
+
+
+def change(row: SyncFile, **fields: Any) -> SyncFile:
+    """Move the row from what was seen to what is now; whatever moves it unmakes its hash.
+
+    Raises:
+        LostRace: it is not as it was seen, which the file's lock should have kept.
+    """
+    fields = {"synced_at": database_now(), "sha256": "", "complete": False, **fields}
+    seen = SyncFile.objects.filter(
+        pk=row.pk, attempt=row.attempt, generation=row.generation, size=row.size
+    )
+    if not seen.update(**fields):
+        raise LostRace(f"{row.name} was changed by another request; send it again.")
+    for name, value in fields.items():
+        setattr(row, name, value)
+    return row
+
+
+def repair(target: Target, row: SyncFile) -> None:
+    """A file shorter than what was acknowledged: a disk that lied, or a hand in the folder."""
+    actual = storage.size_of(target.place)
+    if actual < row.size:
+        logger.error(
+            "%s holds %d bytes, and %d were acknowledged; they are asked for again",
+            target.place.path, actual, row.size,
+        )  # fmt: skip
+        change(row, size=actual, outdated=True)
+
+
+def _add(target: Target, row: SyncFile, delta: Delta) -> Stored:
+    """Rules 1 to 3 and 6, on a repaired file."""
+    offset = row.size if delta.offset is None else delta.offset
+    if offset > row.size:
+        raise OffsetMismatch(
+            f"{target.name} ends at {row.size}, not at {offset}.", expected_offset=row.size
+        )
+    overlap = delta.data[: row.size - offset]
+    if overlap and overlap != storage.read(target.place, offset, len(overlap)):
+        raise Diverged(
+            f"{target.name} holds other bytes from {offset} on.", expected_offset=row.size
+        )
+    news = delta.data[len(overlap) :]
+    acked = offset + len(delta.data)
+    if news:
+        storage.write_at(target.place, row.size, news)
+        change(row, size=row.size + len(news), **_said(delta, acked))
+    return Stored(row, len(news), acked, duplicate=bool(delta.data) and not news)
+
+
+def _said(delta: Delta, acked: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {"outdated": False}
+    if delta.source_mtime is not None:
+        fields["source_mtime"] = delta.source_mtime
+    if delta.key:
+        fields |= {"last_key": delta.key, "last_answer": {"acked": acked}}
+    return fields
+
+
+def _confirm(target: Target, row: SyncFile, sha256: str) -> None:
+    """The agent says that this is the whole file: compare it to the last byte."""
+    if row.complete and row.sha256 == sha256:
+        return
+    if not row.size:
+        storage.write_at(target.place, 0, b"")  # an empty file is a file
+    if storage.sha256_of(target.place, row.size) != sha256:
+        raise Diverged(
+            f"{target.name} is not the file whose hash was sent.", expected_offset=row.size
+        )
+    change(row, sha256=sha256, complete=True)

@@ -1,0 +1,53 @@
+"""What this app refuses, each with the truth to go on from (protocol §6, §7).
+
+Refused
+├── OffsetMismatch     the chunk does not begin where the file ends: `expected_offset`
+├── Diverged           the bytes differ from those stored: begin a new generation
+├── StaleGeneration    a newer generation or attempt has been seen: `attempt`, `generation`
+├── ChecksumDiffers    the body is not what its header says: read it and send it again
+├── Deleted            the job was deleted: the file is settled
+├── FileBusy           another writer holds the file
+├── DiskFull           nothing of it was kept
+└── WrongName          no file of this run may be called so
+"""
+
+from labsite.errors import BadRequest, Refused
+
+
+class OffsetMismatch(Refused):
+    code = "offset_mismatch"
+
+
+class Diverged(Refused):
+    code = "diverged"
+
+
+class StaleGeneration(Refused):
+    code = "stale_generation"
+
+
+class ChecksumDiffers(Refused):
+    status = 422
+    code = "checksum_differs"
+    retryable = True
+
+
+class Deleted(Refused):
+    status = 410
+    code = "deleted"
+
+
+class FileBusy(Refused):
+    status = 423
+    code = "file_busy"
+    retryable = True
+
+
+class DiskFull(Refused):
+    status = 507
+    code = "disk_full"
+    retryable = True
+
+
+class WrongName(BadRequest):
+    code = "wrong_name"

@@ -1,0 +1,68 @@
+"""Whose bytes these are, and where they belong (protocol §6, "Who may write")."""
+
+from dataclasses import dataclass
+
+from devices.models import Device
+from experiments.models import Attempt, Job
+from experiments.states import Outcome
+from labsite.errors import NotFound
+from sync.errors import Deleted
+from sync.storage import Place
+
+NOT_YOURS = "There is no such run, or this GPU server has no try of it."
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file of a run, as one attempt of it may write it."""
+
+    job: Job
+    attempt: Attempt
+    name: str
+    shelf: int  # 0: a result; else the attempt's number: evidence beside the results
+
+    @property
+    def place(self) -> Place:
+        return Place.of(self.job, self.name, self.shelf)
+
+
+def attempt_of(device: Device, experiment_uid: str, number: int | None) -> Attempt:
+    """The attempt that a device writes for: the one it names, else its newest of the job.
+
+    Raises:
+        NotFound: no such job, or no such attempt of this device.
+        Deleted: the job was deleted.
+    """
+    mine = Attempt.objects.filter(device=device, job__uid=experiment_uid)
+    if number is not None:
+        mine = mine.filter(number=number)
+    attempt = mine.select_related("job__project").order_by("-number").first()
+    if attempt is None:
+        raise NotFound(NOT_YOURS)
+    check_present(attempt.job)
+    return attempt
+
+
+def check_present(job: Job) -> None:
+    if job.deleted_at:
+        raise Deleted("This run was deleted; its files are not wanted any more.")
+
+
+def target(device: Device, experiment_uid: str, name: str, number: int | None) -> Target:
+    """Where this device's bytes for `name` belong.
+
+    A run's files belong to the job's newest attempt, also after it ended, unless it was given up
+    as lost; what others still send is kept beside them, so that results do not change.
+
+    Raises:
+        WrongName: the run has no file of that name.
+    """
+    attempt = attempt_of(device, experiment_uid, number)
+    found = Target(attempt.job, attempt, name, 0 if owns_results(attempt) else attempt.number)
+    found.place  # noqa: B018 - checks the name
+    return found
+
+
+def owns_results(attempt: Attempt) -> bool:
+    newest = not Attempt.objects.filter(job=attempt.job, number__gt=attempt.number).exists()
+    return newest and attempt.outcome != Outcome.LOST

@@ -1,0 +1,300 @@
+"""Where a run's bytes lie, and how they are touched: beneath one folder, no symlink followed.
+
+    logs/{project}/run_001.csv                          a result
+    logs/{project}/run_001.csv.g3                       an earlier generation of it
+    logs/{project}/.attempts/{uid}/{number}/run_001.csv left behind by an attempt given up
+
+Every folder on the way is opened relative to the one above it with O_NOFOLLOW, so that a
+symlink that somebody laid there leads nowhere (openat(2)).
+"""
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from django.conf import settings
+
+from agent.wire import is_name
+from experiments.models import Job
+from sync.errors import DiskFull, FileBusy, WrongName
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1024 * 1024
+LOCK_SECONDS = 2.0
+#: So many locks for all files: a lock of its own for each would leave a file for each.
+LOCKS = 1024
+KEPT_GENERATIONS = 5
+_GENERATION = re.compile(r"\.g\d+$")
+_NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one file of a run lies."""
+
+    folders: tuple[str, ...]  # beneath the logs folder
+    name: str
+
+    @classmethod
+    def of(cls, job: Job, file_name: str, shelf: int = 0) -> "Place":
+        """
+        Args:
+            file_name: `run_001.csv`, or `run_001/images/1.png` for an artifact.
+            shelf: the number of the attempt that left it behind; 0: a result.
+
+        Raises:
+            WrongName: it is not a name of this run's.
+        """
+        *folders, name = check_name(job, file_name).split("/")
+        above = [job.project.name]
+        if shelf:
+            above += [".attempts", job.uid, str(shelf)]
+        return cls((*above, *folders), name)
+
+    @property
+    def path(self) -> Path:
+        """For reading by people's pages and tests; this module itself opens step by step."""
+        return settings.LAB_LOGS_DIR.joinpath(*self.folders, self.name)
+
+
+def check_name(job: Job, file_name: str) -> str:
+    """`file_name`, if it may be one of this run's: no other run's files are reached by it."""
+    parts = file_name.split("/")
+    mine = parts[0] == job.run_name if len(parts) > 1 else parts[0].startswith(f"{job.run_name}.")
+    legal = all(is_name(part) for part in parts) and len(file_name) <= 512
+    if not mine or not legal or _GENERATION.search(file_name):
+        raise WrongName(
+            f"“{file_name[:80]}” is no name for a file of this run: it must be "
+            f"{job.run_name}.something, or lie beneath {job.run_name}/; letters, digits, dots, "
+            "dashes and underscores only."
+        )
+    return file_name
+
+
+@contextmanager
+def disk_errors_are_refused() -> Iterator[None]:
+    """Turn what the disk says into a refusal. Nothing of the request was kept.
+
+    Raises:
+        DiskFull: no room, or the disk cannot be written; to be tried again.
+        WrongName: a link, or something that is no folder, lies where the file belongs.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
+            raise WrongName(
+                "On the server's disk a link or a folder lies in this file's place; "
+                "a manager has to take it away."
+            ) from exc
+        logger.error("the logs folder cannot be written: %s", exc)
+        raise DiskFull(
+            f"The server cannot write its disk ({exc.strerror}), so nothing of this was kept; "
+            "the agent keeps it and tries again. A manager has to make room.",
+            retry_after_seconds=30,
+        ) from exc
+
+
+@contextmanager
+def folder_of(place: Place, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of the file's folder, reached without following any symlink."""
+    settings.LAB_LOGS_DIR.mkdir(parents=True, exist_ok=True)
+    at = os.open(settings.LAB_LOGS_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in place.folders:
+            if make and _make_folder(name, at):
+                os.fsync(at)
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        yield at
+    finally:
+        os.close(at)
+
+
+def _make_folder(name: str, at: int) -> bool:
+    try:
+        os.mkdir(name, 0o750, dir_fd=at)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Be the only writer of that file, among all processes of this server.
+
+    Raises:
+        FileBusy: another one held it for LOCK_SECONDS.
+    """
+    folder = settings.LAB_LOGS_DIR / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = zlib.crc32("/".join((*place.folders, place.name)).encode()) % LOCKS
+    lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
+    try:
+        _wait_for(lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise FileBusy(
+                    "Another request writes this file; try again.", retry_after_seconds=1
+                ) from None
+        time.sleep(pause)  # flock(2) itself knows no timeout
+        pause = min(2 * pause, 0.05)
+
+
+# --- bytes --------------------------------------------------------------------------------------
+
+
+def size_of(place: Place) -> int:
+    """In bytes; 0 when there is no such file."""
+    try:
+        with folder_of(place) as at:
+            return os.stat(place.name, dir_fd=at, follow_symlinks=False).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def open_file(place: Place) -> BinaryIO:
+    """For reading. Raises FileNotFoundError; a symlink is as good as none."""
+    try:
+        with folder_of(place) as at:
+            return os.fdopen(os.open(place.name, os.O_RDONLY | _NO_FOLLOW, dir_fd=at), "rb")
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
+            raise FileNotFoundError(place.name) from exc
+        raise
+
+
+def read(place: Place, offset: int, length: int) -> bytes:
+    """At most `length` bytes from `offset`; fewer at the end, none when there is no file."""
+    try:
+        with open_file(place) as file:
+            file.seek(offset)
+            return file.read(length)
+    except FileNotFoundError:
+        return b""
+
+
+def write_at(place: Place, offset: int, data: bytes) -> None:
+    """Cut the file to `offset` bytes, add `data`, and see both on the disk."""
+    with disk_errors_are_refused(), folder_of(place, make=True) as at:
+        flags = os.O_WRONLY | os.O_CREAT | _NO_FOLLOW
+        descriptor = os.open(place.name, flags, 0o640, dir_fd=at)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            is_new = os.fstat(descriptor).st_size == 0
+            file.truncate(offset)
+            file.seek(offset)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(descriptor)
+        if is_new:
+            os.fsync(at)
+
+
+def sha256_of(place: Place, size: int) -> str:
+    """Hex SHA-256 of the file's first `size` bytes."""
+    digest = hashlib.sha256()
+    left = size
+    with open_file(place) as file:
+        while left and (block := file.read(min(BLOCK_BYTES, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def starts_with(place: Place, other: BinaryIO, size: int) -> bool:
+    """Whether `other`'s first `size` bytes are those of the file. Leaves `other` anywhere."""
+    other.seek(0)
+    left = size
+    with open_file(place) as file:
+        while left:
+            mine = file.read(min(BLOCK_BYTES, left))
+            if not mine or mine != other.read(len(mine)):
+                return False
+            left -= len(mine)
+    return True
+
+
+def keep_generation(place: Place, generation: int) -> None:
+    """Lay the file aside as `….g<N>`; of these the newest KEPT_GENERATIONS are kept."""
+    with disk_errors_are_refused(), folder_of(place, make=True) as at:
+        with suppress(FileNotFoundError):
+            os.rename(place.name, f"{place.name}.g{generation}", src_dir_fd=at, dst_dir_fd=at)
+        kept = [name for name in os.listdir(at) if _generation(name, place.name) is not None]
+        kept.sort(key=lambda name: _generation(name, place.name) or 0)
+        for name in kept[:-KEPT_GENERATIONS]:
+            os.unlink(name, dir_fd=at)
+        os.fsync(at)
+
+
+def _generation(name: str, of: str) -> int | None:
+    head, _, tail = name.rpartition(".g")
+    return int(tail) if head == of and tail.isdigit() else None
+
+
+@contextmanager
+def incoming(place: Place) -> Iterator["Incoming"]:
+    """A file beside the target that takes its place by put(), or else leaves no trace."""
+    with disk_errors_are_refused(), folder_of(place, make=True) as at:
+        name = f".{place.name[:100]}.{secrets.token_hex(6)}.part"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
+        descriptor = os.open(name, flags, 0o640, dir_fd=at)
+        with os.fdopen(descriptor, "w+b", buffering=0) as file:
+            part = Incoming(place, at, name, file)
+            try:
+                yield part
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=at)
+
+
+class Incoming:
+    """A whole file on its way in. See incoming()."""
+
+    def __init__(self, place: Place, at: int, name: str, file: BinaryIO) -> None:
+        self._place, self._at, self._name = place, at, name
+        self.file = file
+        self.size = 0
+        self.sha256 = ""
+
+    def take(self, source: BinaryIO) -> None:
+        """Copy all of `source`, hash it, and see it on the disk; memory stays at one block."""
+        digest = hashlib.sha256()
+        with disk_errors_are_refused():
+            while block := source.read(BLOCK_BYTES):
+                digest.update(block)
+                view = memoryview(block)
+                while view:
+                    view = view[self.file.write(view) :]
+                self.size += len(block)
+            os.fsync(self.file.fileno())
+        self.sha256 = digest.hexdigest()
+
+    def put(self) -> None:
+        """Take the target's place: a reader sees the old file or the new one, never a mix."""
+        os.rename(self._name, self._place.name, src_dir_fd=self._at, dst_dir_fd=self._at)
+        os.fsync(self._at)

@@ -1,0 +1,119 @@
+"""The whole file: received beside its target, and put in its place at once (protocol §6.2).
+
+A body arrives here spooled and complete. It is copied and hashed block by block into a file
+beside the target, so that taking its place is a rename within one folder. Files above
+wire.MAX_WHOLE_FILE_BYTES will travel in resumable chunks, which end in store() as well.
+"""
+
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from labsite import wake
+from labsite.errors import BadRequest
+from sync import storage
+from sync.append import Stored, change, current, new_row, repair
+from sync.errors import ChecksumDiffers, StaleGeneration
+from sync.models import SyncFile
+from sync.ownership import Target
+from sync.storage import Incoming
+
+#: Of these a rewritten version is laid aside, and what only grew goes on in its generation.
+GROWING = (".csv", ".log", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a request says of the file. None: the documented curl line says nothing of it."""
+
+    generation: int | None = None
+    source_mtime: int | None = None
+    sha256: str = ""
+    length: int | None = None  # of the body, where nothing but the file is in it
+
+
+def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
+    """Put `source` in the place of the run's file.
+
+    Raises:
+        ChecksumDiffers: it is not the file whose hash was sent; nothing was changed.
+        StaleGeneration: a newer version has been seen.
+        FileBusy, DiskFull: nothing was kept; the same request may come again.
+    """
+    with storage.incoming(target.place) as part:
+        part.take(source)
+        if said.length is not None and said.length != part.size:
+            raise BadRequest(f"The body was cut short: {part.size} of {said.length} bytes came.")
+        if said.sha256 and said.sha256 != part.sha256:
+            raise ChecksumDiffers(
+                f"The body's SHA-256 is {part.sha256}, not what X-File-SHA256 says.",
+                sha256=part.sha256,
+            )
+        with storage.locked(target.place):
+            stored = _take_place(target, part, said)
+    wake.publish_on_commit("file", stored.row.pk, stored.row.size)
+    return stored
+
+
+def _take_place(target: Target, part: Incoming, said: Whole) -> Stored:
+    row = current(target)
+    if row is None:
+        row = new_row(target, said.generation or 1)
+        return _put(target, row, part, said)
+    repair(target, row)
+    generation = said.generation
+    if generation is None:
+        generation = row.generation
+        if target.attempt.number > row.attempt:
+            generation += 1
+    version = (target.attempt.number, generation)
+    if version < row.version:
+        raise StaleGeneration(
+            f"A newer version of {target.name} has been seen.",
+            attempt=row.attempt,
+            generation=row.generation,
+        )
+    if version == row.version and _is_stored(target, row, part):
+        change(row, sha256=part.sha256, complete=True, outdated=False)
+        return Stored(row, 0, row.size, duplicate=True)
+    return _replace(target, row, part, said, version)
+
+
+def _is_stored(target: Target, row: SyncFile, part: Incoming) -> bool:
+    if row.size != part.size or storage.size_of(target.place) != row.size:
+        return False
+    known = row.sha256 or storage.sha256_of(target.place, row.size)
+    return known == part.sha256
+
+
+def _replace(
+    target: Target, row: SyncFile, part: Incoming, said: Whole, version: tuple[int, int]
+) -> Stored:
+    growing = target.name.endswith(GROWING)
+    if growing and version == row.version and _is_prefix(target, row, part):
+        return _put(target, row, part, said)  # fast forward, in its generation
+    if growing:
+        storage.keep_generation(target.place, row.generation)
+        if said.generation is None and version == row.version:
+            version = (version[0], row.generation + 1)
+    return _put(target, row, part, said, attempt=version[0], generation=version[1])
+
+
+def _is_prefix(target: Target, row: SyncFile, part: Incoming) -> bool:
+    shorter = row.size <= part.size
+    return shorter and (not row.size or storage.starts_with(target.place, part.file, row.size))
+
+
+def _put(target: Target, row: SyncFile, part: Incoming, said: Whole, **version: Any) -> Stored:
+    before = row.size
+    part.put()
+    mtime = {} if said.source_mtime is None else {"source_mtime": said.source_mtime}
+    change(
+        row,
+        size=part.size,
+        sha256=part.sha256,
+        complete=True,
+        outdated=False,
+        **mtime,
+        **version,
+    )
+    return Stored(row, max(0, part.size - before), part.size, duplicate=False)

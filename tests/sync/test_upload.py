@@ -1,0 +1,96 @@
+"""The whole file: in its place at once, or not at all."""
+
+import pytest
+from django.conf import settings
+
+from experiments.models import Job
+from labsite.errors import BadRequest
+from sync.agent_views import note_derived
+from sync.errors import ChecksumDiffers, StaleGeneration
+from tests.sync.conftest import sha256
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_whole_file_is_stored_hashed_and_complete(run):
+    stored = run.full(b"weights", sha256=sha256(b"weights"), source_mtime=5)
+
+    row = run.row("run_001.pt")
+    assert run.stored("run_001.pt") == b"weights"
+    assert (row.complete, row.sha256, row.source_mtime) == (True, sha256(b"weights"), 5)
+    assert stored.acked == 7
+
+
+def test_the_same_again_writes_nothing(run):
+    run.full(b"weights")
+    before = run.target("run_001.pt").place.path.stat()
+
+    again = run.full(b"weights")
+
+    after = run.target("run_001.pt").place.path.stat()
+    assert again.duplicate
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_newer_version_replaces_and_a_late_older_one_does_not(run):
+    run.full(b"one", generation=1)
+    run.full(b"three", generation=3)
+
+    with pytest.raises(StaleGeneration):
+        run.full(b"two", generation=2)
+
+    assert run.stored("run_001.pt") == b"three"
+
+
+def test_a_reader_of_the_old_version_reads_it_to_its_end(run):
+    run.full(b"old version", generation=1)
+    with open(run.target("run_001.pt").place.path, "rb") as reader:
+        assert reader.read(4) == b"old "
+        run.full(b"new", generation=2)
+
+        assert reader.read() == b"version"
+
+
+def test_a_body_that_is_not_what_was_said_changes_nothing(run):
+    run.full(b"good")
+
+    with pytest.raises(ChecksumDiffers):
+        run.full(b"goOd", generation=2, sha256=sha256(b"good!"))
+    with pytest.raises(BadRequest):
+        run.full(b"cut sho", generation=2, length=10)
+
+    assert run.stored("run_001.pt") == b"good"
+    assert [path.name for path in (settings.LAB_LOGS_DIR / "digits").iterdir()] == ["run_001.pt"]
+
+
+def test_a_csv_that_only_grew_goes_on_in_its_generation(run):
+    run.delta(b"a\n1\n", generation=4, offset=0)
+
+    stored = run.full(b"a\n1\n2\n", name="run_001.csv")
+
+    assert (stored.row.generation, run.stored()) == (4, b"a\n1\n2\n")
+    run.delta(b"3\n", generation=4, offset=6)
+    assert run.stored() == b"a\n1\n2\n3\n"
+
+
+def test_a_csv_with_other_bytes_is_a_new_generation(run):
+    run.delta(b"a\n1\n", generation=4, offset=0)
+
+    stored = run.full(b"a,b\n1,2\n", name="run_001.csv")
+
+    assert stored.row.generation == 5
+    kept = run.target().place.path.with_name("run_001.csv.g4")
+    assert kept.read_bytes() == b"a\n1\n"
+
+
+def test_a_whole_checkpoint_says_where_to_resume(run):
+    run.delta(b"epoch\n1\n", generation=1, offset=0)
+    run.full(b"weights")
+    note_derived(run.target("run_001.pt"), run.full(b"weights2", generation=2))
+
+    resume = Job.objects.get().resume_point["resume"]
+    assert resume["checkpoint"] == "run_001.pt"
+    assert [(f["file_name"], f["sha256"]) for f in resume["files"]] == [
+        ("run_001.pt", sha256(b"weights2")),
+        ("run_001.csv", None),
+    ]
