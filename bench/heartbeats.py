@@ -12,9 +12,9 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
-import random
 import signal
 import socket
 import statistics
@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import uvloop
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,8 @@ SERVE = (
 )
 HOLD_TO_RATE = 3350.0
 HOLD_TO_P99_MS = 100.0
+
+_lives = itertools.count(1)
 
 
 @contextlib.contextmanager
@@ -85,8 +88,11 @@ class Agent(asyncio.Protocol):
         self.took_seconds: list[float] = []
         self.failures = 0
         self._number = number
+        self._life = f"life-{next(_lives)}"  # a new one may take a device over at once
         self._seq = 0
-        self._cards = [card(number, index) for index in range(gpus)]
+        # Made once: the load's own share of the cores is not what is measured.
+        before, _, self._after = json.dumps(heartbeat(number, gpus, self._life)).partition('"SEQ"')
+        self._before = before
         self._received = b""
         self._answered: asyncio.Future[bytes] | None = None
 
@@ -109,39 +115,37 @@ class Agent(asyncio.Protocol):
         self.failures += not head.startswith(b"HTTP/1.1 200")
         self._answered.set_result(body)
 
-    async def post(self, path: str, message: dict) -> bytes:
-        body = json.dumps(message).encode()
+    async def post(self, path: str, body: str) -> bytes:
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(
             f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer "
             f"{token(self._number)}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n".encode()
-            + body
+            f"content-length: {len(body)}\r\n\r\n{body}".encode()
         )
         return await self._answered
 
     async def beat(self) -> None:
         self._seq += 1
         began = time.perf_counter()
-        await self.post("/api/devices/heartbeat", self._heartbeat())
+        await self.post("/api/devices/heartbeat", f"{self._before}{self._seq}{self._after}")
         self.took_seconds.append(time.perf_counter() - began)
 
     async def poll(self, wait_seconds: float, known: str | None = None) -> dict:
         self._seq += 1
-        fields = {"instance_id": "i", "poll_seq": self._seq, "attempts": []}
+        fields = {"instance_id": self._life, "poll_seq": self._seq, "attempts": []}
         hold = {"wait_seconds": wait_seconds, "known_revision": known}
-        return json.loads(await self.post("/api/agent/poll", fields | hold))
+        return json.loads(await self.post("/api/agent/poll", json.dumps(fields | hold)))
 
-    def _heartbeat(self) -> dict:
-        return {
-            "protocol": 1, "instance_id": "i", "boot_id": "b", "seq": self._seq,
-            "agent_version": "0.1.0", "interval_seconds": 1.0,
-            "cpu_percent": random.uniform(0, 100), "cpu_count": 32,
-            "memory_used_bytes": random.randrange(2**36), "memory_total_bytes": 2**37,
-            "disk_free_bytes": 2**40, "disk_total_bytes": 2**42,
-            "driver_version": "570.1", "cuda_version": "12.8", "python_version": "3.11.2",
-            "unix_user": "lab", "gpus": self._cards,
-        }  # fmt: skip
+
+def heartbeat(number: int, gpus: int, life: str) -> dict:
+    return {
+        "protocol": 1, "instance_id": life, "boot_id": life, "seq": "SEQ",
+        "agent_version": "0.1.0", "interval_seconds": 1.0, "cpu_percent": 12.5,
+        "cpu_count": 32, "memory_used_bytes": 2**35, "memory_total_bytes": 2**37,
+        "disk_free_bytes": 2**40, "disk_total_bytes": 2**42,
+        "driver_version": "570.1", "cuda_version": "12.8", "python_version": "3.11.2",
+        "unix_user": "lab", "gpus": [card(number, index) for index in range(gpus)],
+    }  # fmt: skip
 
 
 def card(number: int, index: int) -> dict:
@@ -171,6 +175,8 @@ async def connected(factory, port: int) -> None:
 
 async def closed_loop(port: int, options: argparse.Namespace) -> bool:
     crowd = await agents(port, options.devices, options.gpus)
+    served = psutil.Process().children()[0]
+    used_before = sum(served.cpu_times()[:2])
     began = time.perf_counter()
     until = began + options.seconds
 
@@ -181,9 +187,11 @@ async def closed_loop(port: int, options: argparse.Namespace) -> bool:
     await asyncio.gather(*map(keep_beating, crowd))
     took = [seconds for agent in crowd for seconds in agent.took_seconds]
     rate = len(took) / (time.perf_counter() - began)
+    used = sum(served.cpu_times()[:2]) - used_before
     print(
         f"{rate:,.0f} durable heartbeats/s from {options.devices} devices with {options.gpus} GPUs"
     )
+    print(f"the server's share: {used / len(took) * 1e6:.0f} µs of a core each")
     report(took, crowd)
     return rate >= HOLD_TO_RATE
 

@@ -31,6 +31,9 @@ STAMP_SECONDS = 1.0
 #: How long a token's device is remembered: a revocation holds within this time.
 TOKEN_SECONDS = 1.0
 MAX_BATCH = 512
+#: A batch begins no sooner than this after the one before. Who comes alone does not wait; a
+#: crowd comes in fewer and larger batches, whose cost is mostly that of being a batch.
+PACE_SECONDS = 0.01
 #: Requests that may wait for a commit. Beyond it the database does not keep up.
 MAX_WAITING = 10_000
 
@@ -88,6 +91,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._tokens = _Tokens()
         self._stamped_at = 0.0
+        self._began_at = 0.0
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="lab-lane", daemon=True)
@@ -95,6 +100,7 @@ class Writer:
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
+        self._stopping.set()
         self._waiting.put(None)
         if self._thread:
             self._thread.join()
@@ -143,10 +149,12 @@ class Writer:
         wait_seconds = max(0.0, self._stamped_at + STAMP_SECONDS - time.monotonic())
         try:
             batch.append(self._waiting.get(timeout=wait_seconds))
+            self._stopping.wait(self._began_at + PACE_SECONDS - time.monotonic())
             while len(batch) < MAX_BATCH:
                 batch.append(self._waiting.get_nowait())
         except queue.Empty:
             pass
+        self._began_at = time.monotonic()
         return batch
 
     def _stamp_when_due(self) -> None:

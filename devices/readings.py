@@ -1,0 +1,155 @@
+"""Writing what heartbeats tell, thousands a second.
+
+Almost every beat changes the same few columns and nothing else. Those are written by one
+prepared UPDATE for the whole batch, past the ORM, which costs ten times as much as the database
+here. What seldom changes is compared with what is stored, and written only where it differs.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, models
+
+from agent import wire
+from devices.models import GPU, Device, DeviceState
+from labsite.clock import database_now
+
+#: What is loaded of a device to judge a beat, besides SELDOM_OF_DEVICE.
+JUDGED = (
+    "host_id", "heartbeat_seq", "last_heartbeat_at", "goodbye_at", "revoked_at", "draining",
+)  # fmt: skip
+SELDOM_OF_DEVICE = (
+    "instance_id", "boot_id", "heartbeat_interval_seconds", "cpu_count", "memory_total_bytes",
+    "disk_total_bytes", "versions", "unix_user", "source_directory", "source",
+)  # fmt: skip
+ALWAYS_OF_DEVICE = (
+    "heartbeat_seq", "last_heartbeat_at", "cpu_percent", "memory_used_bytes", "disk_free_bytes",
+)  # fmt: skip
+SELDOM_OF_GPU = (
+    "device_id", "present", "index", "name", "simulated", "memory_total_bytes",
+    "power_limit_watts",
+)  # fmt: skip
+ALWAYS_OF_GPU = (
+    "memory_used_bytes", "utilization_percent", "temperature_celsius", "power_watts",
+    "xid_errors", "ecc_errors", "processes",
+)  # fmt: skip
+
+
+def load(ids: Iterable[int]) -> dict[int, Device]:
+    """The devices of a batch, with what take_over() and write() compare."""
+    return Device.objects.only(*JUDGED, *SELDOM_OF_DEVICE).in_bulk(set(ids))
+
+
+def write(
+    newest: Mapping[int, wire.Heartbeat], devices: Mapping[int, Device], now: datetime
+) -> None:
+    """Store the newest beat of each device. In a transaction."""
+    heard_at = connection.ops.adapt_datetimefield_value(now)
+    rows = []
+    for pk, beat in newest.items():
+        used, free = beat.memory_used_bytes, beat.disk_free_bytes
+        rows.append((beat.seq, heard_at, beat.cpu_percent, used, free, pk))
+        facts = _seldom_of_device(beat)
+        if any(getattr(devices[pk], name) != fact for name, fact in facts.items()):
+            Device.objects.filter(pk=pk).update(**facts)
+    _update(Device, ALWAYS_OF_DEVICE, "id", rows)
+    _write_cards(newest)
+
+
+def _seldom_of_device(beat: wire.Heartbeat) -> dict[str, Any]:
+    return {
+        "instance_id": beat.instance_id,
+        "boot_id": beat.boot_id,
+        "heartbeat_interval_seconds": beat.interval_seconds,
+        "cpu_count": beat.cpu_count,
+        "memory_total_bytes": beat.memory_total_bytes,
+        "disk_total_bytes": beat.disk_total_bytes,
+        "versions": {
+            "agent": beat.agent_version,
+            "driver": beat.driver_version,
+            "cuda": beat.cuda_version,
+            "torch": beat.torch_version,
+            "python": beat.python_version,
+        },
+        "unix_user": beat.unix_user or "",
+        "source_directory": beat.source_directory or "",
+        "source": asdict(beat.source) if beat.source else None,
+    }
+
+
+def _write_cards(newest: Mapping[int, wire.Heartbeat]) -> None:
+    stored = GPU.objects.filter(device_id__in=newest).values_list("uuid", *SELDOM_OF_GPU)
+    known = {uuid: facts for uuid, *facts in stored}
+    rows, others, named = [], [], set()
+    for pk, beat in newest.items():
+        for card in beat.gpus:
+            named.add(card.uuid)
+            if known.get(card.uuid) == _seldom_of_card(pk, card):
+                rows.append(_row(card))
+            else:
+                others.append((pk, card))
+    _update(GPU, ALWAYS_OF_GPU, "uuid", rows)
+    _lay_in(others)
+    # A card that its device no longer names has fallen off the bus, or was taken out.
+    gone = [uuid for uuid, facts in known.items() if facts[1] and uuid not in named]
+    if gone:
+        GPU.objects.filter(uuid__in=gone).update(present=False)
+
+
+def _seldom_of_card(device_id: int, card: wire.GPUReading) -> list[Any]:
+    return [
+        device_id, True, card.index, card.name, card.simulated, card.memory_total_bytes,
+        card.power_limit_watts,
+    ]  # fmt: skip
+
+
+def _row(card: wire.GPUReading) -> tuple[Any, ...]:
+    processes = json.dumps([asdict(one) for one in card.processes]) if card.processes else "[]"
+    return (
+        card.memory_used_bytes, card.utilization_percent, card.temperature_celsius,
+        card.power_watts, json.dumps(card.xid_errors), card.ecc_errors, processes, card.uuid,
+    )  # fmt: skip
+
+
+def _lay_in(read: Sequence[tuple[int, wire.GPUReading]]) -> None:
+    """Store cards that are new, or about which something has changed that seldom does.
+
+    A card that two devices claim to have (two agents on one host) stays with the first of them
+    as long as that one is heard from: one card is never offered twice.
+    """
+    cards = {card.uuid: (pk, card) for pk, card in read}
+    if not cards:
+        return
+    owners = GPU.objects.filter(uuid__in=cards, present=True).select_related("device")
+    now = database_now()
+    kept = {
+        gpu.uuid
+        for gpu in owners
+        if gpu.device_id != cards[gpu.uuid][0] and gpu.device.state(now) == DeviceState.HEALTHY
+    }
+    GPU.objects.bulk_create(
+        [
+            GPU(device_id=pk, present=True, **asdict(card))
+            for uuid, (pk, card) in cards.items()
+            if uuid not in kept
+        ],
+        update_conflicts=True,
+        unique_fields=["uuid"],
+        update_fields=(*SELDOM_OF_GPU, *ALWAYS_OF_GPU),
+    )
+
+
+def _update(
+    model: type[models.Model], names: Sequence[str], key: str, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """One UPDATE for each row: the values of `names` in their order, then that of the key."""
+    if not rows:
+        return
+    quote = connection.ops.quote_name
+    changes = ", ".join(f"{quote(model._meta.get_field(name).column)} = %s" for name in names)
+    table, column = quote(model._meta.db_table), quote(model._meta.get_field(key).column)
+    with connection.cursor() as cursor:
+        cursor.executemany(f"UPDATE {table} SET {changes} WHERE {column} = %s", rows)  # noqa: S608
