@@ -49,7 +49,7 @@ class Launch:
     arguments: list[str]
     directory: Path
     variables: dict[str, str]
-    interpreter: Interpreter | None
+    interpreter: Interpreter | None  # the one asked for, or that the command itself is
 
 
 def launch(
@@ -72,6 +72,8 @@ def launch(
     variables = _variables(order, places, interpreter, gpu_indices, environ)
     arguments = _arguments(order, places)
     executable = _executable(arguments[0], directory, variables["PATH"])
+    if interpreter is None and Path(executable).name.startswith("python"):
+        interpreter = Interpreter(Path(executable).parent.parent, {})
     return Launch(executable, arguments, directory, variables, interpreter)
 
 
