@@ -6,62 +6,55 @@ no finite number is a gap.
 
 import csv
 from dataclasses import dataclass
+from math import isnan
+from typing import BinaryIO
 
 import numpy as np
 from tsdownsample import MinMaxLTTBDownsampler
 
-from experiments.models import Job
-from sync import storage
-from sync.models import SyncFile
-from sync.storage import Place
 from sync.summary import number
 
 MAX_POINTS = 2000
+MAX_HEADER_BYTES = 1024 * 1024
 #: A CSV of which more than this is not shown yet is shown from its end.
 MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Columns of a CSV and their values; `values[c][r]` is None where there is a gap."""
+    """Columns of a CSV and their values; `data[c][r]` is None where there is a gap."""
 
     columns: list[str]
-    values: list[list[float | None]]
+    data: list[list[float | None]]
     rows: int  # how many were read, before thinning
     start: int  # the byte from which rows were read; 0: all of them
     next: int  # the byte after the last whole line: ask again from here
-    generation: int  # asked with another one, `after` means nothing: all is read again
 
 
-NONE = Curves([], [], 0, 0, 0, 0)
+NONE = Curves([], [], 0, 0, 0)
 
 
-def read(job: Job, after: int = 0, generation: int = 0, limit: int = MAX_POINTS) -> Curves:
-    """The curves of a run, or what came to them after byte `after` of `generation`.
+def read(file: BinaryIO, size: int, after: int | None = None, limit: int = MAX_POINTS) -> Curves:
+    """The curves in a CSV's first `size` bytes, or what came to them after byte `after`.
 
     Args:
-        after: a `next` that was answered before; 0 for all.
-        limit: the most rows to return; beyond it they are thinned.
+        after: a `next` that was answered before, of the same version of the file.
+        limit: about how many rows to return at most; beyond it they are thinned.
     """
-    row = SyncFile.objects.results().filter(job=job, name=f"{job.run_name}.csv").first()
-    if row is None:
-        return NONE
-    place = Place.of(job, row.name)
-    head = storage.read(place, 0, min(row.size, 1024 * 1024))
-    header, newline, _ = head.partition(b"\n")
+    file.seek(0)
+    header, newline, _ = file.read(min(size, MAX_HEADER_BYTES)).partition(b"\n")
     if not newline:
         return NONE
-    start = after if generation == row.generation and len(header) < after <= row.size else 0
-    first = max(start or len(header) + 1, row.size - MAX_BYTES)
-    columns = [cell.strip() for cell in _cells(header)]
-    body = storage.read(place, first, row.size - first)
+    start = after if after and len(header) < after <= size else 0
+    first = max(start or len(header) + 1, size - MAX_BYTES)
+    file.seek(first)
+    body = file.read(size - first)
     body = body[: body.rfind(b"\n") + 1]
+    columns = [cell.strip() for cell in _cells(header)]
     table = _table(body, len(columns))
-    kept = _thin(table, limit)
-    values = [
-        [None if np.isnan(v) else float(v) for v in table[kept, c]] for c in range(len(columns))
-    ]
-    return Curves(columns, values, len(table), start, first + len(body), row.generation)
+    kept = table[_thin(table, limit)]
+    data = [[None if isnan(value) else value for value in column] for column in kept.T.tolist()]
+    return Curves(columns, data, len(table), start, first + len(body))
 
 
 def _cells(line: bytes) -> list[str]:

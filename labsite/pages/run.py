@@ -17,11 +17,12 @@ from experiments import reasons
 from experiments.models import Attempt, Job
 from experiments.states import JobState
 from labsite.clock import database_now
-from labsite.pages import curves, runfiles, terminal, yamlcolour
+from labsite.pages import runfiles, terminal, yamlcolour
 from labsite.pages.access import may_change
 from labsite.pages.endings import ending, failure
 from labsite.pages.queue import gpu_indices, gpu_words, priorities
 from labsite.pages.states import Badge, attempt_badge, is_unreachable, job_badge
+from sync import curves
 
 #: How much of its log a failed run opens with.
 LAST_LINES = 12
@@ -90,7 +91,8 @@ def curve(request: HttpRequest, uid: str) -> JsonResponse:
     with runfiles.opened(_job(uid), "csv") as part:
         if request.GET.get("version", part.version) != part.version:
             after = None
-        return _fresh({**curves.read(part, after), "version": part.version})
+        found = curves.read(part.file, part.size, after)
+        return _fresh({**asdict(found), "version": part.version})
 
 
 def _job(uid: str) -> Job:
