@@ -6,9 +6,9 @@ particular it is not taken from, or overruled by, a ~/.netrc.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -106,7 +106,7 @@ class Transport:
         self,
         experiment_uid: str,
         file_name: str,
-        body: IO[bytes] | Iterator[bytes] | bytes,
+        body: Iterable[bytes] | bytes,
         headers: Mapping[str, str],
     ) -> dict[str, Any]:
         """Send a whole file; `headers` name its Content-Type. The body is streamed."""
