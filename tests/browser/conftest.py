@@ -1,0 +1,70 @@
+"""A real Chromium, and a whole server with an agent for it to look at."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.lab import Lab
+
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
+
+#: Shows two rows, waits until the test has seen them, and shows the rest.
+SCRIPT = """\
+import csv, os, pathlib, time
+
+def write(rows):
+    with open(os.environ["LAB_METRICS_CSV"], "a", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+write([["epoch", "train_loss", "test_accuracy"], [1, 0.9, 0.5], [2, 0.5, 0.7]])
+print("\\x1b[32mtwo epochs\\x1b[0m <b>done</b>", flush=True)
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
+write([[3, 0.3, 0.8], [4, 0.2, 0.9], [5, 0.1, 0.97]])
+print("five epochs done", flush=True)
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = pytest.mark.skip(reason="no Chromium here: install the package chromium")
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None:
+                item.add_marker(missing)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args() -> dict[str, Any]:
+    return {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+
+
+@pytest.fixture(scope="session")
+def base_url() -> str:
+    """The plugin's own is of a kind that this pytest warns of."""
+    return ""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The folder in which jobs run."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "train.py").write_text(SCRIPT)
+    return folder
+
+
+@pytest.fixture
+def lab(tmp_path: Path, source: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path / "data", "--agent", "--source", str(source)).start()
+    yield lab
+    lab.interrupt()
+
+
+@pytest.fixture
+def password(lab: Lab) -> str:
+    """The administrator's, as the first start left it where no terminal was."""
+    return (lab.data_dir / "admin-password.txt").read_text().split()[-1]

@@ -1,0 +1,74 @@
+"""What a researcher sees: submit on the Execute page, and watch curve and log move."""
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.lab import Lab
+
+CONFIG = "lr: 0.1\nepochs: 5\nlab:\n  command: [python3, train.py]\n  resources: {gpus: 0}\n"
+SLOW_MS = 30_000
+
+
+def sign_in(page: Page, lab: Lab, password: str) -> None:
+    page.goto(lab.url)
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/devices/")
+
+
+def write_config(page: Page, text: str) -> None:
+    expect(page.locator(".CodeMirror")).to_be_visible()
+    page.evaluate("text => document.querySelector('.CodeMirror').CodeMirror.setValue(text)", text)
+
+
+def test_a_run_is_submitted_and_its_curve_and_log_move_without_a_reload(
+    page: Page, lab: Lab, password: str, source: Path
+):
+    broken: list[str] = []
+    page.on(
+        "console", lambda message: broken.append(message.text) if message.type == "error" else 0
+    )
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    sign_in(page, lab, password)
+    expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
+    expect(page.locator("#device-list")).to_contain_text("healthy", timeout=SLOW_MS)
+
+    page.get_by_role("link", name="Execute").click()
+    write_config(page, CONFIG)
+    page.get_by_label("Project").fill("digits")
+    expect(page.locator("#preview")).to_contain_text("python3 train.py")
+    expect(page.locator("#preview")).to_contain_text(str(source))
+    page.get_by_role("button", name="Add to queue").click()
+    page.wait_for_url("**/runs/*/")
+    page.evaluate("window.notReloaded = true")
+
+    expect(page.locator("#head .badge").first).to_have_text("running", timeout=SLOW_MS)
+    expect(page.locator("#points")).to_have_text("2 rows", timeout=SLOW_MS)
+    expect(page.locator("#terminal")).to_contain_text("two epochs <b>done</b>", timeout=SLOW_MS)
+    expect(page.locator("#terminal .a-g")).to_have_text("two epochs")
+
+    (source / "go").touch()
+
+    expect(page.locator("#points")).to_have_text("5 rows", timeout=SLOW_MS)
+    expect(page.locator("#terminal")).to_contain_text("five epochs done", timeout=SLOW_MS)
+    expect(page.locator("#head .badge").first).to_have_text("succeeded", timeout=SLOW_MS)
+    expect(page.locator(".chart .legend").first).to_contain_text("train_loss 0.1")
+    expect(page.locator("#files")).to_contain_text("synced", timeout=SLOW_MS)
+    expect(page).to_have_title("succeeded · run_001 · Vision Lab")
+    assert page.evaluate("window.notReloaded")
+    assert broken == []
+
+
+def test_a_mistake_is_shown_at_its_line_before_anything_is_submitted(
+    page: Page, lab: Lab, password: str
+):
+    sign_in(page, lab, password)
+    page.goto(f"{lab.url}/execute/")
+
+    write_config(page, "lr: 0.1\nlab:\n  comand: [python3]\n")
+
+    expect(page.locator(".cm-mistake-line")).to_contain_text("comand")
+    expect(page.locator(".cm-say").first).to_be_visible()
+    expect(page.locator("#verdict")).to_contain_text("to mend")
