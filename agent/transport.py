@@ -109,7 +109,7 @@ class Transport:
         body: Iterable[bytes] | bytes,
         headers: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Send a whole file; `headers` name its Content-Type. The body is streamed."""
+        """Send a whole file. A body that is not bytes is streamed, and says how long it is."""
         path = f"/api/sync/full/{experiment_uid}/{quote(file_name)}"
         return self._json("POST", path, body, {**RAW, **headers})
 
