@@ -1,13 +1,15 @@
 """What every DRF view shares: how refusals are answered, and how lists are paged."""
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -23,10 +25,19 @@ from labsite.errors import (
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Pages(PageNumberPagination):
     page_size_query_param = "page_size"
     max_page_size = 500
+
+
+class StrictJSONParser(JSONParser):
+    """JSON as the wire has it: no NaN, NUL or half character, of which no database is fond."""
+
+    def parse(self, stream, media_type=None, parser_context=None) -> Any:
+        return wire.loads(stream.read())
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
@@ -73,14 +84,21 @@ def refusal_of(exc: Exception) -> Refused | None:
     return None
 
 
-def spoken(protocol: int) -> None:
-    """Raise WrongProtocol unless this server speaks that version of the wire."""
-    if protocol != wire.PROTOCOL:
+def message(cls: type[T], data: Any) -> T:
+    """An agent's `data` as a `cls`. Its version comes first: another may have another form.
+
+    Raises:
+        WrongProtocol: this server does not speak that version of the wire.
+        wire.Malformed: it is no `cls`.
+    """
+    version = data.get("protocol") if isinstance(data, Mapping) else None
+    if isinstance(version, int) and version != wire.PROTOCOL:
         raise WrongProtocol(
-            f"This server speaks version {wire.PROTOCOL} of the protocol, the agent {protocol}. "
+            f"This server speaks version {wire.PROTOCOL} of the protocol, the agent {version}. "
             "Install the same release on both.",
             versions=[wire.PROTOCOL],
         )
+    return wire.decode(cls, data)
 
 
 def _from_drf(exc: exceptions.APIException) -> Refused:

@@ -5,9 +5,9 @@ from django.urls import path
 from sync import agent_views, views
 
 urlpatterns = [
-    path("delta/<str:uid>/<path:name>", agent_views.DeltaView.as_view(), name="sync-delta"),
-    path("full/<str:uid>/<path:name>", agent_views.FullView.as_view(), name="sync-full"),
-    path("checkpoint/<str:uid>", agent_views.CheckpointView.as_view(), name="sync-checkpoint"),
-    path("status/<str:uid>", views.StatusView.as_view(), name="sync-status"),
-    path("file/<str:uid>/<path:name>", views.FileView.as_view(), name="sync-file"),
+    path("delta/<slug:uid>/<path:name>", agent_views.DeltaView.as_view(), name="sync-delta"),
+    path("full/<slug:uid>/<path:name>", agent_views.FullView.as_view(), name="sync-full"),
+    path("checkpoint/<slug:uid>", agent_views.CheckpointView.as_view(), name="sync-checkpoint"),
+    path("status/<slug:uid>", views.StatusView.as_view(), name="sync-status"),
+    path("file/<slug:uid>/<path:name>", views.FileView.as_view(), name="sync-file"),
 ]

@@ -172,6 +172,7 @@ def test_a_field_of_a_quantity_ends_in_its_unit(message):
         ({"seq": 2**63}, "seq", "must lie between 0 and"),
         ({"seq": "1"}, "seq", "must be an integer, not str"),
         ({"interval_seconds": math.nan}, "interval_seconds", "must be a finite number"),
+        ({"interval_seconds": 10**400}, "interval_seconds", "must be a finite number"),
         ({"interval_seconds": True}, "interval_seconds", "must be a finite number"),
         ({"interval_seconds": 61}, "interval_seconds", "must lie between 0.05 and 60"),
         ({"cpu_percent": 101}, "cpu_percent", "must lie between 0 and 100"),
