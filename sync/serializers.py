@@ -20,7 +20,8 @@ class SyncHeaders(serializers.Serializer):
     """The optional headers of an upload; absent ones are None or empty."""
 
     attempt = serializers.IntegerField(min_value=1, max_value=2**31 - 1, default=None)
-    generation = serializers.IntegerField(min_value=0, max_value=wire.MAX_OFFSET, default=None)
+    # Below the database's largest integer, since the next version counts on from here.
+    generation = serializers.IntegerField(min_value=0, max_value=2**62, default=None)
     offset = serializers.IntegerField(min_value=0, max_value=wire.MAX_OFFSET, default=None)
     mtime = serializers.IntegerField(min_value=0, max_value=wire.MAX_OFFSET, default=None)
     chunk_sha256 = serializers.RegexField(SHA256, default="")
