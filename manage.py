@@ -17,6 +17,8 @@ def main() -> None:
         from django.core.management import execute_from_command_line
 
         execute_from_command_line(sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] in OURS:
             raise

@@ -57,6 +57,12 @@ def hold(lock_file: TextIO, url: str) -> None:
     lock_file.flush()
 
 
+def folders() -> None:
+    """Those of the data folder that hold what people and agents bring."""
+    for folder in (settings.LAB_LOGS_DIR, settings.LAB_CONFIG_DIR, settings.LAB_SPOOL_DIR):
+        folder.mkdir(exist_ok=True)
+
+
 def database() -> None:
     """Bring the database's form up to this version's."""
     try:

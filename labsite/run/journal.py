@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from contextlib import suppress
@@ -37,7 +38,12 @@ class Journal:
 
     def status(self, programs: dict[str, dict[str, object]]) -> None:
         """Replace the status file: a reader finds the old one or the new one."""
-        facts = {"url": self._url, "started_at": self._started_at, "programs": programs}
+        facts = {
+            "url": self._url,
+            "supervisor_pid": os.getpid(),
+            "started_at": self._started_at,
+            "programs": programs,
+        }
         unfinished = self._status.with_suffix(".tmp")
         unfinished.write_text(json.dumps(facts, indent=1))
         unfinished.replace(self._status)

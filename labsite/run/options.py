@@ -61,9 +61,11 @@ def into_environment(argv: Sequence[str]) -> None:
     """Tell the settings, which are read from the environment, what the command line says."""
     parser = argparse.ArgumentParser(add_help=False)
     add_options(parser)
-    with suppress(SystemExit):  # the command itself parses again, and explains mistakes
+    try:
         options, _ = parser.parse_known_args(list(argv))
-        os.environ.update(_environment(options))
+    except SystemExit:  # the command itself parses again, and explains
+        return
+    os.environ.update(_environment(options))
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:

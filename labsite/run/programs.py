@@ -73,14 +73,17 @@ def clock() -> Program:
 
 def _keep_time() -> None:
     mailbox = wake.mailbox({"dispatched"})
-    heard_at = time.monotonic()
-    while time.monotonic() - heard_at < STUCK_SECONDS:
-        if not _asked():
-            heard_at = time.monotonic()  # without a database nobody is to blame
-        tick_ends = time.monotonic() + TICK_SECONDS
-        while (left := tick_ends - time.monotonic()) > 0:
-            if mailbox.wait(left):
-                heard_at = time.monotonic()
+    now = tick_at = time.monotonic()
+    stuck_at = now + STUCK_SECONDS
+    while now < stuck_at:
+        if now >= tick_at:
+            tick_at = now + TICK_SECONDS
+            if not _asked():
+                stuck_at = now + STUCK_SECONDS  # without a database nobody is to blame
+        heard = mailbox.wait(max(0.0, min(tick_at, stuck_at) - time.monotonic()))
+        now = time.monotonic()
+        if heard:
+            stuck_at = now + STUCK_SECONDS
     sys.exit(STUCK_STATUS)
 
 

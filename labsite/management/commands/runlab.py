@@ -1,5 +1,6 @@
 """`manage.py runlab`: the whole server, made ready and kept running."""
 
+import errno
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from labsite.run.journal import Journal
 from labsite.run.supervise import Program, Supervisor
 
 BACKLOG = 2048
+MAX_PORT = 65535
 
 
 class Command(BaseCommand):
@@ -33,6 +35,7 @@ class Command(BaseCommand):
         certificate = _certificate(chosen, data_dir)
         url = _url(chosen, listener, encrypted=certificate is not None)
         firststart.hold(lock, url)
+        firststart.folders()
         firststart.database()
         firststart.static_files()
         new_admin = firststart.admin()
@@ -61,6 +64,8 @@ def _supervise(kept: list[Program], journal: Journal) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """The socket that outlives each web program: while one starts again, clients wait."""
+    if not 0 <= port <= MAX_PORT:
+        sys.exit(f"There is no port {port}: ports go from 1 to {MAX_PORT}.")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -69,16 +74,16 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as exc:
+    except OSError as exc:
         sys.exit(_cannot_listen(host, port, exc))
     return listener
 
 
-def _cannot_listen(host: str, port: int, exc: Exception) -> str:
-    cause = getattr(exc, "strerror", None) or str(exc)
+def _cannot_listen(host: str, port: int, exc: OSError) -> str:
+    cause = exc.strerror or str(exc)
     if isinstance(exc, PermissionError):
         return f"Port {port} needs root's rights ({cause}). Choose one above 1023: --port 8000"
-    if isinstance(exc, OSError) and "in use" in cause:
+    if exc.errno == errno.EADDRINUSE:
         return f"Port {port} is in use by another program. Choose another one: --port {port + 1}"
     return f"Cannot listen on {host}, port {port}: {cause}."
 
