@@ -17,7 +17,7 @@ from devices.auth import DeviceAuthentication, IsDevice
 from devices.errors import EnrollmentRefused, TooManyTries
 from devices.models import EnrollmentCode, ServerIdentity, digest
 from devices.schema import body, schema_of
-from labsite.api import spoken
+from labsite import api
 from labsite.clock import database_now
 from labsite.errors import Refused
 
@@ -52,8 +52,7 @@ class EnrollView(APIView):
 
     @extend_schema(request=body(wire.Enroll), responses={(201, JSON): schema_of(wire.Enrolled)})
     def post(self, request: Request) -> Response:
-        message = wire.decode(wire.Enroll, request.data)
-        spoken(message.protocol)
+        message = api.message(wire.Enroll, request.data)
         tries = _Tries(message.enroll_code, request.META.get("REMOTE_ADDR", ""))
         tries.check()
         try:
@@ -122,8 +121,7 @@ class HeartbeatView(AgentView):
         request=body(wire.Heartbeat), responses={(200, JSON): schema_of(wire.HeartbeatReply)}
     )
     def post(self, request: Request) -> Response:
-        message = wire.decode(wire.Heartbeat, request.data)
-        spoken(message.protocol)
+        message = api.message(wire.Heartbeat, request.data)
         [answer] = heartbeat.record([heartbeat.Beat(request.auth.pk, message)])
         if isinstance(answer, Refused):
             raise answer

@@ -14,7 +14,7 @@ from devices.agent_views import AgentView
 from devices.schema import body, schema_of
 from experiments import leases, reports
 from experiments.models import Attempt
-from labsite.api import spoken
+from labsite import api
 from labsite.errors import NotFound, Refused
 
 JSON = "application/json"
@@ -25,8 +25,7 @@ class PollView(AgentView):
 
     @extend_schema(request=body(wire.Poll), responses={(200, JSON): schema_of(wire.PollReply)})
     def post(self, request: Request) -> Response:
-        message = wire.decode(wire.Poll, request.data)
-        spoken(message.protocol)
+        message = api.message(wire.Poll, request.data)
         [answer] = leases.poll([leases.Call(request.auth.pk, message)])
         if isinstance(answer, Refused):
             raise answer

@@ -9,7 +9,6 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.parsers import JSONParser
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -31,13 +30,6 @@ T = TypeVar("T")
 class Pages(PageNumberPagination):
     page_size_query_param = "page_size"
     max_page_size = 500
-
-
-class StrictJSONParser(JSONParser):
-    """JSON as the wire has it: no NaN, NUL or half character, of which no database is fond."""
-
-    def parse(self, stream, media_type=None, parser_context=None) -> Any:
-        return wire.loads(stream.read())
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:

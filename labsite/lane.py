@@ -23,7 +23,7 @@ from devices.auth import token_of
 from devices.models import digest
 from experiments.leases import Call
 from labsite.answer import Answer, failure, refusal, refuse_unread, send_answer
-from labsite.api import refusal_of, spoken
+from labsite.api import message, refusal_of
 from labsite.body import Disconnected, Receive, Scope, Send, length_of, whole
 from labsite.errors import Refused
 from labsite.wake import MISSED, Wake
@@ -207,10 +207,7 @@ def _token(headers: Iterable[tuple[bytes, bytes]]) -> str:
 def _decoded(cls: type, body: bytes) -> Any:
     """The message in `body`; or why there is none, to be told once its sender is known."""
     try:
-        data = wire.loads(body)
-        if isinstance(data, dict) and isinstance(version := data.get("protocol"), int):
-            spoken(version)  # first: another version may well have another form
-        return wire.decode(cls, data)
+        return message(cls, wire.loads(body))
     except (wire.Malformed, Refused) as exc:
         return exc
 

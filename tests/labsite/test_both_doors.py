@@ -61,6 +61,7 @@ REQUESTS = {
     "a poll that names a stranger": (POLL, poll(attempts=[ALIVE])),
     "a poll of another instance": (POLL, poll(instance_id="two")),
     "a poll of another version": (POLL, poll(protocol=0)),
+    "a poll of another version and form": (POLL, {"protocol": 2}),
     "a poll of a wrong form": (POLL, poll(attempts={})),
     "not an object": (POLL, [1]),
     "not a number": (HEARTBEAT, b'{"seq": NaN}'),
