@@ -7,4 +7,6 @@ class LabsiteConfig(AppConfig):
     verbose_name = _("Lab")
 
     def ready(self) -> None:
-        from labsite import checks  # noqa: F401 - registers them
+        from labsite import checks, forks  # noqa: F401 - checks registers itself
+
+        forks.close_connections_before_forks()
