@@ -1,8 +1,10 @@
 """`python -m agent`, `lab-agent`."""
 
 import logging
+import os
 import sys
 from contextlib import closing
+from typing import NoReturn
 
 from agent import config, enroll
 from agent.assembly import Agent
@@ -48,14 +50,17 @@ def _enroll(chosen: Config) -> int:
     return 0
 
 
-def _run(chosen: Config) -> int:
+def _run(chosen: Config) -> NoReturn:
     state = _state(chosen)
     with state.locked():
         ca_file = enroll.pinned_ca(chosen, state)
         store = _store(state)
         token = enroll.credential(chosen, state, store, ca_file).token
         agent = Agent(chosen, state, store, lambda: Transport(chosen.server, token, ca_file))
-        return agent.run()
+        code = agent.run()
+        logging.shutdown()
+        # A thread may be in a request for a minute more; whatever it does may be cut off there.
+        os._exit(code)
 
 
 def _state(chosen: Config) -> State:

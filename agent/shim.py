@@ -166,7 +166,7 @@ class Supervisor:
         self.started_at = wall_clock()
         if order["time_limit_seconds"] is not None:
             self.deadline = now() + order["time_limit_seconds"]
-        write(self.folder, "run.json", {**identity(self.pid), "started_at": self.started_at})
+        self.note_process()
 
     def supervise(self) -> str | None:
         """Block until the command has ended. Return why it was made to, None: by itself."""
@@ -181,6 +181,13 @@ class Supervisor:
         return None
 
     # --- what they are made of ---
+
+    def note_process(self) -> None:
+        """Not synced to disk: after a power cut there is no process to be found by it."""
+        path = os.path.join(self.folder, "run.json")
+        with open(f"{path}.tmp", "w") as file:
+            json.dump({**identity(self.pid), "started_at": self.started_at}, file)
+        os.rename(f"{path}.tmp", path)
 
     def reason_to_stop(self) -> str | None:
         if os.path.exists(os.path.join(self.folder, "stop")):
