@@ -189,9 +189,10 @@ def _store(job, suffix: str, text: str) -> None:
 
     name, data = f"{job.run_name}.{suffix}", text.encode()
     storage.write_at(storage.Place.of(job, name), 0, data)
-    row = SyncFile.objects.create(
-        job=job, name=name, attempt=1, generation=1, size=len(data), synced_at=job.submitted_at
-    )
+    row, _made = SyncFile.objects.update_or_create(
+        job=job, name=name, attempt=1, generation=1,
+        defaults={"size": len(data), "synced_at": job.submitted_at},
+    )  # fmt: skip
     if suffix == "csv":
         summary.update(job, row)
 

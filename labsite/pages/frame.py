@@ -17,7 +17,7 @@ from labsite.pages.states import theme_words
 VERSION = metadata.version("labsite")
 #: (view, icon, label), in the order of the bar.
 PLACES = [
-    ("devices", "devices", _("GPU servers")),
+    ("devices", "devices", _("Devices")),
     ("execute", "execute", _("Execute")),
     ("queue", "queue", _("Queue")),
     ("runs", "runs", _("Runs")),
