@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from agent import gpus, host, resume, wire, workspace
 from agent.attempts import Attempts
-from agent.backoff import Bell
 from agent.config import Config
 from agent.daemon import Daemon, Loop
 from agent.errors import AgentError
 from agent.events import EventLoop
+from agent.filesync import FileSync
 from agent.heartbeat import Hardware, HeartbeatLoop, Instance
 from agent.identity import ServerIdentity
 from agent.journal import Journal
@@ -28,45 +28,6 @@ from agent.wire import AttemptOrder
 from agent.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-
-class _FilesStayHere:
-    """Until files can be sent: each is settled where it lies."""
-
-    def __init__(self, store: Store, connect: Callable[[], Transport]) -> None:
-        self._bell = Bell()
-
-    def watch(
-        self,
-        attempt_id: str,
-        experiment_uid: str,
-        project: str,
-        run_name: str,
-        number: int,
-        run_dir: Path,
-    ) -> None: ...
-
-    def moved(self, attempt_id: str, run_dir: Path) -> None: ...
-
-    def exited(self, attempt_id: str) -> None: ...
-
-    def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
-        return {}
-
-    def settled(self, attempt_id: str) -> bool:
-        return True
-
-    def forget(self, attempt_id: str) -> None: ...
-
-    def nudge(self) -> None:
-        self._bell.ring()
-
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            self._bell.wait(None)
-
-
-FileSync = _FilesStayHere
 
 
 class Agent:
@@ -84,9 +45,10 @@ class Agent:
         self._journal = Journal(store)
         self._server = ServerIdentity(store, config.accept_new_server)
         self._nvml, self._gpus = self._gpu_watch(config)
-        self._files = FileSync(store, connect)
+        root = self._claim_workspace(config)
+        self._files = FileSync(Store(state.folder / "files.sqlite3"), connect, root)
         self._events = EventLoop(connect().event, self._journal)
-        self._attempts = Attempts(self._surroundings(config, state))
+        self._attempts = Attempts(self._surroundings(config, state, root))
         self._poll = PollLoop(
             connect().poll,
             connect().poll,
@@ -122,16 +84,18 @@ class Agent:
         nvml = gpus.NVML(owners.attempt_of)
         return nvml, gpus.GPUWatch(nvml.read, config.heartbeat_seconds)
 
-    def _surroundings(self, config: Config, state: State) -> Surroundings:
+    def _claim_workspace(self, config: Config) -> Path:
         parts = urlsplit(config.server)
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        root = workspace.claim(
+        return workspace.claim(
             config.workdir,
             parts.hostname or "",
             port,
             self._store.get("server_id") or "",
             config.host_id,
         )
+
+    def _surroundings(self, config: Config, state: State, root: Path) -> Surroundings:
         return Surroundings(
             journal=self._journal,
             workspace=Workspace(root, self._journal),

@@ -1,7 +1,7 @@
 """What the server has acknowledged of each file, and under which number.
 
-A database of its own, so that a disk that is slow with a file's progress holds up neither a poll nor a
-heartbeat. A generation is written here before its first use, so that none is ever used twice.
+A database of its own, so that a disk that is slow with a file's progress holds up neither a
+poll nor an event. A generation is written here before its first use: none is ever used twice.
 """
 
 import sqlite3

@@ -1,104 +1,82 @@
-"""Sending the files of all attempts, as they grow and after they ended.
+"""Sending the files of all attempts: while they grow, and after the end until each is confirmed.
 
-Two threads: one for what grows (CSV, log), one for what is sent as a whole, so that no curve
-waits behind a checkpoint. A file is only ever handled by the thread of its kind. What a file is
-sent as stands in agent.growing and agent.upload; what has been sent, in agent.filejournal.
-
-After the attempt's end each file is confirmed by the SHA-256 of the whole: a growing file's last
-delta carries it as X-File-SHA256 (an empty delta, when nothing else is left to send); the
-server compares it with what it holds, and answers 409 `diverged` if that is another file.
-
-`.sync_state.json` beside the projects tells people how far each file is.
+One thread looks (stat only) at what there is; workers send what has changed, each file by one
+worker at a time. Files wait in three lanes, so that neither a curve nor the metadata ever waits
+behind a checkpoint. How a file is sent stands in agent.growing and agent.upload, what was
+acknowledged in agent.filejournal, and `.sync_state.json` tells people.
 """
 
 import logging
-import os
-import sqlite3
+import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from agent import shim, wire
-from agent.backoff import Backoff, Bell
+from agent import growing, shim, wire
+from agent.backoff import Bell
 from agent.complaint import Complaint
-from agent.errors import ServerUnreachable, Unauthorized, WrongProtocol
 from agent.filejournal import FileJournal
-from agent.growing import GrowingFile
+from agent.growing import Growing
+from agent.runfiles import Mark, RunFiles
 from agent.store import Store
-from agent.syncedfile import Origin, RunDeleted, SyncedFile
 from agent.syncstate import SyncState
+from agent.tracked import Tracked
 from agent.transport import Transport
-from agent.upload import WholeFile
+from agent.upload import Whole
 
 logger = logging.getLogger(__name__)
 
-#: A row must be at the server within a second of being written.
-LOOK_SECONDS = 0.5
-HOPELESS_SECONDS = 60.0  # between tries while the server does not accept this agent at all
-GROWING = (".csv", ".log", ".jsonl", ".tsv")
-#: Never sent: what is still being written under a name of its own, to be renamed.
-UNFINISHED = (".tmp", ".part", ".partial", ".temp", ".swp", "~")
-MAX_ARTIFACTS = 2000  # of one run
-MAX_REPORTED = 50  # in a poll, of one attempt: polls are at most 1 MiB
+#: Between two looks. A row is to be at the server within a second of being written.
+SYNC_INTERVAL = 0.5
+LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
+GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
+LARGE_BYTES = 8 * 1024 * 1024
+MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
+WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
+END_SECONDS = 0.5  # for each worker to leave what it is sending
+
+_Lane = queue.SimpleQueue[Tracked | None]
 
 
 class _Watched:
-    """One attempt's files. `files` is replaced as a whole, so that any thread may read it."""
-
-    def __init__(self, origin: Origin, run_dir: Path) -> None:
-        self.origin = origin
-        self.run_dir = run_dir
-        self.files: dict[str, SyncedFile] = {}
-        self.exited = False
-        self.all_found = False  # its folder was looked through after its end
-        self.deleted = False
-        self._known: dict[str, int] | None = None
-        self._asking = threading.Lock()
+    def __init__(self, run: RunFiles) -> None:
+        self.run = run
+        self.files: dict[str, Tracked] = {}
+        self.all_seen = False  # looked at after its end, and all that was known is there
+        self.complaint = Complaint(logger)
 
     @property
     def settled(self) -> bool:
-        found = self.exited and self.all_found
-        return self.deleted or (found and all(file.settled for file in self.files.values()))
-
-    def floor(self, transport: Transport, name: str) -> int:
-        """The highest generation of a file that the server knows; 0: none."""
-        with self._asking:
-            if self._known is None:
-                self._known = _generations(transport.sync_status(self.origin.experiment_uid))
-        return self._known.get(name, 0)
-
-
-def _generations(answer: dict[str, object]) -> dict[str, int]:
-    data = answer.get("data")
-    files = data.get("files") if isinstance(data, dict) else None
-    if not isinstance(files, dict):
-        raise ServerUnreachable("The answer about the state of the files is not understood")
-    return {
-        name: file["generation"]
-        for name, file in files.items()
-        if isinstance(file, dict) and isinstance(file.get("generation"), int)
-    }
+        return self.all_seen and all(file.settled for file in self.files.values())
 
 
 class FileSync:
-    """See agent.runner.Files for what may be asked of it, and by whom."""
+    """See agent.runner.Files for what may be asked of it."""
 
     def __init__(
         self,
         store: Store,
         connect: Callable[[], Transport],
-        look_seconds: float = LOOK_SECONDS,
+        folder: Path,
+        interval_seconds: float = SYNC_INTERVAL,
     ) -> None:
+        """
+        Args:
+            store: for the journal of files; better not the one of attempts.
+            connect: makes a transport; each worker gets its own.
+            folder: for `.sync_state.json`.
+        """
         self._journal = FileJournal(store)
         self._connect = connect
-        self._look_seconds = look_seconds
+        self._interval_seconds = interval_seconds
+        self._state = SyncState(folder)
         self._watched: dict[str, _Watched] = {}
+        self._left: list[_Watched] = []  # forgotten, and to be told of once more
         self._turn = threading.Lock()
         self._stop = threading.Event()
-        self._bells = (Bell(), Bell())
-        self._state = SyncState()
+        self._bell = Bell()
+        self._lanes: dict[str, _Lane] = {name: queue.SimpleQueue() for name in WORKERS}
 
     # --- what the runner asks ---
 
@@ -111,192 +89,153 @@ class FileSync:
         number: int,
         run_dir: Path,
     ) -> None:
-        origin = Origin(attempt_id, experiment_uid, project, run_name, number)
+        run = RunFiles(attempt_id, experiment_uid, project, run_name, number, run_dir)
         with self._turn:
-            watched = self._watched.setdefault(attempt_id, _Watched(origin, run_dir))
-            watched.run_dir = run_dir
-        self.nudge()
+            watched = self._watched.setdefault(attempt_id, _Watched(run))
+            watched.run.run_dir = run_dir
+            watched.all_seen = False
+        self._bell.ring()
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
-        watched = self._find(attempt_id)
-        if watched is not None:
-            watched.run_dir = run_dir
-            watched.all_found = False
+        with self._turn:
+            if watched := self._watched.get(attempt_id):
+                watched.run.run_dir = run_dir
+                watched.all_seen = False
+        self._bell.ring()
 
     def exited(self, attempt_id: str) -> None:
-        watched = self._find(attempt_id)
-        if watched is not None:
-            watched.exited = True
-        self.nudge()
+        with self._turn:
+            if watched := self._watched.get(attempt_id):
+                watched.run.exited = True
+        self._bell.ring()
 
     def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
-        watched = self._find(attempt_id)
-        if watched is None:
-            return {}
-        first = sorted(watched.files.values(), key=lambda file: (file.settled, "/" in file.name))
-        return {
-            file.name: wire.FileReport(
-                file.sent.generation, file.size, min(file.sent.acked_bytes, file.size)
-            )
-            for file in first[:MAX_REPORTED]
-        }
+        with self._turn:
+            watched = self._watched.get(attempt_id)
+            files = list(watched.files.values()) if watched else []
+        files.sort(key=lambda file: ("/" in file.name, file.settled))
+        return {file.name: file.report() for file in files[:MAX_REPORTED]}
 
     def settled(self, attempt_id: str) -> bool:
-        watched = self._find(attempt_id)
-        return watched is None or watched.settled
+        with self._turn:
+            watched = self._watched.get(attempt_id)
+            return watched is None or watched.settled
 
     def forget(self, attempt_id: str) -> None:
         with self._turn:
-            self._watched.pop(attempt_id, None)
-        self._journal.drop(attempt_id)
+            if watched := self._watched.pop(attempt_id, None):
+                self._left.append(watched)
+        self._journal.forget(attempt_id)
+        self._bell.ring()
 
     def nudge(self) -> None:
-        for bell in self._bells:
-            bell.ring()
+        with self._turn:
+            files = [file for watched in self._watched.values() for file in watched.files.values()]
+        for file in files:
+            file.nudge()
+        self._bell.ring()
+
+    # --- the thread that looks ---
 
     def run(self, stop: threading.Event) -> None:
-        """Block until `stop`, or until one of the two threads fails."""
-        self._stop = stop
-        growing = _Lane(self._pass_growing, self._bells[0], self._look_seconds)
-        whole = _Lane(self._pass_whole, self._bells[1], self._look_seconds)
-        with ThreadPoolExecutor(1, thread_name_prefix="whole files") as pool:
-            other = pool.submit(whole.run, stop, self._connect)
-            other.add_done_callback(lambda _: self._bells[0].ring())
-            growing.run(stop, self._connect, other.done)
-        other.result()
-
-    # --- the two threads ---
-
-    def _find(self, attempt_id: str) -> _Watched | None:
-        with self._turn:
-            return self._watched.get(attempt_id)
-
-    def _all(self) -> list[_Watched]:
-        with self._turn:
-            return [one for one in self._watched.values() if not one.deleted]
-
-    def _pass_growing(self, transport: Transport) -> None:
-        watched = self._all()
-        for one in watched:
-            self._discover(one)
-        try:
-            self._send(transport, GrowingFile)
-        finally:
-            for one in watched:
-                self._state.note(one.origin, one.run_dir, one.files.values(), one.deleted)
-            self._state.write()
-
-    def _pass_whole(self, transport: Transport) -> None:
-        self._send(transport, WholeFile)
-
-    def _send(self, transport: Transport, kind: type[SyncedFile]) -> None:
-        """A step of each file that is due, small ones first, for as long as one has more."""
-        pending = [
-            (one, file)
-            for one in self._all()
-            for file in one.files.values()
-            if isinstance(file, kind) and file.due
+        workers = [
+            threading.Thread(target=self._serve, args=(lane,), name=f"{name} files", daemon=True)
+            for name, lane in self._lanes.items()
+            for _ in range(WORKERS[name])
         ]
-        pending.sort(key=lambda pair: pair[1].size)
-        while pending and not self._stop.is_set():
-            pending = [(one, file) for one, file in pending if _step(transport, one, file)]
+        for worker in workers:
+            worker.start()
+        while not stop.is_set():
+            began = shim.now()
+            busy = self._look_at_all()
+            busy = self._state.write() or busy
+            took = shim.now() - began
+            pause = max(self._interval_seconds, took / LOOKING_SHARE)
+            self._bell.wait(pause if busy else None)
+        self._end(workers)
 
-    def _discover(self, watched: _Watched) -> None:
-        """Look for files that are new."""
-        final = watched.exited
-        names = [name for name in _names(watched) if name not in watched.files]
-        if names:
-            made = {name: self._made(watched, name) for name in names}
-            watched.files = {**watched.files, **made}
-        watched.all_found = final
+    def _end(self, workers: list[threading.Thread]) -> None:
+        self._stop.set()  # an upload in the middle of its body ends too
+        for name, lane in self._lanes.items():
+            for _ in range(WORKERS[name]):
+                lane.put(None)
+        for worker in workers:
+            worker.join(END_SECONDS / len(workers))
 
-    def _made(self, watched: _Watched, name: str) -> SyncedFile:
-        if name.endswith(GROWING):
-            return GrowingFile(watched.origin, name, self._journal, watched.floor)
-        return WholeFile(watched.origin, name, self._journal, watched.floor, self._stop)
+    def _look_at_all(self) -> bool:
+        """Return whether there is anything to look at again."""
+        with self._turn:
+            everything = list(self._watched.values())
+            left, self._left = self._left, []
+        for watched in everything:
+            self._look_at(watched)
+        for watched in left + everything:
+            self._state.note(watched.run, watched.files)
+        return bool(everything)
 
-
-def _step(transport: Transport, watched: _Watched, file: SyncedFile) -> bool:
-    if watched.deleted:
-        return False
-    try:
-        return file.step(transport, watched.run_dir / file.name, watched.exited)
-    except RunDeleted:
-        logger.info("%s was deleted on the server: its files stay here", file.label)
-        watched.deleted = True
-        return False
-
-
-class _Lane:
-    """One thread's loop, and how long it waits."""
-
-    def __init__(self, once: Callable[[Transport], None], bell: Bell, seconds: float) -> None:
-        self._once = once
-        self._bell = bell
-        self._seconds = seconds
-        self._backoff = Backoff()
-        self._complaint = Complaint(logger)
-
-    def run(
-        self,
-        stop: threading.Event,
-        connect: Callable[[], Transport],
-        failed: Callable[[], bool] = lambda: False,
-    ) -> None:
-        with closing(connect()) as transport:
-            while not (stop.is_set() or failed()):
-                self._bell.wait(self._pass(transport))
-
-    def _pass(self, transport: Transport) -> float:
-        """Return how long to wait after it."""
-        began = shim.now()
+    def _look_at(self, watched: _Watched) -> None:
+        exited, run_dir = watched.run.exited, watched.run.run_dir
         try:
-            self._once(transport)
-        except (Unauthorized, WrongProtocol) as exc:
-            self._complaint.about(f"The server does not take files from this agent: {exc}")
-            return HOPELESS_SECONDS
-        except ServerUnreachable as exc:
-            self._complaint.about(f"files wait: {exc}")
-            return self._backoff.next_seconds(exc.retry_after_seconds)
-        except sqlite3.OperationalError as exc:
-            self._complaint.about(f"files wait, the journal cannot be written: {exc}")
-            return self._backoff.next_seconds()
-        self._complaint.over("files are sent again")
-        self._backoff.reset()
-        return max(0.0, began + self._seconds - shim.now())
+            marks = watched.run.look()
+            made = self._made(watched, marks)
+        except OSError as exc:  # a network disk that hangs: what is there is not gone
+            return watched.complaint.about(f"{run_dir} cannot be read: {exc.strerror}")
+        watched.complaint.over(f"{run_dir} can be read again")
+        now = shim.now()
+        with self._turn:
+            for name, mark in marks.items():
+                made[name].see(mark, now)
+            gone = {name for name, file in made.items() if _is_gone(file, now)}
+            for name in gone - marks.keys():
+                _tell_lost(made.pop(name))
+            watched.files = made
+            same_place = watched.run.run_dir == run_dir
+            watched.all_seen = exited and same_place and made.keys() == marks.keys()
+            due = [file for file in made.values() if file.seen_at == now and file.is_due(now)]
+            for file in due:
+                file.queued = True
+        for file in due:
+            self._lane_of(file).put(file)
 
+    def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
+        """The files known so far and those that are new."""
+        made = dict(watched.files)
+        for name in marks.keys() - made.keys():
+            kind = Growing if name.endswith(growing.SUFFIXES) else Whole
+            made[name] = kind(watched.run, name, self._journal, self._stop)
+        return made
 
-# --- names --------------------------------------------------------------------------------------
+    def _lane_of(self, file: Tracked) -> _Lane:
+        if isinstance(file, Growing):
+            return self._lanes["growing"]
+        return self._lanes["large" if file.seen.size > LARGE_BYTES else "small"]
 
+    # --- the workers ---
 
-def _names(watched: _Watched) -> Iterator[str]:
-    """Of the run's files: `run_001.csv`, `run_001/images/1.png`."""
-    run_name = watched.origin.run_name
-    try:
-        entries = list(os.scandir(watched.run_dir))
-    except OSError:
-        return
-    for entry in entries:
-        mine = entry.name.startswith(f"{run_name}.")
-        if mine and _is_sent(entry.name) and entry.is_file(follow_symlinks=False):
-            yield entry.name
-    if any(entry.name == run_name and not entry.is_symlink() for entry in entries):
-        yield from _artifacts(watched.run_dir / run_name, run_name)
-
-
-def _artifacts(folder: Path, prefix: str) -> Iterator[str]:
-    count = 0
-    for at, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if wire.is_name(name))
-        below = Path(at).relative_to(folder)
-        for name in sorted(names):
-            path = (Path(prefix) / below / name).as_posix()
-            if _is_sent(name) and len(path) <= 512 and not Path(at, name).is_symlink():
-                count += 1
-                if count > MAX_ARTIFACTS:
+    def _serve(self, lane: _Lane) -> None:
+        with closing(self._connect()) as transport:
+            while (file := lane.get()) is not None:
+                if self._stop.is_set():
                     return
-                yield path
+                if self._work(file, transport):
+                    lane.put(file)  # behind the others: a long backlog is one of many
+                else:
+                    file.queued = False
+                    self._bell.ring()
+
+    def _work(self, file: Tracked, transport: Transport) -> bool:
+        try:
+            return file.work(transport)
+        except Exception as exc:
+            logger.exception("%s could not be sent", file.name)
+            file.give_way(exc)
+            return False
 
 
-def _is_sent(name: str) -> bool:
-    return wire.is_name(name) and not name.endswith(UNFINISHED)
+def _is_gone(file: Tracked, now_seconds: float) -> bool:
+    return not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
+
+
+def _tell_lost(file: Tracked) -> None:
+    if not file.settled:
+        logger.warning("%s was deleted before all of it was sent", file.name)

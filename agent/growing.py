@@ -65,13 +65,11 @@ class Growing(Tracked):
         with self.run.open(self.name) as source:
             mark = read_mark(source)
             sent = self.sent or self._begin(transport)
-            if not self._continues(source, mark, sent):
-                if not exited and self._is_being_rewritten(mark, sent):
-                    return False
-                sent = self._renew(sent.generation + 1)
-                self._prefix = _empty(mark)
-            self._short_since = None
+            # First the chunk, then what comes before it: a rewriting that began meanwhile shows.
             chunk = _read(source, sent.acked_bytes, self._chunk_bytes)
+            if not self._continues(source, read_mark(source), sent):
+                return self._begin_anew(mark, sent, exited)
+            self._short_since = None
             if chunk:
                 self._send(transport, source, mark, chunk)
                 return exited or self._acked < mark.size
@@ -79,6 +77,14 @@ class Growing(Tracked):
                 return self._confirm(transport, source, mark, sent)
         self.sent = replace(sent, mark=str(mark))
         return False
+
+    def _begin_anew(self, mark: Mark, sent: Sent, exited: bool) -> bool:
+        """It is another file by now. Return whether to go on with it at once."""
+        if not exited and self._is_being_rewritten(mark, sent):
+            return False
+        self._short_since = None
+        self._renew(sent.generation + 1)
+        return True
 
     @property
     def _acked(self) -> int:

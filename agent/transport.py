@@ -5,10 +5,12 @@ another's upload. The token is given to each request by `_Bearer` and stands now
 particular it is not taken from, or overruled by, a ~/.netrc.
 """
 
+import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -30,6 +32,8 @@ ANSWER_SECONDS = 10.0  # beyond what a poll is held
 TRANSFER_SECONDS = 60.0  # without a byte, for files
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 BLOCK_BYTES = 256 * 1024
+SENT_BLOCK_BYTES = 64 * 1024  # each has CONNECT_SECONDS to leave, on however slow a line
+SLOWEST_DISK_BYTES_PER_SECOND = 20e6  # at which a server reads again what it was sent
 
 Reply = TypeVar("Reply")
 
@@ -51,6 +55,41 @@ class _NoCredential(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
+
+
+class Body:
+    """`length` bytes of `source`, from where it stands, as the body of a request.
+
+    It leaves in blocks, because the time a socket is given to send holds for each of them: one
+    block of 4 MiB would never get through a slow line.
+    """
+
+    def __init__(self, source: BinaryIO, length: int, stop: threading.Event | None = None) -> None:
+        """`stop`: ends the sending, and so the request."""
+        self._source = source
+        self._length = length
+        self._stop = stop or threading.Event()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        """
+        Raises:
+            ServerUnreachable: there are fewer bytes by now, or it was stopped.
+        """
+        left = self._length
+        while left:
+            block = self._source.read(min(SENT_BLOCK_BYTES, left))
+            if not block or self._stop.is_set():
+                raise ServerUnreachable("the file became shorter, or the agent stops")
+            left -= len(block)
+            yield block
+
+
+def hashing_seconds(length: int) -> float:
+    """How long a server may be silent while it hashes a file of so many bytes."""
+    return length / SLOWEST_DISK_BYTES_PER_SECOND
 
 
 class Transport:
@@ -96,22 +135,29 @@ class Transport:
     # --- files (protocol §6) ---
 
     def delta(
-        self, experiment_uid: str, file_name: str, chunk: bytes, headers: Mapping[str, str]
+        self,
+        experiment_uid: str,
+        file_name: str,
+        chunk: bytes,
+        headers: Mapping[str, str],
+        seconds: float = TRANSFER_SECONDS,
     ) -> dict[str, Any]:
         """Send `chunk` as a raw body; offset, generation and hash stand in `headers`."""
         path = f"/api/sync/delta/{experiment_uid}/{quote(file_name)}"
-        return self._json("POST", path, chunk, {**RAW, **headers})
+        body = Body(io.BytesIO(chunk), len(chunk)) if chunk else b""
+        return self._json("POST", path, body, {**RAW, **headers}, seconds)
 
     def full(
         self,
         experiment_uid: str,
         file_name: str,
-        body: Iterable[bytes] | bytes,
+        body: "Body | bytes",
         headers: Mapping[str, str],
+        seconds: float = TRANSFER_SECONDS,
     ) -> dict[str, Any]:
-        """Send a whole file. A body that is not bytes is streamed, and says how long it is."""
+        """Send a whole file, streamed; `seconds` without a byte are too many."""
         path = f"/api/sync/full/{experiment_uid}/{quote(file_name)}"
-        return self._json("POST", path, body, {**RAW, **headers})
+        return self._json("POST", path, body or b"", {**RAW, **headers}, seconds)
 
     def sync_status(self, experiment_uid: str) -> dict[str, Any]:
         return self._json("GET", f"/api/sync/status/{experiment_uid}", None, {})
@@ -146,8 +192,15 @@ class Transport:
         except wire.Malformed as exc:
             raise self._stranger(f"a {reply.__name__} whose {exc}") from None
 
-    def _json(self, method: str, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
-        response = self._send(method, path, data=body, headers=headers, seconds=TRANSFER_SECONDS)
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        headers: dict[str, str],
+        seconds: float = TRANSFER_SECONDS,
+    ) -> dict[str, Any]:
+        response = self._send(method, path, data=body, headers=headers, seconds=seconds)
         return self._object(response)
 
     def _send(

@@ -64,5 +64,8 @@ class Whole(Tracked):
         )
         stored(answer, sent, mark.size)
 
+    def _reread(self) -> None:
+        pass  # each step reads all of it
+
     def _kept_when_renewed(self) -> dict[str, Any]:
         return {"sha256": self.sent.sha256} if self.sent is not None else {}

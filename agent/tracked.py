@@ -1,0 +1,233 @@
+"""One file of a run on its way to the server: what is common to all kinds (protocol §6, §7)."""
+
+import logging
+import os
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from agent import shim, wire
+from agent.backoff import Backoff
+from agent.errors import AgentError, NotTheServer, Rejected, ServerUnreachable, Unauthorized
+from agent.filejournal import FileJournal, Sent
+from agent.runfiles import Mark, RunFiles
+from agent.transport import Transport
+
+logger = logging.getLogger(__name__)
+
+UNAUTHORIZED_SECONDS = 60.0
+PARKED_SECONDS = 3600.0  # a refusal that a person has to do something about
+
+
+class Tracked(ABC):
+    """One file. The scanner looks at it (see, is_due); one worker at a time sends it (work)."""
+
+    def __init__(
+        self, run: RunFiles, name: str, journal: FileJournal, stop: threading.Event
+    ) -> None:
+        self.run = run
+        self.name = name
+        self.sent = journal.find(run.attempt_id, name)  # None: it has no generation yet
+        self.seen = Mark(0, 0, 0)
+        self.seen_at = 0.0  # when it was last there
+        self.still_since = 0.0
+        self.queued = False  # a worker has it, or will
+        self.error: str | None = None
+        self.since = shim.wall_clock()  # when `error` began
+        self.parked = False
+        self._journal = journal
+        self._stop = stop
+        self._not_before = 0.0
+        self._backoff = Backoff()
+        self._renewals = Backoff()  # of generations: nobody should ever need two in a row
+
+    # --- for the scanner ---
+
+    def see(self, mark: Mark, now_seconds: float) -> None:
+        if mark != self.seen:
+            self.seen = mark
+            self.still_since = now_seconds
+        self.seen_at = now_seconds
+
+    def is_due(self, now_seconds: float) -> bool:
+        waits = self.queued or now_seconds < self._not_before
+        return not waits and not self.settled and self._has_work(now_seconds)
+
+    def nudge(self) -> None:
+        """Do not wait any longer for a server that was away."""
+        if not self.parked:
+            self._not_before = 0.0
+            self._backoff.reset()
+
+    @property
+    def settled(self) -> bool:
+        """All that lies here is acknowledged and confirmed, or the server does not want it."""
+        sent = self.sent
+        if sent is None:
+            return False
+        return sent.deleted or (sent.complete and sent.mark == str(self.seen))
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        if self.sent is not None and self.sent.deleted:
+            return "deleted on the server"
+        if self.parked:
+            return "refused"
+        if self.error is not None:
+            return "waiting"
+        whole = self.sent is not None and self.sent.mark == str(self.seen)
+        return "synced" if whole else "syncing"
+
+    def report(self) -> wire.FileReport:
+        sent = self.sent or Sent(generation=0)
+        return wire.FileReport(sent.generation, self.seen.size, sent.acked_bytes)
+
+    @abstractmethod
+    def _has_work(self, now_seconds: float) -> bool: ...
+
+    # --- for the worker ---
+
+    def work(self, transport: Transport) -> bool:
+        """Do the next bit. Return whether there is more to do at once; never raises but for a
+        mistake of ours."""
+        try:
+            more = self._step(transport)
+        except FileNotFoundError:
+            return False  # gone or being replaced: the next look tells
+        except AgentError as exc:
+            return self._on_trouble(exc)
+        except (OSError, sqlite3.Error) as exc:
+            why = f"it cannot be read or noted here: {exc}"
+            self._wait(why, self._next_seconds(), logging.WARNING)
+            return False
+        if self.error is not None:
+            logger.debug("%s is taken again", self._label)
+        self.error, self.parked = None, False
+        self._backoff.reset()
+        return more
+
+    def give_way(self, exc: BaseException) -> None:
+        """A mistake of ours: leave the file alone for a while, and send the others."""
+        self._wait(f"{type(exc).__name__}: {exc}", UNAUTHORIZED_SECONDS)
+
+    @abstractmethod
+    def _step(self, transport: Transport) -> bool: ...
+
+    def _begin(self, transport: Transport, **fields: Any) -> Sent:
+        """The first generation of this attempt: above whatever the server has seen."""
+        if self.run.on_server is None:
+            self.run.on_server = _generations(transport.sync_status(self.run.experiment_uid))
+        return self._renew(self.run.on_server.get(self.name, 0) + 1, **fields)
+
+    def _renew(self, generation: int, **fields: Any) -> Sent:
+        """Begin a new generation, from its first byte on."""
+        if self.sent is not None:
+            logger.info("%s begins anew as generation %d", self._label, generation)
+        return self._keep(Sent(generation, **fields))
+
+    def _keep(self, sent: Sent) -> Sent:
+        self._journal.put(self.run.attempt_id, self.name, sent)
+        self.sent = sent
+        return sent
+
+    def _headers(self, sent: Sent, mark: Mark, **more: str) -> dict[str, str]:
+        return {
+            "X-Sync-Attempt": str(self.run.number),
+            "X-Sync-Generation": str(sent.generation),
+            "X-File-Mtime": str(max(0, mark.mtime_ns // 1_000_000_000)),
+            **{name.replace("_", "-"): value for name, value in more.items()},
+        }
+
+    # --- what may go wrong ---
+
+    def _on_trouble(self, exc: AgentError) -> bool:
+        if isinstance(exc, Unauthorized):
+            self._wait(str(exc), UNAUTHORIZED_SECONDS)
+            return False
+        if isinstance(exc, Rejected):
+            return self._on_refusal(exc)
+        after = exc.retry_after_seconds if isinstance(exc, ServerUnreachable) else None
+        self._wait(str(exc), self._next_seconds(after))
+        return False
+
+    def _on_refusal(self, exc: Rejected) -> bool:
+        if exc.code == "deleted" and exc.status == 410:
+            logger.info("%s: the run was deleted on the server; its files stay here", self._label)
+            self._keep(replace(self.sent or Sent(generation=0), deleted=True))
+        elif exc.code == "diverged" and self.sent is not None:
+            self._renew(self.sent.generation + 1, **self._kept_when_renewed())
+            self._wait(str(exc), self._renewals.next_seconds())
+        elif exc.code == "stale_generation":
+            self._overtake(exc)
+        elif exc.status in (409, 422):  # lost a race, or the bytes were damaged on the way
+            self._reread()
+            self._wait(str(exc), self._next_seconds())
+        else:
+            self.parked = True
+            self._wait(f"the server refuses it: {exc}", PARKED_SECONDS, logging.WARNING)
+        return False
+
+    def _overtake(self, exc: Rejected) -> None:
+        """The server has seen a newer generation: our journal was lost, or is an old copy."""
+        newest = exc.facts.get("generation")
+        if exc.facts.get("attempt") == self.run.number and isinstance(newest, int):
+            current = self.sent.generation if self.sent is not None else 0
+            self._renew(max(newest, current) + 1, **self._kept_when_renewed())
+        self._wait(str(exc), self._renewals.next_seconds())
+
+    def _kept_when_renewed(self) -> dict[str, Any]:
+        return {}
+
+    @abstractmethod
+    def _reread(self) -> None:
+        """Trust nothing that is remembered of the file's content."""
+
+    def _next_seconds(self, at_least: float | None = None) -> float:
+        return self._backoff.next_seconds(at_least)
+
+    def _wait(self, why: str, seconds: float, level: int = logging.DEBUG) -> None:
+        if self.error is None:
+            self.since = shim.wall_clock()
+        if why != self.error:
+            logger.log(level, "%s waits: %s", self._label, why)
+        self.error = why
+        self._not_before = shim.now() + seconds
+
+    def _confirmed(self) -> None:
+        """It arrived whole: what was wrong with earlier generations is past."""
+        self._renewals.reset()
+
+    @property
+    def _label(self) -> str:
+        return f"{self.run.project}/{self.name} (attempt {self.run.number})"
+
+
+def read_mark(source: BinaryIO) -> Mark:
+    return Mark.of(os.fstat(source.fileno()))
+
+
+def stored(answer: Mapping[str, Any], sent: Sent, acked_bytes: int) -> Mapping[str, Any]:
+    """The `data` of an upload's answer, if it says what the request asked for.
+
+    Raises:
+        NotTheServer: it acknowledges something else, so nothing was acknowledged.
+    """
+    data = answer.get("data")
+    expected = {"generation": sent.generation, "acked_bytes": acked_bytes}
+    if not isinstance(data, dict) or any(
+        data.get(key) != value for key, value in expected.items()
+    ):
+        raise NotTheServer(f"An upload of {acked_bytes} bytes was answered by {str(answer)[:200]}")
+    return dict(data or {})
+
+
+def _generations(status: Mapping[str, Any]) -> dict[str, int]:
+    try:
+        files = status["data"]["files"]
+        return {name: int(facts["generation"]) for name, facts in files.items()}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise NotTheServer("The sync status is not what it should be") from None
