@@ -1,4 +1,8 @@
-"""The programs of `manage.py runlab`, each as it looks from inside its own process."""
+"""The programs of `manage.py runlab`, each as it looks from inside its own process.
+
+All that they run is imported here, before they are forked: so they share its memory, and a
+program that is started again is of the same version though the files have changed since.
+"""
 
 import logging
 import os
@@ -7,14 +11,18 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
+from django.utils.module_loading import import_string
+from django_q.cluster import Cluster
 
 from labsite import wake
 from labsite.run import lifeline
 from labsite.run.supervise import STOP_SECONDS, Program, Verdict
+from labsite.run.web import serve
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +36,16 @@ CHANGED_STATUS = 4
 NOT_FOR_AGENTS = ("LAB_SECRET_KEY", "LAB_DATABASE_URL", "LAB_REDIS_URL")
 
 
+def load() -> None:
+    """Import also what the settings name: the views, and what the cluster executes."""
+    import_module(settings.ROOT_URLCONF)
+    import_string(settings.LAB_DISPATCH_TASK)
+
+
 def web(listener: socket.socket, certificate: tuple[Path, Path] | None, server: str) -> Program:
     """The site. `listener` stays open here, so that a restart refuses nobody."""
 
     def run_uvicorn() -> None:
-        from labsite.run.web import serve  # the whole site, in this process alone
-
         serve(listener, certificate)
 
     def run_daphne() -> None:
@@ -52,8 +64,6 @@ def dispatch() -> Program:
     """django-q2's cluster. Its processes end with one another, also by kill -9."""
 
     def run() -> None:
-        from django_q.cluster import Cluster  # in this process alone
-
         lifeline.pass_on()
         cluster = Cluster()
         cluster.start()

@@ -85,6 +85,7 @@ class _Child:
     def start(self) -> None:
         reader, writer = os.pipe()
         sys.stdout.flush()
+        gc.collect()
         gc.freeze()  # else the children's collectors would write to the pages that all share
         supervisor = os.getpid()
         pid = os.fork()

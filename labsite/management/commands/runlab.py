@@ -22,7 +22,7 @@ MAX_PORT = 65535
 
 class Command(BaseCommand):
     help = "Make the server ready, then run web, dispatch and (with --agent) a local agent."
-    requires_system_checks: list[str] = []  # they import the whole site; the web program's work
+    requires_system_checks: list[str] = []  # done below, when it is clear that this may start
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         options.add_options(parser)
@@ -35,6 +35,8 @@ class Command(BaseCommand):
         certificate = _certificate(chosen, data_dir)
         url = _url(chosen, listener, encrypted=certificate is not None)
         firststart.hold(lock, url)
+        programs.load()
+        self.check()
         firststart.folders()
         firststart.database()
         firststart.static_files()
