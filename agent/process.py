@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ _SHIM = (
 )
 ADOPTED_LOOK_SECONDS = 30.0  # psutil waits on a pidfd where the kernel has them
 LEFTOVER_LOOK_SECONDS = 0.1
+QUIET_LOOKS = 2  # a process in the middle of exec() shows no environment
 UNKILLABLE_SECONDS = 60.0
 
 
@@ -158,19 +159,19 @@ class Supervision:
 
     def clear_away(self, attempt_id: str, grace_seconds: float) -> list[int]:
         """End what lives on without its supervisor. Return the pids that cannot be killed."""
-        began, told = shim.now(), set[int]()
-        while left := self._orphans(attempt_id):
-            spent = shim.now() - began
-            if spent > grace_seconds + UNKILLABLE_SECONDS:
+        began, told, quiet = shim.now(), set[int](), 0
+        while quiet < QUIET_LOOKS:
+            left, spent = self._orphans(attempt_id), shim.now() - began
+            if left and spent > grace_seconds + UNKILLABLE_SECONDS:
                 return left
             for pid in left:
-                with suppress(OSError):
-                    if spent > grace_seconds:
-                        os.kill(pid, signal.SIGKILL)
-                    elif pid not in told:
-                        os.kill(pid, signal.SIGTERM)
+                if spent > grace_seconds:
+                    _kill(pid, signal.SIGKILL)
+                elif pid not in told:
+                    _kill(pid, signal.SIGTERM)
             told.update(left)
-            threading.Event().wait(LEFTOVER_LOOK_SECONDS)
+            quiet = 0 if left else quiet + 1
+            time.sleep(LEFTOVER_LOOK_SECONDS)
         return []
 
     # --- below ---
@@ -194,6 +195,11 @@ def _identity(content: dict[str, Any] | None) -> Identity | None:
     if content is None or content.get("start_ticks") is None:
         return None
     return Identity(content["pid"], content["start_ticks"], content["boot_id"])
+
+
+def _kill(pid: int, signum: signal.Signals) -> None:
+    with suppress(OSError):  # already gone, which is what we wanted
+        os.kill(pid, signum)
 
 
 def _session(leader: Identity) -> list[int]:

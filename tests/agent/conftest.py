@@ -83,9 +83,11 @@ def agent(tmp_path: Path, server: FakeServer) -> Iterator[AgentProcess]:
 
 
 def clear(attempt_id: str) -> None:
-    for pid in host.processes_with("LAB_ATTEMPT_ID", attempt_id):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for _ in range(2):  # a process in the middle of exec() shows no environment
+        for pid in host.processes_with("LAB_ATTEMPT_ID", attempt_id):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        threading.Event().wait(0.02)
 
 
 def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
