@@ -4,7 +4,6 @@ Derived from the CSV alone. Only whole lines count, and only rows as wide as the
 no finite number is a gap.
 """
 
-import csv
 from dataclasses import dataclass
 from math import isnan
 from typing import BinaryIO
@@ -12,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from tsdownsample import MinMaxLTTBDownsampler
 
-from sync.summary import number
+from sync.summary import cells_of, names_of, number
 
 MAX_POINTS = 2000
 MAX_HEADER_BYTES = 1024 * 1024
@@ -50,15 +49,11 @@ def read(file: BinaryIO, size: int, after: int | None = None, limit: int = MAX_P
     file.seek(first)
     body = file.read(size - first)
     body = body[: body.rfind(b"\n") + 1]
-    columns = [cell.strip() for cell in _cells(header)]
+    columns = names_of(cells_of(header.decode("utf-8", "replace").rstrip("\r")))
     table = _table(body, len(columns))
     kept = table[_thin(table, limit)]
     data = [[None if isnan(value) else value for value in column] for column in kept.T.tolist()]
     return Curves(columns, data, len(table), start, first + len(body))
-
-
-def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
 
 
 def _table(body: bytes, width: int) -> np.ndarray:
@@ -66,7 +61,7 @@ def _table(body: bytes, width: int) -> np.ndarray:
     lines = body.decode("utf-8", "replace").splitlines()
     rows = [
         [np.nan if (value := number(cell)) is None else value for cell in cells]
-        for cells in csv.reader(lines)
+        for cells in map(cells_of, lines)
         if len(cells) == width
     ]
     return np.array(rows, dtype=np.float64).reshape(len(rows), width)

@@ -15,6 +15,9 @@ from sync.storage import Place
 
 #: So many bytes are read at a time; a longer line than this is no line of a CSV.
 BLOCK_BYTES = 4 * 1024 * 1024
+#: Of wider tables the first columns are summed up.
+MAX_COLUMNS = 500
+MAX_NAME_LENGTH = 200
 
 
 def update(job: Job, row: SyncFile) -> None:
@@ -33,6 +36,7 @@ def _empty(row: SyncFile) -> dict[str, Any]:
         "generation": row.generation,
         "upto_bytes": 0,
         "rows": 0,
+        "width": 0,
         "columns": [],
         "last": {},
         "min": {},
@@ -55,12 +59,14 @@ def _with(summary: dict[str, Any], lines: bytes) -> dict[str, Any]:
         "max": dict(summary["max"]),
         "upto_bytes": summary["upto_bytes"] + len(lines),
     }
-    for cells in csv.reader(lines.decode("utf-8", "replace").splitlines()):
-        if not summary["columns"]:
-            summary["columns"] = [cell.strip() for cell in cells]
-        elif len(cells) == len(summary["columns"]):
+    for line in lines.decode("utf-8", "replace").splitlines():
+        cells = cells_of(line)
+        if not summary["width"]:
+            summary["width"] = len(cells)
+            summary["columns"] = names_of(cells)[:MAX_COLUMNS]
+        elif len(cells) == summary["width"]:
             summary["rows"] += 1
-            _take(summary, dict(zip(summary["columns"], cells, strict=True)))
+            _take(summary, dict(zip(summary["columns"], cells, strict=False)))
     return summary
 
 
@@ -72,6 +78,22 @@ def _take(summary: dict[str, Any], row: dict[str, str]) -> None:
         summary["last"][column] = value
         summary["min"][column] = min(value, summary["min"].get(column, value))
         summary["max"][column] = max(value, summary["max"].get(column, value))
+
+
+def cells_of(line: str) -> list[str]:
+    """A line's cells; none of a line that is no CSV. A quoted cell ends with its line, so that a
+    quote that is never closed costs one line and not the rest of the file."""
+    if '"' not in line:
+        return line.split(",") if line else []
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def names_of(header: list[str]) -> list[str]:
+    """What its columns are called, in a form that a database and a page can hold."""
+    return [cell.strip("\ufeff \t").replace("\0", "")[:MAX_NAME_LENGTH] for cell in header]
 
 
 def number(text: str) -> float | None:

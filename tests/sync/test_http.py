@@ -293,3 +293,34 @@ def test_nobody_reads_without_a_credential(client, run):
 
     assert client.get(f"/api/sync/status/{run.uid}").status_code in (401, 403, 404)
     assert client.get(f"/api/sync/file/{run.uid}/run_001.csv").status_code in (401, 403, 404)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a,b\n" + b"x" * 200_000 + b",1\n",
+        b'a,b\n"' + b"y\n" * 100_000,
+        b'a,b\n"x""y,1\n',
+        b"a\0b,c\n1,2\n",
+        b"a" + b",b" * 10_000 + b"\n1" + b",2" * 10_000 + b"\n",
+        b"\n\n,\n",
+        bytes(range(256)),
+    ],
+)
+def test_a_csv_that_is_none_is_stored_all_the_same(client, run, text):
+    answer = post(client, f"delta/{run.uid}/run_001.csv", text)
+
+    assert (answer.status_code, run.stored()) == (200, text)
+
+
+def test_a_quote_that_is_never_closed_costs_one_line(client, run):
+    post(client, f"delta/{run.uid}/run_001.csv", b'epoch,note\n1,"oops\n2,fine\n3,"a, b"\n')
+
+    assert Job.objects.get().summary["last"] == {"epoch": 3.0}
+    assert Job.objects.get().summary["rows"] == 3
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(client, run):
+    post(client, f"delta/{run.uid}/run_001.csv", b"\xef\xbb\xbfepoch,loss\r\n1,2\r\n")
+
+    assert Job.objects.get().summary["last"] == {"epoch": 1.0, "loss": 2.0}
