@@ -185,7 +185,4 @@ def _counts(cards: Sequence[Card]) -> list[Badge]:
     for one in cards:
         by_word[one.badge.word].append(one.badge)
     groups = sorted(by_word.values(), key=lambda badges: badges[0].state != "healthy")
-    return [
-        Badge(badges[0].state, badges[0].icon, f"{len(badges)} {badges[0].word}")
-        for badges in groups
-    ]
+    return [badges[0].counted(len(badges)) for badges in groups]

@@ -123,4 +123,4 @@ def priorities(user: Any) -> list[tuple[str, str]]:
 
 def _counts(shown: list[Line]) -> list[Badge]:
     counted = Counter(Badge(line.badge.state, line.badge.icon, line.badge.word) for line in shown)
-    return [Badge(b.state, b.icon, f"{n} {b.word}") for b, n in counted.items()]
+    return [badge.counted(number) for badge, number in counted.items()]

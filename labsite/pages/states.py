@@ -20,6 +20,11 @@ class Badge:
     word: str
     pulse: bool = False
 
+    def counted(self, number: int) -> "Badge":
+        """For a head: "5 running"."""
+        words = _("%(n)d %(state)s") % {"n": number, "state": self.word}
+        return Badge(self.state, self.icon, words)
+
 
 _OF_JOB = {
     JobState.QUEUED: ("waiting", "s-waiting"),

@@ -19,12 +19,15 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 @register.filter
 def duration(seconds: float | timedelta | None) -> str:
-    """Two units at most: "14 s", "38 min", "1 h 27 min", "3 d 4 h"."""
+    """Two units at most, on one line: "14 s", "38 min", "1 h 27 min", "3 d 4 h"."""
     if seconds is None:
         return ""
     if isinstance(seconds, timedelta):
         seconds = seconds.total_seconds()
-    whole = max(0, int(seconds))
+    return _unbroken(_duration(max(0, int(seconds))))
+
+
+def _duration(whole: int) -> str:
     if whole < MINUTE:
         return _("%(s)d s") % {"s": whole}
     if whole < HOUR:
@@ -34,6 +37,10 @@ def duration(seconds: float | timedelta | None) -> str:
         return (_("%(h)d h %(min)d min") if parts["min"] else _("%(h)d h")) % parts
     parts = {"d": whole // DAY, "h": whole % DAY // HOUR}
     return (_("%(d)d d %(h)d h") if parts["h"] else _("%(d)d d")) % parts
+
+
+def _unbroken(words: str) -> str:
+    return words.replace(" ", "\xa0")
 
 
 @register.filter
@@ -83,9 +90,9 @@ def size(count: float | None) -> str:
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+            return _unbroken(f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}")
         value /= 1000
-    return f"{value:.1f} TB"
+    return _unbroken(f"{value:.1f} TB")
 
 
 @register.filter

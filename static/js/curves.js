@@ -135,7 +135,7 @@
       ms: seconds ? 1e-3 : 1,
       cursor: { sync: { key: "run" }, drag: { x: true, y: false }, points: { size: 6 } },
       legend: { show: false },
-      padding: [6, 6, 0, 0],
+      padding: [6, 14, 0, 0],
       axes: axes(),
       series: [{}, ...lines(names)],
       hooks: { setCursor: [(plot) => plot === chart.plot && tell(chart, plot.cursor.idx ?? null)] },

@@ -21,7 +21,7 @@
     if (document.hidden) return;
     for (const time of document.querySelectorAll("time[data-time=ago]:not([data-exact])")) {
       const words = duration((Date.now() - skew - Date.parse(time.dateTime)) / 1000);
-      const text = fill(gettext("%(duration)s ago"), { duration: words });
+      const text = fill(gettext("%(duration)s ago"), { duration: words.replaceAll(" ", "\u00a0") });
       if (time.textContent !== text) time.textContent = text;
     }
   };
