@@ -116,7 +116,8 @@ def _close_connections(together: threading.Barrier) -> None:
 
 def limit_of(path: str) -> int:
     """The most bytes that a body to `path` may have."""
-    return next(limit for prefix, limit in settings.LAB_BODY_LIMITS if path.startswith(prefix))
+    limits = (limit for prefix, limit in settings.LAB_BODY_LIMITS if path.startswith(prefix))
+    return next(limits, 0)  # `OPTIONS *` has a path that begins with nothing
 
 
 # --- in the thread ------------------------------------------------------------------------------

@@ -126,8 +126,8 @@ class Writer:
         that one failed."""
         look = Look(calls, asyncio.get_running_loop().create_future())
         self._waiting.put(look)
-        replies: list[Any] = await look.answered
-        return replies
+        replies = await look.answered
+        return [replies] * len(calls) if isinstance(replies, Exception) else replies
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -136,12 +136,20 @@ class Writer:
         while going_on:
             batch = self._gather()
             going_on = None not in batch
-            self._stamp_when_due()
-            self._write([one for one in batch if isinstance(one, Asked)])
-            for one in batch:
-                if isinstance(one, Look):
-                    _deliver([(one.answered, _each(answer, one.calls))])
+            waiting = [one for one in batch if one is not None]
+            try:
+                self._work(waiting)
+            except Exception as exc:  # whatever it is, the thread goes on: there is no other
+                logger.exception("the lane's writer failed")
+                _deliver([(one.answered, exc) for one in waiting])
         connection.close()
+
+    def _work(self, waiting: list[Asked | Look]) -> None:
+        self._stamp_when_due()
+        self._write([one for one in waiting if isinstance(one, Asked)])
+        for one in waiting:
+            if isinstance(one, Look):
+                _deliver([(one.answered, _each(answer, one.calls))])
 
     def _gather(self) -> list[Asked | Look | None]:
         """All that waits, or nothing when it is time for the stamp."""

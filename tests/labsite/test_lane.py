@@ -268,6 +268,15 @@ def test_a_lost_connection_is_opened_anew_before_anybody_notices(device, monkeyp
     assert writer._each(lost_once, [1]) == ["done"]
 
 
+def test_nothing_ends_the_writer(site, device, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "close_old_connections", lambda: 1 / 0)
+        broken.setattr(writer, "STAMP_SECONDS", 0.0)
+        assert post(site, HEARTBEAT, heartbeat())[0] == 500
+
+    assert post(site, HEARTBEAT, heartbeat())[0] == 200
+
+
 def test_the_lane_stamps_that_it_is_alive(site, device, monkeypatch):
     monkeypatch.setattr(writer, "STAMP_SECONDS", 0.05)
     post(site, HEARTBEAT, heartbeat())

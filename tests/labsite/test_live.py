@@ -22,6 +22,7 @@ from labsite.asgi import Site
 from labsite.wake import MISSED, Wake
 from tests import make
 from tests.labsite.serving import served
+from tests.labsite.test_wake import REDIS_URL, redis_runs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -314,6 +315,29 @@ def test_a_page_that_comes_back_has_missed_and_repeats_nothing(site, session):
         after = told[-1]
 
     assert told == list(JobEvent.objects.order_by("pk").values_list("pk", flat=True))
+
+
+@pytest.mark.skipif(not redis_runs(), reason="no Redis here")
+def test_an_event_reaches_a_page_by_redis(session, settings, transactional_db):
+    settings.LAB_REDIS_URL = REDIS_URL
+    hosts = [{"address": REDIS_URL, "socket_timeout": None}]
+    backend = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts}}}
+    one, other = Site(), Site()
+    with (
+        served(one) as here,
+        served(other) as there,
+        open_page(here, session) as page,
+        open_page(there, session) as elsewhere,
+    ):
+        for each in (page, elsewhere):
+            next_message(each, "hello")
+        job = make.job()
+
+        assert next_message(page, "job")["job"] == job.pk
+        assert next_message(elsewhere, "job")["job"] == job.pk
+    for whole in (one, other):
+        whole.close()
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", None])

@@ -191,7 +191,7 @@ def test_slow_bodies_and_slow_readers_hold_up_nobody(site, large_file):
         took_seconds = time.monotonic() - began
 
     assert answers == [200] * 20
-    assert took_seconds < 5
+    assert took_seconds < 15  # with threads held, none would be answered at all
 
 
 def slow(site, *, reads: bool) -> socket.socket:
