@@ -194,6 +194,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = LAB_DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024**2
+FILE_UPLOAD_TEMP_DIR = LAB_SPOOL_DIR  # a form's file may be larger than /tmp
 
 UNFOLD = {
     "SITE_TITLE": LAB_NAME,

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from agent import wire
 from devices.agent_views import AgentView
 from labsite.errors import BadRequest, TooLarge
-from sync import append, ownership, resume, summary, upload
+from sync import append, ownership, resume, storage, summary, upload
 from sync.errors import ChecksumDiffers
 from sync.ownership import Target
 from sync.serializers import read_headers, read_point
@@ -60,7 +60,8 @@ class UploadView(AgentView):
 
     def sent(self, request: Request) -> BinaryIO | bytes:
         """The bytes: an open stream, or what a form field held as text."""
-        data = request.data
+        with storage.disk_errors_are_refused():  # a form's file is laid down while it is parsed
+            data = request.data
         if not hasattr(data, "getlist"):  # a raw body
             return data
         sent = data.get(self.field)

@@ -36,6 +36,9 @@ LOCK_SECONDS = 2.0
 #: So many locks for all files: a lock of its own for each would leave a file for each.
 LOCKS = 1024
 KEPT_GENERATIONS = 5
+#: Of these a rewritten version is laid aside, and what only grew goes on in its generation.
+GROWING = (".csv", ".log", ".jsonl")
+_PART = ".part"
 _GENERATION = re.compile(r"\.g\d+$")
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -188,6 +191,16 @@ def open_file(place: Place) -> BinaryIO:
         raise
 
 
+def readable_size(name: str, acknowledged: int, file: BinaryIO) -> int:
+    """How much of an open file of a run may be read, in bytes.
+
+    A growing file may hold more than was acknowledged. Any other one took its place by a rename,
+    a moment before or after its row was moved: whichever version was opened, it is whole.
+    """
+    there = os.fstat(file.fileno()).st_size
+    return min(acknowledged, there) if name.endswith(GROWING) else there
+
+
 def read(place: Place, offset: int, length: int) -> bytes:
     """At most `length` bytes from `offset`; fewer at the end, none when there is no file."""
     try:
@@ -260,15 +273,29 @@ def _generation(name: str, of: str) -> int | None:
 def incoming(place: Place) -> Iterator["Incoming"]:
     """A file beside the target that takes its place by put(), or else leaves no trace."""
     with disk_errors_are_refused(), folder_of(place, make=True) as at:
-        name = f".{place.name[:100]}.{secrets.token_hex(6)}.part"
+        beginning = f".{place.name[:100]}."
+        _sweep(at, beginning)
+        name = f"{beginning}{secrets.token_hex(6)}{_PART}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
         descriptor = os.open(name, flags, 0o640, dir_fd=at)
         with os.fdopen(descriptor, "w+b", buffering=0) as file:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # for _sweep(): somebody is at it
             part = Incoming(place, at, name, file)
             try:
                 yield part
             finally:
                 with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=at)
+
+
+def _sweep(at: int, beginning: str) -> None:
+    """Take away what a server that was killed had begun to receive under this name."""
+    for name in os.listdir(at):
+        if name.startswith(beginning) and name.endswith(_PART):
+            with suppress(FileNotFoundError, BlockingIOError):
+                descriptor = os.open(name, os.O_RDONLY | _NO_FOLLOW, dir_fd=at)
+                with os.fdopen(descriptor, "rb"):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(name, dir_fd=at)
 
 

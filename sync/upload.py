@@ -17,9 +17,6 @@ from sync.models import SyncFile
 from sync.ownership import Target
 from sync.storage import Incoming
 
-#: Of these a rewritten version is laid aside, and what only grew goes on in its generation.
-GROWING = (".csv", ".log", ".jsonl")
-
 
 @dataclass(frozen=True)
 class Whole:
@@ -88,7 +85,7 @@ def _is_stored(target: Target, row: SyncFile, part: Incoming) -> bool:
 def _replace(
     target: Target, row: SyncFile, part: Incoming, said: Whole, version: tuple[int, int]
 ) -> Stored:
-    growing = target.name.endswith(GROWING)
+    growing = target.name.endswith(storage.GROWING)
     if growing and version == row.version and _is_prefix(target, row, part):
         return _put(target, row, part, said)  # fast forward, in its generation
     if growing:

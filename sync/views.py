@@ -70,7 +70,8 @@ class FileView(RunView):
             file = storage.open_file(Place.of(job, row.name))
         except FileNotFoundError as exc:
             raise NotFound(f"“{row.name}” is not on the server's disk any more.") from exc
-        return ranged(file, row.size, request.headers.get("Range", ""), row.name.split("/")[-1])
+        size = storage.readable_size(row.name, row.size, file)
+        return ranged(file, size, request.headers.get("Range", ""), row.name.split("/")[-1])
 
 
 def ranged(

@@ -1,10 +1,13 @@
 """The sync endpoints over HTTP: the documented lines by real curl, and what bad requests get."""
 
+import errno
 import json
 import os
 import subprocess
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.authtoken.models import Token
@@ -129,6 +132,19 @@ def test_a_body_of_another_kind_is_refused(client, run, content_type, body, stat
         answer = post(client, f"{kind}/{run.uid}/run_001.csv", body or b"x", content_type)
 
         assert answer.status_code == status
+
+
+def test_a_disk_that_is_full_while_a_form_is_read_is_507(client, run, monkeypatch):
+    def full(*_args: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TemporaryFileUploadHandler, "new_file", full)
+    large = SimpleUploadedFile("run_001.pt", b"x" * 3_000_000)
+
+    answer = client.post(f"/api/sync/full/{run.uid}/run_001.pt", {"file": large}, **BEARER)
+
+    assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
+    assert answer["Retry-After"] == "30"
 
 
 def test_a_form_without_the_field_names_it(client, run):

@@ -1,10 +1,13 @@
 """The whole file: in its place at once, or not at all."""
 
+import io
+
 import pytest
 from django.conf import settings
 
 from experiments.models import Job
 from labsite.errors import BadRequest
+from sync import storage
 from sync.agent_views import note_derived
 from sync.errors import ChecksumDiffers, StaleGeneration
 from tests.sync.conftest import sha256
@@ -94,3 +97,28 @@ def test_a_whole_checkpoint_says_where_to_resume(run):
         ("run_001.pt", sha256(b"weights2")),
         ("run_001.csv", None),
     ]
+
+
+def test_what_a_killed_server_had_begun_to_receive_is_taken_away(run):
+    folder = run.target("run_001.pt").place.path.parent
+    folder.mkdir(parents=True)
+    (folder / ".run_001.pt.0123456789ab.part").write_bytes(b"half")
+    (folder / ".run_001.yaml.0123456789ab.part").write_bytes(b"another file's")
+
+    run.full(b"weights")
+
+    assert {path.name for path in folder.iterdir()} == {
+        "run_001.pt",
+        ".run_001.yaml.0123456789ab.part",
+    }
+
+
+def test_what_another_process_is_receiving_is_left_alone(run):
+    place = run.target("run_001.pt").place
+
+    with storage.incoming(place) as first:
+        first.take(io.BytesIO(b"first"))
+        run.full(b"second")
+        first.put()
+
+    assert place.path.read_bytes() == b"first"
