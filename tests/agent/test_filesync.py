@@ -1,0 +1,407 @@
+"""Whole files step by step, and all files of a run with real threads over HTTP."""
+
+import json
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import shim
+from agent.filejournal import FileJournal
+from agent.filesync import FileSync
+from agent.runfiles import Mark, RunFiles
+from agent.store import Store
+from agent.transport import Transport
+from agent.upload import Whole
+from tests.agent.conftest import eventually
+from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
+
+NAME = "run_001.pt"
+
+
+# --- whole files, step by step ---
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.host = FileHost()
+        self.transport = Direct(self.host)
+        self.run = RunFiles("a1", UID, "digits", "run_001", 1, folder)
+        self.journal = FileJournal(Store(Path(":memory:")))
+        self.restart()
+
+    def restart(self) -> None:
+        self.file = Whole(self.run, NAME, self.journal, threading.Event())
+
+    def replace(self, content: bytes) -> None:
+        part = self.path.with_name("new")
+        part.write_bytes(content)
+        part.rename(self.path)
+
+    def look(self) -> None:
+        self.file.see(Mark.of(self.path.stat()), shim.now())
+
+    def sync(self) -> None:
+        self.look()
+        self.file.work(self.transport)
+
+    @property
+    def held(self) -> tuple[int, bytes]:
+        held = self.host.results[NAME]
+        return held.generation, held.content
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_checkpoint_is_sent_when_it_held_still_for_a_second(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.look()
+    now = shim.now()
+
+    assert not bench.file.is_due(now + 0.5)
+    assert bench.file.is_due(now + 1.5)
+
+
+def test_each_version_has_a_number_of_its_own(bench: Bench) -> None:
+    for number, content in enumerate((b"first", b"second", b"third"), 1):
+        bench.replace(content)
+        bench.sync()
+
+        assert bench.held == (number, content)
+    assert bench.file.settled
+
+
+def test_a_version_that_is_late_does_not_take_the_place_of_a_newer_one(bench: Bench) -> None:
+    bench.replace(b"old")
+    bench.transport.fates.append("late")
+    bench.sync()
+    bench.replace(b"new")
+    bench.sync()
+
+    bench.transport.deliver_late()
+
+    assert bench.held == (2, b"new")
+
+
+def test_a_lost_answer_is_asked_for_again_under_the_same_number(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.transport.fates.append("lost_answer")
+    bench.sync()
+    bench.restart()
+    bench.sync()
+
+    assert bench.held == (1, b"weights")
+    assert bench.file.settled
+
+
+def test_what_was_only_touched_is_not_sent_again(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.sync()
+    bench.replace(b"weights")
+    bench.sync()
+
+    assert bench.host.bodies == [(NAME, 7)]
+    assert bench.file.settled
+
+
+def test_a_file_that_moves_while_it_is_read_is_left_for_later(bench: Bench) -> None:
+    bench.replace(b"half of the wei")
+    bench.look()
+    bench.replace(b"half of the weights")
+    bench.file.work(bench.transport)
+
+    assert bench.host.bodies == []
+
+
+def test_a_lost_journal_takes_a_number_above_the_server_s(bench: Bench) -> None:
+    for content in (b"first", b"second"):
+        bench.replace(content)
+        bench.sync()
+    bench.journal.forget("a1")
+    bench.run.on_server = None
+    bench.restart()
+    bench.sync()
+
+    assert bench.held == (3, b"second")
+
+
+def test_an_empty_file_is_sent(bench: Bench) -> None:
+    bench.replace(b"")
+    bench.sync()
+
+    assert bench.held == (1, b"")
+
+
+def test_a_stale_number_is_overtaken(bench: Bench) -> None:
+    bench.replace(b"first")
+    bench.sync()
+    bench.host.results[NAME].generation = 9
+    bench.replace(b"second")
+    bench.sync()
+    bench.sync()
+
+    assert bench.held == (10, b"second")
+
+
+def test_a_file_over_the_server_s_limit_waits_an_hour(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.host.refuse = Refusal(413, "too_large", limit=3)
+    bench.sync()
+
+    assert bench.file.state == "refused"
+    assert not bench.file.settled
+    assert not bench.file.is_due(shim.now() + 3000)
+
+
+# --- all of it ---
+
+
+@pytest.fixture
+def served() -> Iterator[ServedHost]:
+    with serving_files(FileHost()) as made:
+        yield made
+
+
+class Lab:
+    """A FileSync with its threads, and one run."""
+
+    def __init__(self, root: Path, served: ServedHost) -> None:
+        self.root = root
+        self.run_dir = root / "digits"
+        self.run_dir.mkdir()
+        self.served = served
+        self.host = served.host
+        self.start()
+
+    def start(self) -> None:
+        self.stop = threading.Event()
+        store = Store(self.root / "files.sqlite3")
+        self.sync = FileSync(store, lambda: Transport(self.served.url, "t"), self.root, 0.02)
+        self.sync.watch("a1", UID, "digits", "run_001", 1, self.run_dir)
+        self.thread = threading.Thread(target=self.sync.run, args=(self.stop,))
+        self.thread.start()
+
+    def end(self) -> None:
+        self.stop.set()
+        self.sync.nudge()
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.run_dir / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+    def append(self, name: str, content: bytes) -> None:
+        with open(self.run_dir / name, "ab") as file:
+            file.write(content)
+
+    def has(self, name: str, content: bytes) -> Callable[[], bool]:
+        def has() -> bool:
+            held = self.host.results.get(name)
+            return held is not None and held.content == content
+
+        return has
+
+    def settle(self) -> None:
+        self.sync.exited("a1")
+        eventually(lambda: self.sync.settled("a1"))
+
+    def states(self) -> set[object]:
+        if not (self.root / ".sync_state.json").exists():
+            return set()
+        return {file["state"] for file in self.told().values()}
+
+    def told(self) -> dict[str, dict[str, object]]:
+        state = json.loads((self.root / ".sync_state.json").read_text())
+        return state["runs"][f"{UID}-1"]["files"]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, served: ServedHost) -> Iterator[Lab]:
+    made = Lab(tmp_path, served)
+    yield made
+    if made.thread.is_alive():
+        made.end()
+
+
+def test_a_run_arrives_whole(lab: Lab) -> None:
+    files = {
+        "run_001.csv": b"epoch,loss\n0,1\n",
+        "run_001.log": b"",
+        "run_001.yaml": b"run: 1\n",
+        "run_001.pt": bytes(100_000),
+        "run_001/images/1.png": b"\x89PNG",
+    }
+    (lab.run_dir / "run_001" / "images").mkdir(parents=True)
+    for name, content in files.items():
+        lab.write(name, content)
+    assert not lab.sync.settled("a1")
+
+    lab.settle()
+
+    assert {name: held.content for name, held in lab.host.results.items()} == files
+    assert all(held.complete for held in lab.host.results.values())
+    assert lab.sync.reports("a1")["run_001.csv"].acked_bytes == 15
+
+
+def test_rows_arrive_while_the_run_goes_on_and_the_line_fails(lab: Lab) -> None:
+    expected = b""
+    for number in range(12):
+        lab.served.fates.append(("ok", "lost_answer", "lost_request", "cut")[number % 4])
+        expected += b"%d,0.5\n" % number
+        lab.append("run_001.csv", b"%d,0.5\n" % number)
+        lab.sync.nudge()
+        eventually(lambda: bool(lab.host.bodies))
+    eventually(lab.has("run_001.csv", expected))
+    lab.settle()
+
+    assert lab.host.results["run_001.csv"].generation == 1
+
+
+def test_a_large_file_is_in_the_way_of_neither_a_row_nor_the_metadata(
+    lab: Lab, served: ServedHost
+) -> None:
+    served.open_gate.clear()
+    lab.write("run_001.pt", bytes(9_000_000))
+    eventually(lambda: lab.sync.reports("a1"))
+    lab.append("run_001.csv", b"0,1\n")
+    eventually(lab.has("run_001.csv", b"0,1\n"), 3)
+    assert "run_001.pt" not in lab.host.results
+
+    served.open_gate.set()
+    lab.settle()
+
+    assert len(lab.host.results["run_001.pt"].content) == 9_000_000
+
+
+def test_days_without_a_server_cost_nothing_but_time(lab: Lab) -> None:
+    lab.host.refuse = Refusal(503, "down")
+    lab.append("run_001.csv", b"0,1\n")
+    eventually(lambda: lab.sync.reports("a1").get("run_001.csv"))
+    lab.append("run_001.csv", b"1,1\n")
+    lab.sync.exited("a1")
+    eventually(lambda: lab.states() == {"waiting"})
+    assert not lab.sync.settled("a1")
+
+    lab.host.refuse = None
+    lab.sync.nudge()
+    eventually(lambda: lab.sync.settled("a1"))
+
+    assert lab.host.results["run_001.csv"].content == b"0,1\n1,1\n"
+    eventually(lambda: lab.told()["run_001.csv"]["state"] == "synced")
+
+
+def test_files_that_were_put_aside_are_sent_from_there(lab: Lab) -> None:
+    lab.host.refuse = Refusal(503, "down")
+    lab.append("run_001.csv", b"0,1\n")
+    eventually(lambda: lab.sync.reports("a1"))
+    lab.sync.exited("a1")
+    aside = lab.run_dir / ".old" / "a"
+    aside.mkdir(parents=True)
+    (lab.run_dir / "run_001.csv").rename(aside / "run_001.csv")
+    threading.Event().wait(0.1)  # looks in between find nothing
+    assert not lab.sync.settled("a1")
+
+    lab.sync.moved("a1", aside)
+    lab.host.refuse = None
+    lab.sync.nudge()
+    eventually(lambda: lab.sync.settled("a1"))
+
+    assert lab.host.results["run_001.csv"].content == b"0,1\n"
+
+
+def test_another_agent_process_goes_on(lab: Lab) -> None:
+    lab.append("run_001.csv", b"0,1\n")
+    eventually(lab.has("run_001.csv", b"0,1\n"))
+    lab.end()
+    lab.append("run_001.csv", b"1,1\n")
+    lab.start()
+
+    lab.settle()
+
+    assert lab.host.results["run_001.csv"].content == b"0,1\n1,1\n"
+    assert lab.host.results["run_001.csv"].generation == 1
+
+
+def test_a_deleted_run_is_settled_and_its_files_stay(lab: Lab) -> None:
+    lab.host.refuse = Refusal(410, "deleted")
+    lab.append("run_001.csv", b"0,1\n")
+
+    lab.settle()
+
+    assert (lab.run_dir / "run_001.csv").exists()
+
+
+def test_an_attempt_that_was_never_watched_is_settled(lab: Lab) -> None:
+    lab.sync.exited("a2")
+    lab.sync.moved("a2", lab.run_dir)
+    lab.sync.forget("a2")
+
+    assert lab.sync.settled("a2")
+    assert lab.sync.reports("a2") == {}
+
+
+def test_what_is_forgotten_is_not_looked_at(lab: Lab) -> None:
+    lab.settle()
+    lab.sync.forget("a1")
+    lab.append("run_001.csv", b"0,1\n")
+    threading.Event().wait(0.1)
+
+    assert lab.host.bodies == []
+    assert lab.sync.settled("a1")
+
+
+def test_the_end_of_the_agent_ends_an_upload(lab: Lab, served: ServedHost) -> None:
+    served.open_gate.clear()
+    lab.write("run_001.pt", bytes(9_000_000))
+    lab.sync.exited("a1")
+    eventually(lambda: lab.sync.reports("a1").get("run_001.pt"))
+
+    lab.end()
+
+
+def test_a_mistake_of_ours_with_one_file_leaves_the_others_alone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Whole, "_step", mistake)
+    lab.write("run_001.yaml", b"run: 1\n")
+    lab.append("run_001.csv", b"0,1\n")
+    lab.sync.exited("a1")
+
+    eventually(lab.has("run_001.csv", b"0,1\n"))
+    eventually(lambda: "waiting" in lab.states())
+    assert not lab.sync.settled("a1")
+
+
+def test_memory_does_not_grow_with_the_file(lab: Lab, served: ServedHost) -> None:
+    served.discards = True
+    for name in ("run_001.pt", "run_001.csv"):
+        with open(lab.run_dir / name, "wb") as file:
+            file.truncate(200_000_000)
+    tracemalloc.start()
+    lab.sync.exited("a1")
+    eventually(lambda: lab.states() == {"refused"}, 60)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 16_000_000
+
+
+def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
+    for number in range(100):
+        lab.write(f"run_001/{number}.txt", b"x")
+    lab.write("run_001.yaml", b"run: 1\n")
+    eventually(lambda: len(lab.sync.reports("a1")) >= 64)
+
+    assert len(lab.sync.reports("a1")) == 64
+    assert "run_001.yaml" in lab.sync.reports("a1")

@@ -1,0 +1,445 @@
+"""A file that grows, sent step by step to a host in memory."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent import growing, shim, wire
+from agent.filejournal import FileJournal
+from agent.growing import Growing
+from agent.runfiles import Mark, RunFiles
+from agent.store import Store
+from tests.agent.filehost import UID, Direct, FileHost, Refusal
+
+NAME = "run_001.csv"
+HEAD = b"epoch,loss\n"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(shim, "now", made)
+    return made
+
+
+class Bench:
+    """A CSV, its sender, and the host."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.clock = clock
+        self.folder = folder
+        self.path = folder / NAME
+        self.host = FileHost()
+        self.transport = Direct(self.host)
+        self.store = Store(Path(":memory:"))
+        self.number = 1
+        self.exited = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Another agent process, with the same journal."""
+        run = RunFiles("a1", UID, "digits", "run_001", self.number, self.folder, self.exited)
+        self.file = Growing(run, NAME, FileJournal(self.store), threading.Event())
+
+    def lose_journal(self) -> None:
+        self.store = Store(Path(":memory:"))
+        self.restart()
+
+    def write(self, content: bytes) -> None:
+        self.path.write_bytes(content)
+
+    def append(self, content: bytes) -> None:
+        with open(self.path, "ab") as file:
+            file.write(content)
+
+    def step(self) -> bool:
+        """One look and one step of work, as the threads would."""
+        self.clock.seconds += 0.5
+        self.file.see(Mark.of(self.path.stat()), self.clock())
+        self.file.nudge()
+        return self.file.work(self.transport)
+
+    def sync(self) -> None:
+        """Until there is nothing to do."""
+        for _ in range(60):
+            more = self.step()
+            if not more and not self.file.is_due(self.clock() + 60):
+                return
+        raise AssertionError(f"it does not come to rest: {self.file.error}")
+
+    def end(self) -> None:
+        self.exited = self.file.run.exited = True
+        self.sync()
+        assert self.file.settled
+
+    @property
+    def stored(self) -> bytes:
+        return self.host.results[NAME].content
+
+    @property
+    def generation(self) -> int:
+        return self.host.results[NAME].generation
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clock: Clock) -> Bench:
+    return Bench(tmp_path, clock)
+
+
+def test_each_byte_is_sent_once(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    for row in (b"0,1.5\n", b"1,1.25\n", b"2,"):
+        bench.append(row)
+        bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert sum(length for _, length in bench.host.bodies) == len(bench.stored)
+    assert bench.generation == 1
+
+
+def test_a_file_that_did_not_change_is_not_touched(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.file.see(Mark.of(bench.path.stat()), bench.clock())
+
+    assert not bench.file.is_due(bench.clock() + 3600)
+
+
+@pytest.mark.parametrize("fate", ["lost_request", "lost_answer"])
+def test_what_was_lost_on_the_way_is_stored_once(bench: Bench, fate: str) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.append(b"0,1.5\n")
+    bench.transport.fates.append(fate)
+    bench.step()
+    bench.append(b"1,1.25\n")
+
+    bench.sync()
+
+    assert bench.stored == HEAD + b"0,1.5\n1,1.25\n"
+    assert bench.generation == 1
+
+
+def test_a_late_request_of_an_older_generation_changes_nothing(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.transport.fates.append("late")
+    bench.step()
+    bench.write(b"step,loss,accuracy\n0,1.5,0.1\n")
+    bench.sync()
+    bench.write(b"epoch,f1\n0,0.2\n0,0.3\n0,0.4\n")
+    bench.sync()
+
+    bench.transport.deliver_late()
+    bench.end()
+
+    assert bench.stored == bench.path.read_bytes()
+
+
+def test_a_logger_that_writes_all_of_it_anew_goes_on_in_its_generation(bench: Bench) -> None:
+    rows = HEAD
+    for number in range(4):
+        rows += b"%d,0.5\n" % number
+        replacement = bench.path.with_name("new")
+        replacement.write_bytes(rows)
+        replacement.rename(bench.path)
+        bench.sync()
+
+    assert bench.stored == rows
+    assert bench.generation == 1
+    assert sum(length for _, length in bench.host.bodies) == len(rows)
+
+
+def test_a_column_that_is_added_begins_a_generation(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    bench.write(b"epoch,loss,accuracy\n0,1.5,\n1,1.2,0.4\n")
+
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 2
+    assert bench.host.laid_aside == [(NAME, 1, HEAD + b"0,1.5\n")]
+
+
+def test_a_file_in_the_middle_of_being_rewritten_is_waited_for(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    bench.write(HEAD)  # the logger has come so far
+
+    bench.step()
+    bench.write(HEAD + b"0,1.5\n1,1.2\n")
+    bench.sync()
+
+    assert bench.generation == 1
+    assert bench.stored == bench.path.read_bytes()
+
+
+def test_a_file_that_was_cut_short_begins_a_generation(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    bench.write(HEAD)
+
+    bench.sync()
+
+    assert bench.stored == HEAD
+    assert bench.generation == 2
+
+
+def test_a_file_that_is_short_at_every_look_is_given_up_waiting_for(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n" * 50)
+    bench.sync()
+    for number in range(20):
+        bench.write(HEAD + b"%d\n" % number)
+        bench.step()
+
+    assert bench.generation > 1
+
+
+def test_a_restart_goes_on_where_it_was(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    bench.append(b"1,1.2\n")
+    bench.restart()
+
+    bench.sync()
+
+    assert bench.host.bodies == [(NAME, len(HEAD) + 6), (NAME, 6)]
+    assert bench.stored == bench.path.read_bytes()
+
+
+def test_a_rewriting_while_no_agent_ran_is_found(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    bench.write(b"other,head\n0,1.5\n1,1.2\n")
+    bench.restart()
+
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 2
+
+
+def test_a_lost_journal_takes_a_generation_that_was_never_used(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.append(b"0,1.5\n")
+    bench.lose_journal()
+
+    bench.sync()
+
+    assert bench.generation == 2
+    assert bench.stored == bench.path.read_bytes()
+
+
+def test_a_generation_is_in_the_journal_before_it_is_used(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.transport.fates.append("lost_answer")
+    bench.step()
+
+    sent = FileJournal(bench.store).find("a1", NAME)
+
+    assert sent is not None
+    assert (sent.generation, sent.acked_bytes) == (1, 0)
+
+
+def test_a_new_attempt_begins_above_the_last_one(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n1,1.2\n")
+    bench.sync()
+    bench.host.newest_attempt = bench.number = 2
+    bench.write(HEAD + b"0,1.5\n")
+    bench.lose_journal()
+
+    bench.sync()
+
+    held = bench.host.results[NAME]
+    assert (held.attempt, held.generation, held.content) == (2, 2, bench.path.read_bytes())
+
+
+def test_bytes_of_an_attempt_that_was_given_up_go_on_beside_the_results(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.host.newest_attempt = 2
+    bench.host.results = {}
+    bench.append(b"0,1.5\n")
+
+    bench.end()
+
+    assert bench.host.results == {}
+    assert bench.host.shelves[1][NAME].content == bench.path.read_bytes()
+
+
+def test_what_the_server_lost_is_sent_again_from_there(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+    held = bench.host.results[NAME]
+    held.content = HEAD
+    bench.append(b"1,1.2\n")
+
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 1
+    assert bench.host.bodies[-1] == (NAME, 12)
+
+
+def test_a_stale_generation_is_overtaken(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.host.results[NAME].generation = 7
+    bench.append(b"0,1.5\n")
+
+    bench.sync()
+
+    assert bench.generation == 8
+    assert bench.stored == bench.path.read_bytes()
+
+
+def test_the_end_is_confirmed_by_the_hash_of_the_whole(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    assert not bench.file.settled
+
+    bench.end()
+
+    assert bench.host.results[NAME].complete
+
+
+def test_what_somebody_added_by_hand_is_healed_at_the_end(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    bench.host.results[NAME].content += b"by hand\n"
+
+    bench.end()
+
+    assert bench.stored == HEAD
+    assert bench.generation == 2
+
+
+def test_an_empty_log_is_there_after_the_end_only(bench: Bench) -> None:
+    bench.write(b"")
+    bench.step()
+    assert not bench.file.is_due(bench.clock() + 10)
+
+    bench.end()
+
+    assert bench.stored == b""
+    assert bench.host.results[NAME].complete
+
+
+def test_a_long_backlog_goes_in_chunks(bench: Bench) -> None:
+    content = bytes(range(256)) * 40_000  # 10 MB
+    bench.write(content)
+
+    bench.end()
+
+    assert bench.stored == content
+    assert [length for _, length in bench.host.bodies][:2] == [wire.MAX_CHUNK_BYTES] * 2
+
+
+def test_chunks_become_smaller_on_a_line_that_breaks(bench: Bench) -> None:
+    bench.write(b"x" * 3_000_000)
+    bench.transport.fates.extend(["lost_request"] * 3)
+    for _ in range(4):
+        bench.step()
+
+    assert bench.host.bodies == [(NAME, wire.MAX_CHUNK_BYTES // 8)]
+
+
+@pytest.mark.parametrize("at", [0, 700_000, 1_999_990])
+def test_a_change_in_the_middle_of_a_long_file_is_found_at_the_end_at_last(
+    bench: Bench, at: int
+) -> None:
+    bench.write(b"x" * 2_000_000)
+    bench.sync()
+    with open(bench.path, "r+b") as file:
+        file.seek(at)
+        file.write(b"y")
+    bench.append(b"z")
+    bench.sync()
+
+    bench.end()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 2
+
+
+def test_a_deleted_run_settles_its_files(bench: Bench) -> None:
+    bench.write(HEAD)
+    bench.host.refuse = Refusal(410, "deleted")
+
+    bench.step()
+
+    assert bench.file.settled
+    assert bench.file.state == "deleted on the server"
+    bench.restart()
+    assert bench.file.settled
+
+
+def test_a_refusal_parks_the_file_for_an_hour_and_is_told_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.write(HEAD)
+    bench.host.refuse = Refusal(404, "not_found")
+    bench.step()
+    bench.step()
+    bench.file.nudge()
+
+    assert not bench.file.is_due(bench.clock() + 3500)
+    assert bench.file.is_due(bench.clock() + 3700)
+    assert bench.file.state == "refused"
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+    bench.host.refuse = None
+    bench.sync()
+    assert bench.stored == HEAD
+    assert bench.file.state == "synced"
+
+
+@pytest.mark.parametrize("status", [408, 423, 429, 503, 507])
+def test_a_server_that_cannot_now_is_asked_again(bench: Bench, status: int) -> None:
+    bench.write(HEAD)
+    bench.host.refuse = Refusal(status, "busy")
+    for _ in range(20):
+        bench.file.see(Mark.of(bench.path.stat()), bench.clock())
+        bench.file.work(bench.transport)
+    assert bench.file.state == "waiting"
+    assert bench.file.is_due(bench.clock() + 31)
+
+    bench.host.refuse = None
+    bench.sync()
+
+    assert bench.stored == HEAD
+
+
+def test_a_long_log_is_not_read_again_at_each_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(b"x" * 3_000_000)
+    bench.sync()
+    read: list[int] = []
+    plain: Callable[..., bytes] = growing._read
+    fed: Callable[..., int] = growing._feed
+    monkeypatch.setattr(growing, "_read", lambda s, at, length: _note(read, plain(s, at, length)))
+    monkeypatch.setattr(growing, "_feed", lambda *a: read.append(fed(*a)) or read[-1])
+    for number in range(5):
+        bench.append(b"line %d\n" % number)
+        bench.sync()
+
+    assert sum(read) < 5_000_000  # once all of it, then its ends
+    assert bench.stored == bench.path.read_bytes()
+
+
+def _note(read: list[int], content: bytes) -> bytes:
+    read.append(len(content))
+    return content

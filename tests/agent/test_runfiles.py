@@ -1,0 +1,90 @@
+"""Which files of a run are sent, and how they are opened."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.runfiles import RunFiles
+from tests.agent.filehost import UID
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "digits"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def run(folder: Path) -> RunFiles:
+    return RunFiles("a1", UID, "digits", "run_001", 1, folder)
+
+
+def test_a_run_has_its_own_files_and_those_beneath_its_name(run: RunFiles, folder: Path) -> None:
+    (folder / "run_001" / "images").mkdir(parents=True)
+    for name in ("run_001.csv", "run_001.best.pt", "run_001/a.txt", "run_001/images/1.png"):
+        (folder / name).write_text("x")
+    for name in ("run_0011.csv", "run_002.csv", "20260101_a1b2_config.yaml"):
+        (folder / name).write_text("another's")
+
+    assert sorted(run.look()) == [
+        "run_001.best.pt",
+        "run_001.csv",
+        "run_001/a.txt",
+        "run_001/images/1.png",
+    ]
+
+
+def test_what_is_still_written_under_another_name_is_left_alone(
+    run: RunFiles, folder: Path
+) -> None:
+    (folder / "run_001").mkdir()
+    for name in ("run_001.pt.tmp", "run_001.pt~", "run_001/.a.png.part", "run_001/.nfs0001"):
+        (folder / name).write_text("half")
+
+    assert run.look() == {}
+
+
+def test_a_name_that_the_server_would_refuse_is_told_once(
+    run: RunFiles, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "run_001").mkdir()
+    (folder / "run_001" / "epoch=5.ckpt").write_text("x")
+    (folder / "run_001.csv.g3").write_text("x")
+
+    assert run.look() == run.look() == {}
+    assert len(caplog.records) == 2
+    assert "epoch=5.ckpt" in caplog.text
+
+
+def test_a_link_leads_to_files_of_the_folder_only(
+    run: RunFiles, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("secret")
+    (folder / "run_001").mkdir()
+    (folder / "run_001" / "epoch-5.ckpt").write_text("weights")
+    (folder / "run_001.pt").symlink_to(folder / "run_001" / "epoch-5.ckpt")
+    (folder / "run_001.csv").symlink_to(tmp_path / "token")
+    (folder / "run_001" / "up").symlink_to(tmp_path, target_is_directory=True)
+
+    assert sorted(run.look()) == ["run_001.pt", "run_001/epoch-5.ckpt"]
+    with run.open("run_001.pt") as file:
+        assert file.read() == b"weights"
+    for name in ("run_001.csv", "run_001/up/token"):
+        with pytest.raises(FileNotFoundError):
+            run.open(name)
+
+
+def test_what_is_no_file_is_not_opened(run: RunFiles, folder: Path) -> None:
+    os.mkfifo(folder / "run_001.log")
+
+    assert run.look() == {}
+    with pytest.raises(FileNotFoundError):
+        run.open("run_001.log")
+
+
+def test_a_folder_that_is_gone_has_no_files(run: RunFiles, folder: Path) -> None:
+    folder.rmdir()
+
+    assert run.look() == {}
