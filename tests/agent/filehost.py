@@ -216,7 +216,7 @@ class ServedHost:
         self.discards = False  # read each body, keep nothing of it, and refuse it
         self.open_gate = threading.Event()
         self.open_gate.set()
-        self._http = _HTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -248,46 +248,44 @@ class _HTTPServer(ThreadingHTTPServer):
         """Connections are cut in these tests; that one breaks is no news."""
 
 
-def _handler(served: ServedHost) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    served: ServedHost
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
-        def do_GET(self) -> None:
-            self._reply(*served.answer(self.path, self.headers, b""))
+    def do_GET(self) -> None:
+        self._reply(*self.served.answer(self.path, self.headers, b""))
 
-        def do_POST(self) -> None:
-            fate = served.fates.popleft() if served.fates else "ok"
-            length = int(self.headers["Content-Length"])
-            if served.discards:
-                return self._discard(length)
-            body = self.rfile.read(length // 2 if fate == "cut" else length)
-            if fate in ("cut", "lost_request"):
-                self.close_connection = True
-                return None
-            answer = served.answer(self.path, self.headers, body)
-            if fate == "lost_answer":
-                self.close_connection = True
-                return None
-            return self._reply(*answer)
+    def do_POST(self) -> None:
+        fate = self.served.fates.popleft() if self.served.fates else "ok"
+        length = int(self.headers["Content-Length"])
+        if self.served.discards:
+            return self._discard(length)
+        body = self.rfile.read(length // 2 if fate == "cut" else length)
+        if fate in ("cut", "lost_request"):
+            self.close_connection = True
+            return None
+        answer = self.served.answer(self.path, self.headers, body)
+        if fate == "lost_answer":
+            self.close_connection = True
+            return None
+        return self._reply(*answer)
 
-        def _discard(self, length: int) -> None:
-            while length:
-                length -= len(self.rfile.read(min(length, 1 << 16)))
-            self._reply(413, {"code": "too_large", "limit": 0})
+    def _discard(self, length: int) -> None:
+        while length:
+            length -= len(self.rfile.read(min(length, 1 << 16)))
+        self._reply(413, {"code": "too_large", "limit": 0})
 
-        def _reply(self, status: int, content: Any) -> None:
-            raw = json.dumps(content).encode()
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
+    def _reply(self, status: int, content: Any) -> None:
+        raw = json.dumps(content).encode()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *args: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager
