@@ -296,7 +296,7 @@ def _become(program: Program, output: int, supervisor: int) -> None:
         for signum in _SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
         _streams(output)
-        _close_all_but(program.descriptors)
+        _empty_all_but(program.descriptors)
         program.run()
         status = 0
     except SystemExit as exc:
@@ -321,8 +321,17 @@ def _streams(output: int) -> None:
         stream.reconfigure(line_buffering=True)
 
 
-def _close_all_but(kept: frozenset[int]) -> None:
+def _empty_all_but(kept: frozenset[int]) -> None:
+    """Let go of what the supervisor had open, but keep the numbers taken.
+
+    The supervisor's file objects live on in this process. One of them that is collected later
+    closes its number, whatever that is by then: once it was that of SQLite's database, and with
+    it went all locks on it. So each number stands for /dev/null until its object lets it go.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in map(int, os.listdir("/dev/fd")):
-        if descriptor > 2 and descriptor not in kept:
-            with suppress(OSError):  # the one that listed the folder is closed already
-                os.close(descriptor)
+        if descriptor > 2 and descriptor != nothing and descriptor not in kept:
+            with suppress(OSError):
+                os.fstat(descriptor)  # not the one that listed the folder, which is closed
+                os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)

@@ -1,0 +1,35 @@
+"""What a program inherits from its supervisor, and what it must not."""
+
+import gc
+import os
+
+from labsite.run.supervise import _empty_all_but
+
+
+def test_a_file_object_of_the_supervisor_closes_nothing_of_the_programs(tmp_path):
+    """Its number must not be given to another file while the object may still close it."""
+    inherited = [open(tmp_path / "supervisors", "w") for _ in range(3)]  # noqa: SIM115
+    kept = os.open(tmp_path / "kept", os.O_RDWR | os.O_CREAT)
+
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            _empty_all_but(frozenset({kept}))
+            own = os.open(tmp_path / "own", os.O_RDWR | os.O_CREAT)
+            inherited.clear()
+            gc.collect()
+            os.write(own, b"still mine")
+            os.write(kept, b"kept")
+            status = 0
+        finally:
+            os._exit(status)
+    _pid, ended = os.waitpid(pid, 0)
+    os.close(kept)
+    for file in inherited:
+        file.close()
+
+    assert os.waitstatus_to_exitcode(ended) == 0
+    assert (tmp_path / "own").read_bytes() == b"still mine"
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert (tmp_path / "supervisors").read_bytes() == b""
