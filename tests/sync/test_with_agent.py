@@ -1,0 +1,274 @@
+"""The agent's file sync against the real endpoints, on real files: both sides end up equal."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from agent.filesync import FileSync
+from agent.store import Store
+from agent.transport import Transport
+from experiments.models import Attempt
+from experiments.states import Outcome
+from labsite.clock import database_now
+from sync import status
+from sync.models import SyncFile
+from sync.status import SyncState
+from sync.storage import Place
+from tests import make
+from tests.sync.conftest import TOKEN, Run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ENDS_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+
+
+@dataclass
+class Side:
+    """One attempt's files on the agent's side, and the agent that sends them."""
+
+    url: str
+    run: Run
+    folder: Path  # of the project
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.run.attempt
+
+    @property
+    def id(self) -> str:
+        return str(self.attempt.pk)
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def agent(self, journal: str = "files.sqlite3") -> Iterator[FileSync]:
+        """An agent that sends, until the end of the block; its journal outlives it."""
+        store = Store(self.folder.parent / journal)
+        sync = FileSync(
+            store,
+            lambda: Transport(self.url, TOKEN),
+            self.folder.parent,
+            interval_seconds=LOOK_SECONDS,
+        )
+        stop = threading.Event()
+        job = self.attempt.job
+        sync.watch(
+            self.id, job.uid, job.project.name, job.run_name, self.attempt.number, self.folder
+        )
+        thread = threading.Thread(target=sync.run, args=(stop,))
+        thread.start()
+        try:
+            yield sync
+        finally:
+            stop.set()
+            sync.nudge()
+            thread.join(10)
+            store.close()
+            assert not thread.is_alive()
+
+    def arrives(self, name: str, content: bytes) -> None:
+        """Wait until the server has acknowledged exactly this."""
+        wait_for(lambda: self.acknowledged(name) == content, f"{name} has arrived")
+
+    def acknowledged(self, name: str) -> bytes | None:
+        row = SyncFile.objects.results().filter(job=self.attempt.job, name=name).first()
+        if row is None:
+            return None
+        path = Place.of(self.attempt.job, name).path
+        return path.read_bytes()[: row.size] if path.exists() else None
+
+    def generation(self, name: str) -> int:
+        return SyncFile.objects.results().get(job=self.attempt.job, name=name).generation
+
+    def ends(self, sync: FileSync) -> None:
+        """The attempt ends; wait until its files are settled, and then all are equal."""
+        sync.exited(self.id)
+        wait_for(lambda: sync.settled(self.id), "all is settled")
+        assert self.stored() == self.local()
+
+    def local(self) -> dict[str, str]:
+        return hashes(self.folder)
+
+    def stored(self) -> dict[str, str]:
+        """Only what is whole: of each file the server's own hash must be that of its bytes."""
+        root = Place.of(self.attempt.job, f"{self.attempt.job.run_name}.csv").path.parent
+        rows = SyncFile.objects.results().filter(job=self.attempt.job, complete=True)
+        found = {row.name: row.sha256 for row in rows}
+        assert found == {name: digest for name, digest in hashes(root).items() if ".g" not in name}
+        return found
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of the run's files and of its artifacts."""
+    found = [*folder.glob("run_001.*"), *folder.glob("run_001/**/*")]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+        if path.is_file()
+    }
+
+
+def wait_for(condition, what: str) -> None:
+    bell = threading.Event()
+    left = ENDS_SECONDS
+    while not condition():
+        assert left > 0, f"not within {ENDS_SECONDS} s: {what}"
+        bell.wait(0.05)
+        left -= 0.05
+
+
+@pytest.fixture
+def side(live_server, run, tmp_path) -> Side:
+    folder = tmp_path / "work" / "digits"
+    folder.mkdir(parents=True)
+    return Side(live_server.url, run, folder)
+
+
+def test_every_file_of_a_run_arrives_and_is_confirmed(side):
+    side.path("run_001.yaml").write_bytes(b"run: run_001\n")
+    side.path("run_001.empty").touch()
+    with side.agent() as sync:
+        side.path("run_001.log").touch()
+        with side.path("run_001.csv").open("ab", buffering=0) as csv:
+            csv.write(b"epoch,loss\n")
+            for epoch in range(20):
+                csv.write(b"%d,0.5\n" % epoch)
+        side.path("run_001.pt").write_bytes(b"\0weights" * 100_000)
+        side.path("run_001/images/1.png").write_bytes(b"png")
+        side.path("run_001/run_001/deep.json").write_bytes(b"{}")
+
+        side.arrives("run_001.csv", side.path("run_001.csv").read_bytes())
+        side.ends(sync)
+
+    side.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    side.attempt.advertise(
+        {name: vars(report) for name, report in sync.reports(side.id).items()}, database_now()
+    )
+    assert status.of(side.attempt.job, database_now()).state == SyncState.SYNCED
+    assert len(side.local()) == 7
+    assert side.generation("run_001.csv") == 1
+
+
+def test_a_csv_that_is_written_anew_with_the_same_beginning_goes_on(side):
+    rows = b"epoch,loss\n"
+    with side.agent() as sync:
+        for epoch in range(30):
+            rows += b"%d,0.5\n" % epoch
+            side.path("run_001.csv").write_bytes(rows)
+            threading.Event().wait(0.02)
+        side.arrives("run_001.csv", rows)
+        side.ends(sync)
+
+    assert side.generation("run_001.csv") == 1
+
+
+@pytest.mark.parametrize(
+    "later", [b"epoch,loss,accuracy\n1,0.5,\n2,0.4,0.9\n", b"epoch,loss\n", b""]
+)
+def test_a_csv_that_is_widened_or_cut_is_a_new_generation_and_the_old_one_is_kept(side, later):
+    first = b"epoch,loss\n1,0.5\n"
+    side.path("run_001.csv").write_bytes(first)
+    with side.agent() as sync:
+        side.arrives("run_001.csv", first)
+        side.path("run_001.csv").write_bytes(later)
+        side.ends(sync)
+
+    assert side.generation("run_001.csv") == 2
+    kept = Place.of(side.attempt.job, "run_001.csv").path.with_name("run_001.csv.g1")
+    assert kept.read_bytes() == first
+
+
+def test_another_line_by_hand_costs_a_generation_and_nothing_else(side):
+    side.path("run_001.csv").write_bytes(b"epoch,loss\n")
+    with side.agent() as sync:
+        side.arrives("run_001.csv", b"epoch,loss\n")
+        requests.post(
+            f"{side.url}/api/sync/delta/{side.run.uid}/run_001.csv",
+            files={"delta": b"by hand\n"},
+            auth=("device", TOKEN),
+            timeout=10,
+        ).raise_for_status()
+        with side.path("run_001.csv").open("ab") as csv:
+            csv.write(b"1,0.5\n")
+        side.ends(sync)
+
+    assert side.generation("run_001.csv") == 2
+
+
+def test_bytes_that_the_servers_disk_has_lost_are_sent_again(side, caplog):
+    content = b"epoch,loss\n1,0.5\n"
+    side.path("run_001.csv").write_bytes(content)
+    with side.agent() as sync:
+        side.arrives("run_001.csv", content)
+        with Place.of(side.attempt.job, "run_001.csv").path.open("r+b") as stored:
+            stored.truncate(4)
+        with side.path("run_001.csv").open("ab") as csv:
+            csv.write(b"2,0.4\n")
+        side.arrives("run_001.csv", content + b"2,0.4\n")
+        side.ends(sync)
+
+    assert side.generation("run_001.csv") == 1
+
+
+@pytest.mark.parametrize("journal", ["files.sqlite3", "lost.sqlite3"])
+def test_an_agent_that_was_started_again_goes_on(side, journal):
+    content = b"epoch,loss\n1,0.5\n"
+    side.path("run_001.csv").write_bytes(content)
+    side.path("run_001.pt").write_bytes(b"weights")
+    with side.agent():
+        side.arrives("run_001.csv", content)
+        side.arrives("run_001.pt", b"weights")
+    with side.path("run_001.csv").open("ab") as csv:
+        csv.write(b"2,0.4\n")
+
+    with side.agent(journal) as sync:
+        side.ends(sync)
+
+    assert side.generation("run_001.csv") == (1 if journal == "files.sqlite3" else 2)
+
+
+def test_what_an_attempt_that_was_given_up_still_sends_changes_no_result(side, tmp_path):
+    side.path("run_001.csv").write_bytes(b"epoch,loss\n1,first\n")
+    with side.agent("one") as first:
+        side.arrives("run_001.csv", b"epoch,loss\n1,first\n")
+        side.attempt.job.requeue()
+        side.attempt.refresh_from_db()
+        side.attempt.end(Outcome.PREEMPTED, database_now())
+        again = make.attempt(Attempt.objects.get().job, side.attempt.device, started=True)
+        second = Side(side.url, Run(again), tmp_path / "again" / "digits")
+        second.path("run_001.csv").write_bytes(b"epoch,loss\n1,second\n")
+        with second.agent("two") as sync:
+            second.arrives("run_001.csv", b"epoch,loss\n1,second\n")
+            with side.path("run_001.csv").open("ab") as csv:
+                csv.write(b"2,late\n")
+            first.exited(side.id)
+            wait_for(lambda: first.settled(side.id), "the first attempt's files are settled")
+            second.ends(sync)
+
+    evidence = Place.of(again.job, "run_001.csv", shelf=1).path
+    assert evidence.read_bytes() == b"epoch,loss\n1,first\n2,late\n"
+    assert second.acknowledged("run_001.csv") == b"epoch,loss\n1,second\n"
+
+
+def test_files_of_a_run_that_was_deleted_are_settled_and_stay_here(side):
+    side.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    side.attempt.job.delete_run(database_now())
+    for name in ("run_001.csv", "run_001.pt"):
+        side.path(name).write_bytes(b"x")
+
+    with side.agent() as sync:
+        sync.exited(side.id)
+        wait_for(lambda: sync.settled(side.id), "deleted files are settled")
+
+    assert not SyncFile.objects.exists()
+    assert side.path("run_001.csv").exists()
