@@ -13,6 +13,7 @@ LAB_HOLD_BACK_AFTER_SECONDS; then free GPUs are held back for it.
 
 import heapq
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -26,14 +27,20 @@ from experiments import reasons
 from experiments.errors import IllegalTransition, LostRace
 from experiments.models import Attempt, GPUClaim, Job, Pulse
 from experiments.places import Place, read_places
+from labsite import wake
 from labsite.clock import database_now
 
 logger = logging.getLogger(__name__)
 
 #: Above this many queued jobs the rest waits for a later pass: a pass stays well under a second.
 LOOK_AT_MOST = 20_000
+#: A pass gives out jobs for so long and leaves the rest to the next one, which it asks for: the
+#: cluster's watchdog takes a task that runs for long for a dead one.
+PASS_SECONDS = 1.0
 #: How often a pass that lost races plans anew; the next tick does the rest.
 PLANS_AT_MOST = 5
+
+Planned = tuple[Job, Place, list[GPU]]
 _NEEDED = (
     "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
     "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
@@ -45,18 +52,40 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     """Assign all that can be assigned now, tell every other job why it waits, and return
     the attempts made."""
     now = now or database_now()
+    until = time.monotonic() + PASS_SECONDS
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
         plan = Plan(read_places(now), held_gpus(), now)
         jobs = Job.objects.queued().select_related("project").order_by("-priority", "id")
         planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
-        done = [attempt for one in planned if (attempt := _assign(*one, now))]
+        done, lost = _assign_all(planned, now, until)
         made += done
-        if len(done) == len(planned):
+        if time.monotonic() >= until:
+            wake.ask_dispatch()  # there may be more to give out: another pass goes on
+            break
+        if not lost:
             break  # else another dispatcher was at work, and the reading is out of date
     _write_reasons(plan.waiting)
     Pulse.beat(Pulse.DISPATCH, now)
     return made
+
+
+def _assign_all(
+    planned: Sequence[Planned], now: datetime, until: float
+) -> tuple[list[Attempt], int]:
+    """Carry out what was planned, in order and as far as time allows.
+
+    Returns:
+        The attempts made, and how many were lost to another dispatcher.
+    """
+    made, lost = [], 0
+    for job, place, gpus in planned:
+        if time.monotonic() >= until:
+            break
+        attempt = _assign(job, place, gpus, now)
+        made += [attempt] if attempt else []
+        lost += attempt is None
+    return made, lost
 
 
 def held_gpus() -> Counter:
@@ -78,7 +107,7 @@ class Plan:
         #: Jobs that stay queued, with the reason.
         self.waiting: list[tuple[Job, dict[str, Any]]] = []
 
-    def of(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Place, list[GPU]]]:
+    def of(self, jobs: Sequence[Job]) -> Iterator[Planned]:
         """The assignments to make, in order."""
         by_priority: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
@@ -89,7 +118,7 @@ class Plan:
         for priority in sorted(by_priority, reverse=True):
             yield from self._of_class(by_priority[priority])
 
-    def _of_class(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Place, list[GPU]]]:
+    def _of_class(self, jobs: Sequence[Job]) -> Iterator[Planned]:
         """One priority class: always the oldest job of the user who holds the fewest GPUs."""
         queues: dict[int | None, list[Job]] = defaultdict(list)
         for job in jobs:

@@ -71,9 +71,7 @@ def test_a_command_and_a_project_are_enough(api):
 
 
 def test_what_the_request_says_goes_before_the_file(api):
-    answer = api(
-        "POST", "jobs/", {"config": CONFIG, "project": "p", "resources": {"gpus": 0}}
-    )
+    answer = api("POST", "jobs/", {"config": CONFIG, "project": "p", "resources": {"gpus": 0}})
 
     assert answer.json()["gpus"] == 0
 
@@ -199,7 +197,9 @@ def test_jobs_are_filtered_by_project_and_state(api, ann):
     assert [job["project"] for job in listed] == ["b"]
 
 
-@pytest.mark.parametrize("path", ["jobs/", "projects/", "devices/", "enrollment-codes/", "schema/"])
+@pytest.mark.parametrize(
+    "path", ["jobs/", "projects/", "devices/", "enrollment-codes/", "schema/"]
+)
 def test_nobody_looks_without_signing_in(client, path):
     assert client.get(f"/api/{path}").status_code in (401, 403)
 

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 
 from agent.wire import AttemptState
+from experiments import dispatch as dispatching
 from experiments import leases
 from experiments.dispatch import dispatch
 from experiments.models import Attempt, GPUClaim, Job, Pulse
@@ -258,6 +259,21 @@ def test_a_pass_leaves_its_stamp():
     dispatch()
 
     assert Pulse.last(Pulse.DISPATCH) is not None
+
+
+def test_a_pass_that_takes_too_long_leaves_the_rest_to_another(monkeypatch):
+    make.device(gpus=3)
+    for _ in range(3):
+        make.job()
+    asked = []
+    monkeypatch.setattr(dispatching.wake, "ask_dispatch", lambda: asked.append(True))
+    clock = iter([0.0, 0.5, 1.5])
+    monkeypatch.setattr(dispatching.time, "monotonic", lambda: next(clock, 1.5))
+
+    assert len(dispatch()) == 1
+    assert asked
+    monkeypatch.undo()
+    assert len(dispatch()) == 2
 
 
 @pytest.mark.django_db(transaction=True)  # real transactions in real threads
