@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from devices.models import Device
+from experiments.errors import LostRace
 from experiments.models import Attempt, Job
 from experiments.states import Outcome
 from labsite.errors import NotFound
@@ -61,6 +62,17 @@ def target(device: Device, experiment_uid: str, name: str, number: int | None) -
     found = Target(attempt.job, attempt, name, 0 if owns_results(attempt) else attempt.number)
     found.place  # noqa: B018 - checks the name
     return found
+
+
+def check_still(target: Target) -> None:
+    """That these bytes still belong where they did when they began to come in.
+
+    Raises:
+        LostRace: another attempt was begun meanwhile, or this one was given up.
+    """
+    now = Attempt.objects.get(pk=target.attempt.pk)
+    if owns_results(now) != (target.shelf == 0):
+        raise LostRace(f"{target.name} belongs to another try by now; send it again.")
 
 
 def owns_results(attempt: Attempt) -> bool:

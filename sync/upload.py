@@ -14,7 +14,7 @@ from sync import storage
 from sync.append import Stored, change, current, new_row, repair
 from sync.errors import ChecksumDiffers, StaleGeneration
 from sync.models import SyncFile
-from sync.ownership import Target
+from sync.ownership import Target, check_still
 from sync.storage import Incoming
 
 
@@ -34,6 +34,7 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
     Raises:
         ChecksumDiffers: it is not the file whose hash was sent; nothing was changed.
         StaleGeneration: a newer version has been seen.
+        LostRace: another attempt was begun while this file came in.
         FileBusy, DiskFull: nothing was kept; the same request may come again.
     """
     with storage.incoming(target.place) as part:
@@ -46,6 +47,7 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
                 sha256=part.sha256,
             )
         with storage.locked(target.place):
+            check_still(target)
             stored = _take_place(target, part, said)
     wake.publish_on_commit("file", stored.row.pk, stored.row.size)
     return stored

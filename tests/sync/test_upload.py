@@ -5,11 +5,15 @@ import io
 import pytest
 from django.conf import settings
 
+from experiments.errors import LostRace
 from experiments.models import Job
+from experiments.states import Outcome
+from labsite.clock import database_now
 from labsite.errors import BadRequest
-from sync import storage
+from sync import storage, upload
 from sync.agent_views import note_derived
 from sync.errors import ChecksumDiffers, StaleGeneration
+from tests import make
 from tests.sync.conftest import sha256
 
 pytestmark = pytest.mark.django_db
@@ -122,3 +126,25 @@ def test_what_another_process_is_receiving_is_left_alone(run):
         first.put()
 
     assert place.path.read_bytes() == b"first"
+
+
+def test_an_attempt_that_is_given_up_while_its_file_comes_in_changes_no_result(run, monkeypatch):
+    run.full(b"weights", generation=1)
+    take = storage.Incoming.take
+
+    def given_up_meanwhile(part, source):
+        take(part, source)
+        run.attempt.end(Outcome.HOST_REBOOTED, database_now())
+        make.attempt(Job.objects.get(), run.attempt.device)
+
+    monkeypatch.setattr(storage.Incoming, "take", given_up_meanwhile)
+
+    with pytest.raises(LostRace):
+        run.full(b"newer weights", generation=2)
+    monkeypatch.undo()
+    settled = upload.store(
+        run.target("run_001.pt", number=1), io.BytesIO(b"newer weights"), upload.Whole()
+    )
+
+    assert run.row("run_001.pt").sha256 == sha256(b"weights")
+    assert settled.row.shelf == 1
