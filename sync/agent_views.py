@@ -152,6 +152,8 @@ def note_derived(target: Target, stored: append.Stored) -> None:
         return
     if target.name == f"{target.job.run_name}.csv":
         summary.update(target.job, stored.row)
+        if resume.is_to_name(target.job, target.name):
+            resume.note_files(target.job)
     elif stored.row.complete and target.name.endswith(".pt"):
         resume.note_files(target.job)
 

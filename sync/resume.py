@@ -6,7 +6,7 @@ from typing import Any
 from agent import wire
 from experiments.models import Attempt, Job
 from experiments.models.event import change
-from sync.models import SyncFile
+from sync.models import SyncFile, SyncFileQuerySet
 
 
 def note_point(attempt: Attempt, point: dict[str, Any]) -> bool:
@@ -23,7 +23,7 @@ def note_point(attempt: Attempt, point: dict[str, Any]) -> bool:
         kept = attempt.job.resume_point
         if _age(attempt.number, point) < _age(kept.get("attempt", 0), kept.get("point", {})):
             return False
-        attempt.job.note_resume_point({**kept, "attempt": attempt.number, "point": point})
+        _note(attempt.job, {**kept, "attempt": attempt.number, "point": point})
     return True
 
 
@@ -40,21 +40,34 @@ def note_files(job: Job) -> None:
     """Name the newest whole checkpoint, and the metrics as they then are, for a next attempt."""
     with change():
         job.lock()
-        whole = SyncFile.objects.results().filter(job=job, complete=True, name__endswith=".pt")
-        checkpoint = whole.filter(name=f"{job.run_name}.pt").first()
-        if checkpoint is None:
-            return
+        _note(job, job.resume_point)
+
+
+def is_to_name(job: Job, file_name: str) -> bool:
+    """Whether a next attempt is given a checkpoint, and not yet this file beside it."""
+    resume = job.resume_point.get("resume")
+    return bool(resume) and all(file["file_name"] != file_name for file in resume["files"])
+
+
+def _note(job: Job, kept: dict[str, Any]) -> None:
+    """Without a whole checkpoint a script begins anew, and is given nothing."""
+    checkpoint = _results(job, f"{job.run_name}.pt").filter(complete=True).first()
+    if checkpoint is not None:
         resume = wire.Resume(
             files=[_file(job, checkpoint, fixed=True), *_metrics(job)],
             checkpoint=checkpoint.name,
-            point=job.resume_point.get("point", {}),
+            point=kept.get("point", {}),
         )
-        job.note_resume_point({**job.resume_point, "resume": asdict(resume)})
+        kept = {**kept, "resume": asdict(resume)}
+    job.note_resume_point(kept)
+
+
+def _results(job: Job, name: str) -> SyncFileQuerySet:
+    return SyncFile.objects.results().filter(job=job, name=name)
 
 
 def _metrics(job: Job) -> list[wire.ResumeFile]:
-    rows = SyncFile.objects.results().filter(job=job, name=f"{job.run_name}.csv")
-    return [_file(job, row, fixed=False) for row in rows]
+    return [_file(job, row, fixed=False) for row in _results(job, f"{job.run_name}.csv")]
 
 
 def _file(job: Job, row: SyncFile, *, fixed: bool) -> wire.ResumeFile:

@@ -3,16 +3,18 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 
+from agent import resume
 from agent.filesync import FileSync
 from agent.store import Store
 from agent.transport import Transport
+from experiments import leases
 from experiments.models import Attempt
 from experiments.states import Outcome
 from labsite.clock import database_now
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 ENDS_SECONDS = 30.0
 LOOK_SECONDS = 0.05
+OTHER_TOKEN = TOKEN[:-1] + "t"
 
 
 @dataclass
@@ -272,3 +275,34 @@ def test_files_of_a_run_that_was_deleted_are_settled_and_stay_here(side):
 
     assert not SyncFile.objects.exists()
     assert side.path("run_001.csv").exists()
+
+
+def test_the_next_attempt_is_given_the_newest_whole_checkpoint_and_all_metrics(side, tmp_path):
+    with side.agent() as sync:
+        for version in (b"first", b"second"):
+            side.path("run_001.pt").write_bytes(version)
+            side.arrives("run_001.pt", version)
+        with side.path("run_001.csv").open("ab") as csv:
+            csv.write(b"epoch,loss\n1,0.5\n2,0.4\n")
+        side.ends(sync)
+    answer = requests.post(
+        f"{side.url}/api/sync/checkpoint/{side.run.uid}",
+        json={"epoch": 2},
+        auth=("device", TOKEN),
+        timeout=10,
+    )
+    assert answer.json()["data"]["applied"] is True
+    side.attempt.end(Outcome.HOST_REBOOTED, database_now())
+    device = make.device(token=OTHER_TOKEN)
+    again = make.attempt(Attempt.objects.get().job, device, accepted=False)
+    folder = tmp_path / "again"
+    folder.mkdir()
+
+    [reply] = leases.poll([leases.Call(device.pk, make.poll(device))])
+    [order] = reply.attempts
+    with closing(Transport(side.url, OTHER_TOKEN)) as transport:
+        resume.lay_in(transport, order, folder)
+
+    assert order.id == str(again.pk)
+    assert (order.resume.checkpoint, order.resume.point) == ("run_001.pt", {"epoch": 2})
+    assert hashes(folder) == side.local()
