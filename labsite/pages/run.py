@@ -80,7 +80,8 @@ def log(request: HttpRequest, uid: str) -> JsonResponse:
         line = _number(request, "line")
         window = terminal.window(part.file, part.size, None if is_another else offset, line)
     reset = window.reset or is_another
-    return _fresh({**asdict(window), "more": window.more, "reset": reset, "version": part.version})
+    answer = asdict(window) | {"more": window.more, "reset": reset}
+    return _fresh({**answer, "version": part.version, "file": part.key})
 
 
 @login_required
@@ -92,7 +93,7 @@ def curve(request: HttpRequest, uid: str) -> JsonResponse:
         if request.GET.get("version", part.version) != part.version:
             after = None
         found = curves.read(part.file, part.size, after)
-        return _fresh({**asdict(found), "version": part.version})
+        return _fresh({**asdict(found), "version": part.version, "file": part.key})
 
 
 def _job(uid: str) -> Job:
@@ -125,7 +126,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "progress": _progress(job),
         "files": found.files,
         "sync": found.badge,
-        "tokens": _tokens(job, attempt),
+        "tokens": _tokens(job, attempt, found.table),
     }
 
 
@@ -136,6 +137,7 @@ def _contents(job: Job) -> dict[str, Any]:
         more = {
             "log": terminal.window(part.file, part.size, None, None),
             "log_version": part.version,
+            "log_file": part.key,
             "config": yamlcolour.lines(text),
         }
         if job.state == JobState.FAILED:
@@ -180,9 +182,15 @@ def _metrics(summary: dict[str, Any]) -> list[Metric]:
     return found
 
 
-def _tokens(job: Job, attempt: Attempt | None) -> str:
-    """What the head and the side listen for."""
-    return f"job:{job.pk} device-state:{attempt.device_id}" if attempt else f"job:{job.pk}"
+def _tokens(job: Job, attempt: Attempt | None, table: int | None) -> str:
+    """What head and side listen for: the job, and while it waits each look at the queue; while
+    it runs its host, and its metrics (any file, until they have one)."""
+    tokens = [f"job:{job.pk}"]
+    if job.state == JobState.QUEUED:
+        tokens.append("dispatched")
+    elif attempt is not None and attempt.is_open:
+        tokens += [f"device-state:{attempt.device_id}", f"file:{table}" if table else "file"]
+    return " ".join(tokens)
 
 
 def _number(request: HttpRequest, name: str) -> int | None:

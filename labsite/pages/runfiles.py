@@ -33,6 +33,7 @@ class File:
 class Files:
     files: list[File]
     badge: Badge | None  # of the whole run; None: there is nothing to be behind with
+    table: int | None  # the key of its metrics CSV
 
 
 def files_of(job: Job, now: datetime) -> Files:
@@ -47,7 +48,10 @@ def files_of(job: Job, now: datetime) -> Files:
         for one in sorted(found.files, key=lambda one: one.row.name)
     ]
     whole = None if found.state is None else _badge(found.state, found.behind_bytes)
-    return Files(shown, whole)
+    table = next(
+        (one.row.pk for one in found.files if one.row.name == f"{job.run_name}.csv"), None
+    )
+    return Files(shown, whole, table)
 
 
 def _badge(state: SyncState, behind_bytes: int) -> Badge:
@@ -68,6 +72,7 @@ class Part:
     file: BinaryIO
     size: int
     version: str  # another one: what was read before is of another file
+    key: int | None = None  # what live messages call it; None: there is none yet
 
 
 @contextmanager
@@ -83,4 +88,4 @@ def opened(job: Job, suffix: str) -> Iterator[Part]:
         yield Part(BytesIO(), 0, "")
         return
     with file:
-        yield Part(file, row.size, f"{row.attempt}.{row.generation}")
+        yield Part(file, row.size, f"{row.attempt}.{row.generation}", row.pk)

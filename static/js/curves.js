@@ -20,7 +20,7 @@
 
   let table = null; // {columns, data, next, rows, version}
   let charts = [];
-  let busy = false, again = false;
+  let file = null;
 
   const metrics = () => table.columns.filter((name) => !AXES.test(name));
   const column = (name) => table.data[table.columns.indexOf(name)];
@@ -191,32 +191,22 @@
   };
 
   const read = async () => {
-    if (busy) { again = true; return; }
-    busy = true;
-    try {
-      do {
-        again = false;
-        const known = table && table.data[0]?.length && table.data[0].length < MOST_ROWS;
-        const query = known ? `?after=${table.next}&version=${table.version}` : "";
-        const response = await fetch(panel.dataset.curve + query, { cache: "no-store" });
-        if (!response.ok || response.redirected) return;
-        const answer = await response.json();
-        if (!answer.start || answer.rows) take(answer);
-      } while (again);
-    } catch { /* the next message or poll asks again */ } finally {
-      busy = false;
-    }
+    const known = table && table.data[0]?.length && table.data[0].length < MOST_ROWS;
+    const query = known ? `?after=${table.next}&version=${table.version}` : "";
+    const response = await fetch(panel.dataset.curve + query, { cache: "no-store" });
+    if (!response.ok || response.redirected) return false;
+    const answer = await response.json();
+    file = answer.file;
+    if (!answer.start || answer.rows) take(answer);
+    return false;
   };
 
-  document.addEventListener("lab:message", ({ detail }) => {
-    if (detail.kind === "file" || (detail.kind === "job" && String(detail.job) === panel.dataset.job)) read();
-  });
-  document.addEventListener("lab:refresh", read);
+  const readSoon = lab.follow({ job: Number(panel.dataset.job), file: () => file, read });
   document.addEventListener("lab:theme", rebuild);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", rebuild);
   for (const control of [axis, smooth, logarithmic]) control.addEventListener("input", rebuild);
   new ResizeObserver(() => {
     for (const chart of charts) chart.plot.setSize({ width: chart.box.clientWidth, height: HEIGHT });
   }).observe(plots);
-  read();
+  readSoon();
 })();

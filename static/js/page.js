@@ -22,6 +22,8 @@
     if (!response.ok) return;
     const html = await response.text();
     Idiomorph.morph(part, html, { morphStyle: "innerHTML", ignoreActiveValue: true });
+    const listening = part.querySelector("[data-tokens]"); // what it wants to hear from now on
+    if (listening) part.dataset.live = listening.dataset.tokens;
     part.dispatchEvent(new CustomEvent("lab:part", { bubbles: true }));
   };
 
@@ -54,6 +56,29 @@
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) document.dispatchEvent(new CustomEvent("lab:refresh"));
   });
+
+  // For what reads a file of a run piece by piece: `read` is called when there may be more, one
+  // at a time; it answers whether there is more at once. `file()` is the file's key, once known.
+  window.lab = {
+    follow({ job, file, read }) {
+      const PAUSE_MS = 400;
+      let busy = false, again = false;
+      const run = async () => {
+        if (busy) { again = true; return; }
+        busy = true;
+        try {
+          do again = false; while (await read());
+        } catch { /* the server is away; the next message or poll asks again */ }
+        setTimeout(() => { busy = false; if (again) run(); }, PAUSE_MS);
+      };
+      document.addEventListener("lab:message", ({ detail }) => {
+        const mine = detail.kind === "file" ? !file() || detail.id === file() : detail.kind === "job" && detail.job === job;
+        if (mine) run();
+      });
+      document.addEventListener("lab:refresh", run);
+      return run;
+    },
+  };
 
   // The tab's title carries the state.
   const labName = document.title.split(" · ").pop();

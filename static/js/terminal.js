@@ -14,7 +14,7 @@
   let next = Number(terminal.dataset.next);
   let nextLine = terminal.dataset.nextLine;
   let version = terminal.dataset.version;
-  let busy = false, again = false;
+  let file = Number(terminal.dataset.file) || null;
 
   const following = () => follow.getAttribute("aria-pressed") === "true";
   const setFollowing = (on) => {
@@ -53,6 +53,7 @@
     next = window.next;
     nextLine = window.next_line;
     version = window.version;
+    file = window.file;
     size.textContent = bytes(window.size);
     while (terminal.childElementCount > MOST_LINES) {
       terminal.firstElementChild.remove();
@@ -63,27 +64,19 @@
   };
 
   const read = async () => {
-    if (busy) { again = true; return; }
-    busy = true;
-    try {
-      let window;
-      do {
-        again = false;
-        const query = new URLSearchParams({ offset: next, version });
-        if (nextLine) query.set("line", nextLine);
-        const response = await fetch(`${url}?${query}`, { cache: "no-store" });
-        if (!response.ok || response.redirected) return;
-        window = await response.json();
-        append(window);
-      } while (again || window.more);
-    } catch { /* the next message or poll asks again */ } finally {
-      busy = false;
-    }
+    const query = new URLSearchParams({ offset: next, version });
+    if (nextLine) query.set("line", nextLine);
+    const response = await fetch(`${url}?${query}`, { cache: "no-store" });
+    if (!response.ok || response.redirected) return false;
+    const window = await response.json();
+    append(window);
+    return window.more;
   };
 
+  let goingBack = false;
   const readEarlier = async () => {
-    if (busy || !start) return;
-    busy = true;
+    if (goingBack || !start) return;
+    goingBack = true;
     try {
       const response = await fetch(`${url}?before=${start}`, { cache: "no-store" });
       if (!response.ok) return;
@@ -93,7 +86,7 @@
       terminal.scrollTop += terminal.scrollHeight - height;
       start = window.start;
     } catch { /* scrolling up once more asks again */ } finally {
-      busy = false;
+      goingBack = false;
     }
   };
 
@@ -108,11 +101,7 @@
     return first;
   };
 
-  const mine = terminal.dataset.job;
-  document.addEventListener("lab:message", ({ detail }) => {
-    if (detail.kind === "file" || (detail.kind === "job" && String(detail.job) === mine)) read();
-  });
-  document.addEventListener("lab:refresh", read);
+  lab.follow({ job: Number(terminal.dataset.job), file: () => file, read });
   follow.addEventListener("click", () => setFollowing(!following()));
   terminal.addEventListener("scroll", () => {
     if (terminal.scrollTop < 200) readEarlier();

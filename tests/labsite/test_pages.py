@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from devices.models import Device, EnrollmentCode
 from experiments.models import Job
@@ -20,6 +21,13 @@ from tests import make
 pytestmark = pytest.mark.django_db
 HOSTILE = "<script>alert(1)</script>"
 PAGES = ["devices", "execute", "queue", "runs"]
+
+
+@pytest.fixture(autouse=True)
+def _english_again():
+    """The test client leaves the language of its last answer behind."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture
