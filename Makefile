@@ -25,10 +25,10 @@ help:  ## this list
 install: $(VENV)/.server $(VENV)/.examples  ## the server, the agent and the example, into .venv
 
 demo: install  ## a server, an agent and a real training job on this machine (ONCE=1: then end)
-	@$(PY) manage.py demo $(if $(ONCE),--once) $(ARGS)
+	@$(PY) examples/demo.py $(if $(ONCE),--once) $(ARGS)
 
 demo-clean:  ## throw the demo's data away (its server must be stopped)
-	@if [ -x $(PY) ]; then $(PY) manage.py demo --clean; else rm -rf demo; fi
+	@if [ -x $(PY) ]; then $(PY) examples/demo.py --clean; else rm -rf demo; fi
 
 test: $(VENV)/.dev $(VENV)/.examples  ## the test suite (ARGS="tests/agent -x")
 	@$(PY) -m pytest $(ARGS)

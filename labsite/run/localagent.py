@@ -5,19 +5,17 @@ import json
 import re
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from django.utils import timezone
 
 from devices.models import Device, EnrollmentCode
 from labsite import authority
-from labsite.run import programs
-from labsite.run.supervise import Program
 
 
-def program(url: str, data_dir: Path, source: Path) -> Program:
-    """An agent for `url` with its state and its runs under `data_dir`.
+def prepared(url: str, data_dir: Path, source: Path) -> tuple[list[str], dict[str, str]]:
+    """The command and the variables of an agent for `url`, all of whose files lie in `data_dir`.
 
     Touches the database: a code is made when the agent is not known there.
     """
@@ -36,10 +34,10 @@ def program(url: str, data_dir: Path, source: Path) -> Program:
     if ca_sha256 := authority.ca_sha256():
         command += ["--ca-sha256", ca_sha256]
     environment = {"PYTHONPATH": str(_repository()), "PYTHONUNBUFFERED": "1"}
-    if not _is_known(host_id, home / "state"):
+    if not _is_known(host_id, _state(home / "state", url, host_id)):
         _, code = EnrollmentCode.make(timezone.now(), is_local=True)
         environment["LAB_ENROLL_CODE"] = code
-    return programs.agent(command, environment, source)
+    return command, environment
 
 
 def _host_id() -> str:
@@ -47,17 +45,31 @@ def _host_id() -> str:
     return name.strip(".-_") or "host"
 
 
-def _is_known(host_id: str, state_dir: Path) -> bool:
-    """Whether a token that lies here is the one that the database has for this host."""
-    digests = []
-    for path in state_dir.glob(f"*_{host_id}/token.json"):
-        with suppress(OSError, ValueError, KeyError):
-            token = json.loads(path.read_text())["token"]
-            digests.append(hashlib.sha256(token.encode()).hexdigest())
-    return Device.objects.filter(
-        host_id=host_id, token_sha256__in=digests, revoked_at=None
-    ).exists()
+def _state(folder: Path, url: str, host_id: str) -> Path:
+    """The agent's state for this address, which is that of the last one.
+
+    An agent keeps a state for each server it works for, and knows servers by their addresses.
+    This one has one server, whatever its port is today: a fresh state would not know the jobs
+    that run. A link, since their supervisors write to the place that they were told.
+    """
+    parts = urlsplit(url)
+    state = folder / f"{parts.hostname}-{parts.port}_{host_id}"
+    earlier = sorted(folder.glob(f"*_{host_id}"), key=lambda path: path.stat().st_mtime)
+    if earlier and not state.exists():
+        state.symlink_to(earlier[-1].resolve().name)
+    return state
+
+
+def _is_known(host_id: str, state: Path) -> bool:
+    """Whether the token that lies here is the one that the database has for this host."""
+    try:
+        token = json.loads((state / "token.json").read_text())["token"]
+    except (OSError, ValueError, KeyError):
+        return False
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    known = Device.objects.filter(host_id=host_id, token_sha256=digest, revoked_at=None)
+    return known.exists()
 
 
 def _repository() -> Path:
-    return Path(programs.__file__).parents[2]
+    return Path(__file__).parents[2]

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from labsite.run import firststart, localagent, options, programs
+from labsite.run import firststart, localagent, options
 from labsite.run.journal import Journal
-from labsite.run.supervise import Program, Supervisor
+from labsite.run.supervise import Supervisor
 
 BACKLOG = 2048
 MAX_PORT = 65535
@@ -35,33 +36,37 @@ class Command(BaseCommand):
         certificate = _certificate(chosen, data_dir)
         url = _url(chosen, listener, encrypted=certificate is not None)
         firststart.hold(lock, url)
-        programs.load()
-        self.check()
         firststart.folders()
         firststart.database()
         firststart.static_files()
         new_admin = firststart.admin()
-        kept = [programs.web(listener, certificate, chosen.server), programs.dispatch()]
-        kept.append(programs.clock())
+        # Only now: the site lists its static files when it is imported.
+        programs = import_module("labsite.run.programs")
+        programs.load()
+        self.check()
+        kept = [
+            programs.web(listener, certificate, chosen.server),
+            programs.dispatch(),
+            programs.clock(),
+        ]
         if chosen.agent:
             source = (chosen.source or Path()).absolute()
             own_url = _own_url(chosen, listener, encrypted=certificate is not None)
-            kept.append(localagent.program(own_url, data_dir, source))
+            kept.append(programs.agent(*localagent.prepared(own_url, data_dir, source), source))
         if chosen.dev:
             kept.append(programs.reloader())
+        self._say_hello(url, data_dir, new_admin)
+        connections.close_all()  # none may be shared with a child
+        supervisor = Supervisor(kept, Journal(data_dir, url))
+        supervisor.run()
+        if supervisor.verdict == programs.CHANGED_STATUS:
+            os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
+
+    def _say_hello(self, url: str, data_dir: Path, new_admin: firststart.NewAdmin | None) -> None:
         self.stdout.write(f"Lab server: {url}   data: {data_dir}   Ctrl-C stops it")
         if new_admin is not None:
             self.stdout.write(firststart.show_password(new_admin, data_dir))
         self.stdout.flush()
-        connections.close_all()  # none may be shared with a child
-        _supervise(kept, Journal(data_dir, url))
-
-
-def _supervise(kept: list[Program], journal: Journal) -> None:
-    supervisor = Supervisor(kept, journal)
-    supervisor.run()
-    if supervisor.verdict == programs.CHANGED_STATUS:
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
 
 
 def _listen(host: str, port: int) -> socket.socket:
