@@ -8,6 +8,7 @@ acknowledged in agent.filejournal, and `.sync_state.json` tells people.
 
 import logging
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -178,9 +179,9 @@ class FileSync:
         try:
             marks = watched.run.look()
             made = self._made(watched, marks)
-        except OSError as exc:  # a network disk that hangs: what is there is not gone
-            return watched.complaint.about(f"{run_dir} cannot be read: {exc.strerror}")
-        watched.complaint.over(f"{run_dir} can be read again")
+        except (OSError, sqlite3.Error) as exc:  # a disk that hangs: nothing is gone by that
+            return watched.complaint.about(f"{run_dir} cannot be looked at: {exc}")
+        watched.complaint.over(f"{run_dir} can be looked at again")
         now = shim.now()
         with self._turn:
             for name, mark in marks.items():

@@ -11,14 +11,21 @@ from typing import Any, BinaryIO
 
 from agent import shim, wire
 from agent.backoff import Backoff
-from agent.errors import AgentError, NotTheServer, Rejected, ServerUnreachable, Unauthorized
+from agent.errors import (
+    AgentError,
+    NotTheServer,
+    Rejected,
+    ServerUnreachable,
+    Unauthorized,
+    WrongProtocol,
+)
 from agent.filejournal import FileJournal, Sent
 from agent.runfiles import Mark, RunFiles
 from agent.transport import Transport
 
 logger = logging.getLogger(__name__)
 
-UNAUTHORIZED_SECONDS = 60.0
+HOPELESS_SECONDS = 60.0  # while the server does not speak with this agent at all
 PARKED_SECONDS = 3600.0  # a refusal that a person has to do something about
 
 
@@ -112,7 +119,7 @@ class Tracked(ABC):
 
     def give_way(self, exc: BaseException) -> None:
         """A mistake of ours: leave the file alone for a while, and send the others."""
-        self._wait(f"{type(exc).__name__}: {exc}", UNAUTHORIZED_SECONDS)
+        self._wait(f"{type(exc).__name__}: {exc}", HOPELESS_SECONDS)
 
     @abstractmethod
     def _step(self, transport: Transport) -> bool: ...
@@ -125,8 +132,7 @@ class Tracked(ABC):
 
     def _renew(self, generation: int, **fields: Any) -> Sent:
         """Begin a new generation, from its first byte on."""
-        if self.sent is not None:
-            logger.info("%s begins anew as generation %d", self._label, generation)
+        logger.debug("%s is sent as generation %d", self._label, generation)
         return self._keep(Sent(generation, **fields))
 
     def _keep(self, sent: Sent) -> Sent:
@@ -145,8 +151,8 @@ class Tracked(ABC):
     # --- what may go wrong ---
 
     def _on_trouble(self, exc: AgentError) -> bool:
-        if isinstance(exc, Unauthorized):
-            self._wait(str(exc), UNAUTHORIZED_SECONDS)
+        if isinstance(exc, Unauthorized | WrongProtocol):
+            self._wait(str(exc), HOPELESS_SECONDS)
             return False
         if isinstance(exc, Rejected):
             return self._on_refusal(exc)

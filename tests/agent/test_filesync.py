@@ -404,3 +404,22 @@ def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     eventually(lambda: "run_001.yaml" in lab.sync.reports("a1"))
 
     assert len(lab.sync.reports("a1")) == 64
+
+
+def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(run: RunFiles) -> dict[str, Mark]:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunFiles, "look", hangs)
+        lab.append("run_001.csv", b"0,1\n")
+        lab.sync.exited("a1")
+        threading.Event().wait(0.1)
+        assert not lab.sync.settled("a1")
+
+    lab.sync.nudge()
+    eventually(lambda: lab.sync.settled("a1"))
+
+    assert lab.host.results["run_001.csv"].content == b"0,1\n"
