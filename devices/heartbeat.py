@@ -66,10 +66,10 @@ def _take(
         device.instance_id = message.instance_id
         Device.objects.filter(pk=device.pk).update(instance_id=message.instance_id, poll_seq=-1)
     elif message.seq <= device.heartbeat_seq:
-        return _reply(device, message, now, server_id, ignored=True)
+        return _reply(device, now, server_id, ignored=True)
     # For what comes later in this batch; what is stored is readings' business.
     device.heartbeat_seq, device.last_heartbeat_at = message.seq, now
-    return _reply(device, message, now, server_id)
+    return _reply(device, now, server_id)
 
 
 def _may_take_over(device: Device, message: wire.Heartbeat, now: datetime) -> bool:
@@ -84,17 +84,12 @@ def _may_take_over(device: Device, message: wire.Heartbeat, now: datetime) -> bo
 
 
 def _reply(
-    device: Device,
-    message: wire.Heartbeat,
-    now: datetime,
-    server_id: str,
-    *,
-    ignored: bool = False,
+    device: Device, now: datetime, server_id: str, *, ignored: bool = False
 ) -> wire.HeartbeatReply:
     return wire.HeartbeatReply(
         server_id=server_id,
         server_time=now.isoformat(),
-        next_heartbeat_seconds=max(settings.LAB_HEARTBEAT_SECONDS, message.interval_seconds),
+        next_heartbeat_seconds=settings.LAB_HEARTBEAT_SECONDS,
         draining=device.draining,
         ignored=ignored,
     )

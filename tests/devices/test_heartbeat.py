@@ -157,3 +157,10 @@ def test_the_state_is_a_function_of_the_age(interval, age):
     expected = "healthy" if age <= 3 * k else "stale" if age <= 30 * k else "disconnected"
 
     assert device.state(now) == expected
+
+
+@db
+def test_the_server_asks_for_its_own_interval_however_slow_the_agent_was(settings):
+    settings.LAB_HEARTBEAT_SECONDS = 2.0
+
+    assert beat(make.device(), interval_seconds=10.0).next_heartbeat_seconds == 2.0
