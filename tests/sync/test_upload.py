@@ -12,7 +12,7 @@ from labsite.clock import database_now
 from labsite.errors import BadRequest
 from sync import storage, upload
 from sync.agent_views import note_derived
-from sync.errors import ChecksumDiffers, StaleGeneration
+from sync.errors import ChecksumDiffers, FileBusy, StaleGeneration
 from tests import make
 from tests.sync.conftest import sha256
 
@@ -148,3 +148,13 @@ def test_an_attempt_that_is_given_up_while_its_file_comes_in_changes_no_result(r
 
     assert run.row("run_001.pt").sha256 == sha256(b"weights")
     assert settled.row.shelf == 1
+
+
+def test_it_takes_its_place_only_while_nobody_else_writes_the_file(run, monkeypatch):
+    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.05)
+    run.full(b"first", generation=1)
+
+    with storage.locked(run.target("run_001.pt").place), pytest.raises(FileBusy):
+        run.full(b"second", generation=2)
+
+    assert run.stored("run_001.pt") == b"first"
