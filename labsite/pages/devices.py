@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -15,13 +15,16 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentUse
-from experiments.models import Attempt
+from experiments.leases import mass_loss
+from experiments.models import Attempt, Pulse
 from labsite.clock import database_now
 from labsite.pages.access import managers_only
 from labsite.pages.enrolling import command_for
 from labsite.pages.states import Badge, device_badge
 
 FULL_PERCENT = 90
+#: Dispatch is run every two seconds, and its watchdog starts it again after ten.
+DISPATCH_SILENCE = timedelta(seconds=15)
 MOST_USES = 500
 
 
@@ -80,10 +83,17 @@ def _percent(part: float | None, whole: float | None) -> int | None:
 @require_safe
 def devices(request: HttpRequest) -> HttpResponse:
     cards = sorted(_cards(_listed()), key=_attention_first)
-    context = {"cards": cards, "counts": _counts(cards)}
+    context = {"cards": cards, "counts": _counts(cards), **_troubles(database_now())}
     if "part" in request.GET:
         return render(request, "parts/devices.html", context)
     return render(request, "pages/devices.html", context)
+
+
+def _troubles(now: datetime) -> dict[str, Any]:
+    """What is wrong with more than one GPU server, and needs a person."""
+    pulse = Pulse.last(Pulse.DISPATCH)
+    is_silent = pulse is not None and now - pulse.at > DISPATCH_SILENCE
+    return {"mass_loss": mass_loss(now), "dispatch_silent_since": pulse.at if is_silent else None}
 
 
 @managers_only
