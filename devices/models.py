@@ -1,12 +1,14 @@
 """Machines on which an agent runs, their GPUs, and the codes that let new ones in."""
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
@@ -20,6 +22,9 @@ CODE_LIFE = timedelta(minutes=10)
 REPEAT = timedelta(minutes=10)
 #: A device whose agent has not polled for so long is not offered work: nobody would take it.
 POLL_SILENCE = timedelta(seconds=60)
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def digest(secret: str) -> str:
@@ -140,6 +145,18 @@ class Device(models.Model):
 
     def __str__(self) -> str:
         return self.host_id
+
+    def clean(self) -> None:
+        """Whatever door managers set it by: dispatch and agents rely on its form."""
+        wrong = {
+            name: "Write names and texts, as in {“room”: “b12”}."
+            for name in ("labels", "environment")
+            if not _is_text_pairs(getattr(self, name))
+        }
+        if "environment" not in wrong and not all(map(_VARIABLE.fullmatch, self.environment)):
+            wrong["environment"] = "A variable's name has letters, digits and _ only."
+        if wrong:
+            raise ValidationError(wrong)
 
     @property
     def origin(self) -> str:
@@ -410,6 +427,12 @@ class EnrollmentUse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.device} at {self.at:%Y-%m-%d %H:%M}"
+
+
+def _is_text_pairs(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(text, str) and "\0" not in text for pair in value.items() for text in pair
+    )
 
 
 def devices_with(token_sha256s: Sequence[str]) -> models.QuerySet:

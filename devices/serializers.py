@@ -1,9 +1,12 @@
 """Form of what this app's endpoints take and give."""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from devices.models import GPU, Device, DeviceState, EnrollmentCode
+from labsite.api import ByHand
 from labsite.clock import database_now
 
 
@@ -18,7 +21,7 @@ class GPUSerializer(serializers.ModelSerializer):
         ]  # fmt: skip
 
 
-class DeviceSerializer(serializers.ModelSerializer):
+class DeviceSerializer(ByHand):
     """A device; `state` is derived from the age of its last heartbeat."""
 
     state = serializers.SerializerMethodField()
@@ -52,17 +55,9 @@ class DeviceSerializer(serializers.ModelSerializer):
     def get_state(self, device: Device) -> str:
         return device.state(self.context.get("now") or database_now())
 
-    def validate_labels(self, labels: object) -> object:
-        return _text_pairs(labels, "labels")
-
-    def validate_environment(self, environment: object) -> object:
-        return _text_pairs(environment, "environment")
-
-
-def _text_pairs(value: object, name: str) -> object:
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise serializers.ValidationError(f"{name} must be an object of names and texts.")
-    return value
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        Device(**attrs).clean()  # DRF by itself does not ask the model
+        return attrs
 
 
 class NewEnrollmentCodeSerializer(serializers.Serializer):

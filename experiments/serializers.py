@@ -7,9 +7,10 @@ from rest_framework import serializers
 
 from experiments.models import Attempt, Job, JobEvent, Project
 from experiments.states import OnDeviceLost, Priority
+from labsite.api import ByHand
 
 
-class ProjectSerializer(serializers.ModelSerializer):
+class ProjectSerializer(ByHand):
     """A body of work; the last fields are what its jobs use where they say nothing."""
 
     created_by = serializers.SlugRelatedField("username", read_only=True)
@@ -23,6 +24,18 @@ class ProjectSerializer(serializers.ModelSerializer):
         ]  # fmt: skip
         read_only_fields = ["created_at"]
 
+    def validate_name(self, name: str) -> str:
+        """The runs' files lie in a folder of that name, here and on the GPU servers."""
+        if self.instance is not None and name != self.instance.name:
+            raise serializers.ValidationError("A project keeps its name; its runs' files bear it.")
+        Project.check_name(name)
+        return name
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        project = Project(**attrs)
+        project.clean()  # DRF by itself does not ask the model
+        return {name: getattr(project, name) for name in attrs}
+
 
 class AttemptSerializer(serializers.ModelSerializer):
     device = serializers.SlugRelatedField("host_id", read_only=True)
@@ -35,7 +48,7 @@ class AttemptSerializer(serializers.ModelSerializer):
         ]  # fmt: skip
 
 
-class JobSerializer(serializers.ModelSerializer):
+class JobSerializer(ByHand):
     """A job; `uid` is its experiment_uid."""
 
     project = serializers.SlugRelatedField("name", read_only=True)

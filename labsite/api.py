@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
-from rest_framework import exceptions
+from rest_framework import exceptions, serializers
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -30,6 +30,20 @@ T = TypeVar("T")
 class Pages(PageNumberPagination):
     page_size_query_param = "page_size"
     max_page_size = 500
+
+
+class ByHand(serializers.ModelSerializer):
+    """Of a row that programs write meanwhile: an update writes what was sent, and nothing else.
+
+    DRF's own saves the whole row as it was read, and so takes back a state, a heartbeat or a
+    counter that moved in between.
+    """
+
+    def update(self, instance: Any, validated_data: dict[str, Any]) -> Any:
+        type(instance)._default_manager.filter(pk=instance.pk).update(**validated_data)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        return instance
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:

@@ -1,12 +1,17 @@
 """A body of work, and what its jobs have in common."""
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
 from experiments.errors import NotSubmitted
+from experiments.options import options_of
+from experiments.yamltree import ConfigInvalid
+
+DEFAULTS = ("command", "environment", "python", "working_directory")
 
 
 class Project(models.Model):
@@ -36,6 +41,16 @@ class Project(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        """Hold its defaults to what a job's own options are, whoever sets them."""
+        said = {name: value for name in DEFAULTS if (value := getattr(self, name))}
+        try:
+            options = options_of(said)
+        except ConfigInvalid as exc:
+            raise ValidationError(str(exc)) from exc
+        for name in said:  # a command may be written as a line
+            setattr(self, name, getattr(options, name))
+
     @classmethod
     def named(cls, name: str, *, by) -> "Project":
         """The project of that name, made when there is none.
@@ -43,13 +58,21 @@ class Project(models.Model):
         Raises:
             NotSubmitted: the name is not one that a folder may have.
         """
+        cls.check_name(name)
+        return cls.objects.get_or_create(name=name, defaults={"created_by": by})[0]
+
+    @staticmethod
+    def check_name(name: str) -> None:
+        """
+        Raises:
+            NotSubmitted: it is not one that a folder may have.
+        """
         if not wire.is_name(name):
             raise NotSubmitted(
                 f"“{name}” cannot be a project's name: use letters, digits, dots, dashes and "
                 "underscores, beginning with a letter or digit (at most 128).",
                 field="project",
             )
-        return cls.objects.get_or_create(name=name, defaults={"created_by": by})[0]
 
     def next_run(self) -> int:
         """Take the next number. In the transaction of the submit: a refused one leaves no gap."""

@@ -3,8 +3,12 @@
 import pytest
 from rest_framework.authtoken.models import Token
 
-from experiments.models import Job
+from devices.models import Device
+from devices.serializers import DeviceSerializer
+from experiments.models import Job, Project
+from experiments.serializers import JobSerializer, ProjectSerializer
 from experiments.states import JobState
+from labsite.clock import database_now
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -177,6 +181,63 @@ def test_state_is_not_written_by_hand(api, ann):
 
     assert answer.status_code == 200
     assert (answer.json()["state"], answer.json()["notes"]) == ("queued", "mine")
+
+
+def test_what_moved_between_the_reading_and_the_writing_is_not_taken_back(ann):
+    """A PATCH reads a row and writes it a moment later; agents and dispatch do not wait."""
+    job, device, project = make.job(by=ann), make.device(), Project.objects.get()
+    stale = [
+        (JobSerializer, Job.objects.get(), {"notes": "mine"}),
+        (DeviceSerializer, Device.objects.get(), {"max_jobs": 2}),
+        (ProjectSerializer, Project.objects.get(), {"description": "digits"}),
+    ]
+    job.cancel()
+    device.revoke(database_now())
+    project.next_run()
+
+    for serializer, row, data in stale:
+        form = serializer(row, data=data, partial=True)
+        form.is_valid(raise_exception=True)
+        form.save()
+
+    job.refresh_from_db()
+    device.refresh_from_db()
+    project.refresh_from_db()
+    assert (job.state, job.notes) == (JobState.CANCELLED, "mine")
+    assert (device.revoked_at is not None, device.max_jobs) == (True, 2)
+    assert (project.last_run, project.description) == (2, "digits")
+
+
+@pytest.mark.parametrize("name", ["../../../tmp/x", "a/b", ".hidden", "other"])
+def test_a_project_keeps_its_name_under_which_its_files_lie(api, ann, name):
+    make.job(project="digits", by=ann)
+
+    answer = api("PATCH", "projects/digits/", {"name": name})
+
+    assert answer.status_code == 400
+    assert Project.objects.get().name == "digits"
+
+
+def test_a_project_is_made_with_a_name_that_a_folder_may_have_only(api):
+    assert api("POST", "projects/", {"name": "../x"}).status_code == 400
+    assert api("POST", "projects/", {"name": "vision"}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [{"command": {"a": 1}}, {"environment": ["A=1"]}, {"environment": {"LAB_CONFIG": "x"}}],
+)
+def test_a_projects_defaults_are_checked_as_a_jobs_options_are(api, ann, defaults):
+    make.job(project="digits", by=ann)
+    Project.objects.update(created_by=ann)
+
+    assert api("PATCH", "projects/digits/", defaults).status_code == 400
+
+
+def test_a_projects_command_may_be_written_as_a_line(api, ann):
+    api("POST", "projects/", {"name": "digits", "command": "python train.py"})
+
+    assert Project.objects.get().command == ["python", "train.py"]
 
 
 def test_events_tell_what_happened(api, ann):

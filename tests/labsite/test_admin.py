@@ -174,3 +174,19 @@ def test_a_researcher_does_not_come_to_the_desk():
 def test_the_desk_has_its_own_policy(manager):
     assert "'unsafe-eval'" in manager.get("/admin/")["Content-Security-Policy"]
     assert "'unsafe-eval'" not in manager.get("/devices/")["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"labels": '["a100"]'}, {"environment": '{"A": 1}'}, {"environment": '{"A=B": ""}'}]
+)
+def test_what_dispatch_and_agents_could_not_read_is_not_taken(manager, values):
+    device = make.device()
+    url = reverse("admin:devices_device_change", args=[device.pk])
+    form = {"cpu_slots": 1, "labels": "{}", "environment": "{}", **values}
+    inline = {"gpus-TOTAL_FORMS": 0, "gpus-INITIAL_FORMS": 0}
+
+    answer = manager.post(url, {**form, **inline})
+
+    assert answer.status_code == 200  # the form once more, with what is wrong
+    device.refresh_from_db()
+    assert (device.labels, device.environment) == ({}, {})
