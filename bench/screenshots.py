@@ -80,6 +80,7 @@ def fill(now) -> None:
     ]
     _jobs(hosts, now)
     _oddities(hosts, now)
+    _dispatched(now)
 
 
 def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
@@ -105,8 +106,6 @@ def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
 
 
 def _jobs(hosts, now) -> None:
-    from experiments.dispatch import dispatch
-
     first, second, _third, large, gone, _last = hosts
     for n in range(2):
         _running(_submit("mstar-curriculum", "minjun", f"seed {n}", 2), first, now, 97 - 7 * n)
@@ -126,7 +125,6 @@ def _jobs(hosts, now) -> None:
     ended = _submit("sar-flow", "jiho", "baseline", 1)
     _end(_running(ended, hosts[5], now, 340), "succeeded", 0, now - timedelta(minutes=46))
     _submit("mstar-curriculum", "minjun", "with mixup", 2).hold(True)
-    dispatch(now)
 
 
 def _submit(project, user, name, gpus):
@@ -169,6 +167,15 @@ def _end(attempt, outcome, code, when) -> None:
         gpu.utilization_percent, gpu.power_watts, gpu.temperature_celsius = 0, 24, 36
         gpu.memory_used_bytes = int(0.3 * 2**30)
         gpu.save()
+
+
+def _dispatched(now) -> None:
+    """What fits is given out, and all of it but the last has begun."""
+    from experiments.dispatch import dispatch
+
+    for attempt in dispatch(now)[:-1]:
+        attempt.accept(now)
+        attempt.start(now, pid=42001)
 
 
 def _oddities(hosts, now) -> None:
@@ -236,15 +243,17 @@ def _write_log(job, *, failed: bool = False) -> None:
 
 
 def keep_alive(stop: threading.Event) -> None:
-    """Stand in for the agents' heartbeats."""
+    """Stand in for the agents' heartbeats and for dispatch."""
     from django.db import connection
     from django.utils import timezone
 
     from devices.models import Device
+    from experiments.models import Pulse
 
     while not stop.wait(1):
-        alive = Device.objects.exclude(host_id="gpu-05")
-        alive.update(last_heartbeat_at=timezone.now(), last_poll_at=timezone.now())
+        now = timezone.now()
+        Device.objects.exclude(host_id="gpu-05").update(last_heartbeat_at=now, last_poll_at=now)
+        Pulse.beat(Pulse.DISPATCH, now)
     connection.close()
 
 

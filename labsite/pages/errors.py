@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 
+from labsite.api import answer
+from labsite.errors import NotFound
 from labsite.pages.states import theme_words
 
 
@@ -41,6 +43,10 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if request.path_info.startswith("/api/"):
+        return answer(
+            NotFound("There is nothing at this address; /api/docs/ lists what there is.")
+        )
     return _page(404, _("Not here"), _("There is no such page, or what it showed was deleted."))
 
 

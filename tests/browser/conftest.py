@@ -48,23 +48,24 @@ def base_url() -> str:
     return ""
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which jobs run."""
-    folder = tmp_path / "source"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("source")
     (folder / "train.py").write_text(SCRIPT)
     return folder
 
 
-@pytest.fixture
-def lab(tmp_path: Path, source: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path / "data", "--agent", "--source", str(source)).start()
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Lab]:
+    """One server for all of these tests, with an agent on this machine."""
+    data_dir = tmp_path_factory.mktemp("lab") / "data"
+    lab = Lab(data_dir, "--agent", "--source", str(source)).start()
     yield lab
     lab.interrupt()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def password(lab: Lab) -> str:
     """The administrator's, as the first start left it where no terminal was."""
     return (lab.data_dir / "admin-password.txt").read_text().split()[-1]

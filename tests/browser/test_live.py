@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.lab import Lab
+from tests.e2e.lab import Lab, wait_for
 
 CONFIG = "lr: 0.1\nepochs: 5\nlab:\n  command: [python3, train.py]\n  resources: {gpus: 0}\n"
 SLOW_MS = 30_000
@@ -72,3 +72,40 @@ def test_a_mistake_is_shown_at_its_line_before_anything_is_submitted(
     expect(page.locator(".cm-mistake-line")).to_contain_text("comand")
     expect(page.locator(".cm-say").first).to_be_visible()
     expect(page.locator("#verdict")).to_contain_text("to mend")
+
+
+def test_a_lost_line_is_said_and_found_again(page: Page, lab: Lab, password: str):
+    sign_in(page, lab, password)
+    expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
+    page.evaluate(
+        """() => {
+            const live = document.getElementById("live");
+            window.said = [];
+            new MutationObserver(() => window.said.push(live.textContent.trim()))
+                .observe(live, {subtree: true, childList: true, characterData: true});
+        }"""
+    )
+
+    lab.program("web").kill()
+
+    wait_for(lambda: page.evaluate("window.said.includes('not live')"), "the page to say it")
+    expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
+    expect(page.locator("#device-list")).to_contain_text("healthy", timeout=SLOW_MS)
+
+
+def test_without_a_script_a_run_is_submitted_and_read_all_the_same(
+    browser: Browser, lab: Lab, password: str, source: Path
+):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    sign_in(page, lab, password)
+    page.goto(f"{lab.url}/execute/")
+    page.get_by_label("Project").fill("plain")
+    page.get_by_label("GPUs").fill("0")
+    page.get_by_label("Command").fill("echo written without a script")
+    page.get_by_role("button", name="Add to queue").click()
+
+    def shows_the_log() -> bool:
+        page.reload()
+        return "written without a script" in page.locator("#terminal").inner_text()
+
+    wait_for(shows_the_log, "the log on the page")

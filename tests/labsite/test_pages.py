@@ -365,6 +365,13 @@ def test_a_run_that_is_not_there_is_404(client):
     assert "There is no such page" in text_of(response)
 
 
+def test_a_program_that_asks_for_nothing_gets_no_page(client):
+    response = client.get("/api/nothing/")
+
+    assert response.status_code == 404
+    assert response.json()["code"] == "not_found"
+
+
 def test_a_name_that_the_server_does_not_know_names_the_option(client):
     response = client.get("/devices/", headers={"host": "lab.example.org"})
 
