@@ -67,8 +67,8 @@ def launch(
     Raises:
         StartFailed: it cannot be; the message says what to do.
     """
-    interpreter = interpreters.find(order.python, environ) if order.python else None
     directory = _directory(order, source)
+    interpreter = interpreters.find(order.python, environ, directory) if order.python else None
     variables = _variables(order, places, interpreter, gpu_indices, environ)
     arguments = _arguments(order, places)
     executable = _executable(arguments[0], directory, variables["PATH"])

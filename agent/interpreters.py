@@ -46,16 +46,17 @@ class Interpreter:
             return ""
 
 
-def find(python: str, environ: Mapping[str, str]) -> Interpreter:
+def find(python: str, environ: Mapping[str, str], directory: Path) -> Interpreter:
     """The interpreter that an order's `python` names: a venv's folder or a conda environment.
 
-    `environ` is the agent's own, searched for CONDA_EXE and the like.
+    `environ` is the agent's own, searched for CONDA_EXE and the like; `directory` is where the
+    command runs, which a path such as ./.venv is relative to.
 
     Raises:
         StartFailed: there is no such thing on this host.
     """
     if "/" in python or python.startswith("~"):
-        return _venv(_expand(python))
+        return _venv(directory / _expand(python))
     for root in _conda_roots(environ):
         prefix = root if python == "base" else root / "envs" / python
         if (prefix / "bin" / "python").exists():

@@ -104,12 +104,22 @@ def test_a_venv_comes_first_in_path(tmp_path: Path) -> None:
     assert made.interpreter.torch_version() == "2.6.0+cu124"
 
 
+def test_a_venv_may_be_named_from_where_the_command_runs(tmp_path: Path) -> None:
+    venv = make_prefix(tmp_path / "code" / ".venv")
+
+    made = launch(
+        tmp_path, python="./.venv", working_directory="code", command=["python", "train.py"]
+    )
+
+    assert made.executable == str(venv / "bin" / "python")
+
+
 def test_a_conda_environment_is_found_by_its_name(tmp_path: Path) -> None:
     prefix = make_prefix(tmp_path / "conda" / "envs" / "vision")
     (prefix / "conda-meta").mkdir()
     (prefix / "conda-meta" / "python-3.10.4-h12debd9_0.json").touch()
 
-    found = interpreters.find("vision", {"CONDA_EXE": f"{tmp_path}/conda/bin/conda"})
+    found = interpreters.find("vision", {"CONDA_EXE": f"{tmp_path}/conda/bin/conda"}, tmp_path)
 
     assert found.prefix == prefix
     assert found.variables["CONDA_PREFIX"] == str(prefix)
