@@ -15,9 +15,9 @@ ONCE ?=
 ARGS ?=
 
 PY := $(VENV)/bin/python
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install --quiet --no-input
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq --no-input
 
-.PHONY: help install test demo demo-clean lint format bench lock messages clean
+.PHONY: help install test promise demo demo-clean lint format bench lock messages clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,10 @@ demo-clean:  ## throw the demo's data away (its server must be stopped)
 	@if [ -x $(PY) ]; then $(PY) examples/demo.py --clean; else rm -rf demo; fi
 
 test: $(VENV)/.dev $(VENV)/.examples  ## the test suite (ARGS="tests/agent -x")
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -m "not promise" $(ARGS)
+
+promise: $(VENV)/.dev $(VENV)/.examples  ## outages of a minute with real processes, side by side
+	@$(PY) -m pytest -m promise -n 6 $(ARGS)
 
 lint: $(VENV)/.dev  ## what CI asks of the source
 	@$(PY) -m ruff check .
@@ -46,7 +49,7 @@ bench: $(VENV)/.dev $(VENV)/.examples  ## the numbers to hold, measured here (mi
 	@$(PY) -m bench $(ARGS)
 
 messages: $(VENV)/.dev  ## compile the translations (needs gettext)
-	@$(PY) manage.py compilemessages --ignore .venv
+	@cd locale && for file in */LC_MESSAGES/*.po; do msgfmt --check -o "$${file%.po}.mo" "$$file"; done
 
 clean:  ## remove .venv and what tests left
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache test-results
