@@ -1,6 +1,7 @@
 """Queue: what runs and what waits, in order, each with its reason."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from django.views.decorators.http import require_safe
 
 from devices.models import GPU
 from experiments import reasons
+from experiments.dispatch import held_gpus
 from experiments.models import Attempt, Job
 from experiments.states import Priority
 from labsite.clock import database_now
@@ -56,6 +58,7 @@ def queue(request: HttpRequest) -> HttpResponse:
     now = database_now()
     everybody = Job.objects.present().select_related("project", "user")
     waiting = lines(everybody.queued().order_by("-priority", "id"), request.user, now)
+    waiting.sort(key=_turn(held_gpus()))
     running = lines(everybody.live().order_by("id"), request.user, now)
     for place, line in enumerate(waiting, start=1):
         line.place = place
@@ -73,6 +76,16 @@ def queue(request: HttpRequest) -> HttpResponse:
     if "part" in request.GET:
         return render(request, "parts/queue.html", context)
     return render(request, "pages/queue.html", context)
+
+
+def _turn(holds: Counter) -> Callable[[Line], tuple[Any, ...]]:
+    """The order in which dispatch looks at them, as long as none of them gets a GPU."""
+    return lambda line: (
+        line.job.held,
+        -line.job.priority,
+        holds[line.job.user_id],
+        line.job.pk,
+    )
 
 
 @login_required

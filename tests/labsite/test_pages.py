@@ -189,6 +189,19 @@ def test_a_waiting_run_says_why(client, lab):
     assert lab["waiting"].waiting_reason in text_of(page(client, "queue"))
 
 
+def test_the_queue_is_shown_in_the_order_of_dispatch(client, minjun):
+    other = make.user("jiho")
+    make.attempt(make.job(by=minjun), started=True)  # minjun holds a GPU, jiho none
+    mine, kept = make.job(by=minjun, gpus=8), make.job(by=other, gpus=8)
+    theirs, urgent = make.job(by=other, gpus=8), make.job(by=minjun, gpus=8, priority="high")
+    kept.hold(True)
+
+    html = page(client, "queue").content.decode()
+
+    order = [job.uid for job in (urgent, theirs, mine, kept)]
+    assert re.findall(r'<tr id="w-([^"]+)"', html) == order
+
+
 @pytest.mark.parametrize(
     ("verb", "which", "state"),
     [("cancel", "waiting", JobState.CANCELLED), ("hold", "waiting", JobState.QUEUED)],
