@@ -29,7 +29,7 @@ from agent.errors import (
 CONNECT_SECONDS = 3.0
 BEAT_SECONDS = 5.0  # a beat that takes longer is no sign of life; the next one tries anew
 ANSWER_SECONDS = 10.0  # beyond what a poll is held
-TRANSFER_SECONDS = 60.0  # without a byte, for files
+TRANSFER_SECONDS = 20.0  # without a byte, for files: a line that went dead holds them up no longer
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 BLOCK_BYTES = 256 * 1024
 SENT_BLOCK_BYTES = 64 * 1024  # each has CONNECT_SECONDS to leave, on however slow a line

@@ -75,6 +75,19 @@ def mentioning(folder: Path) -> dict[Born, str]:
     return found
 
 
+def lost_files(folder: Path) -> list[str]:
+    """Files beneath `folder` that a process has open although they are deleted: a database's
+    write-ahead log among them means that what is committed there will be lost."""
+    found = []
+    for process in mentioning(folder):
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{process.pid}/fd"):
+                target = os.readlink(f"/proc/{process.pid}/fd/{name}")
+                if target.startswith(str(folder)) and target.endswith("(deleted)"):
+                    found.append(f"{process.pid}: {target}")
+    return found
+
+
 def wait_for(look: Callable[[], Found], what: str, seconds: float) -> Found:
     """What `look` returns once that is true. Other processes can only be looked at."""
     deadline = time.monotonic() + seconds

@@ -13,14 +13,13 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 
@@ -30,8 +29,8 @@ from tests.faults.processes import Born, wait_for
 from tests.faults.proxy import FaultProxy
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 60.0  # a first start, while other tests have the processors
-HEALTHY_SECONDS = 20.0
+READY_SECONDS = 120.0  # a first start, while other tests have the processors
+HEALTHY_SECONDS = 45.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 PROJECT = "truth"
@@ -40,6 +39,7 @@ PROJECT = "truth"
 PORTS = range(20_000, 32_000)
 
 Job = dict[str, Any]  # as GET /api/jobs/<uid>/ gives it
+Startable = TypeVar("Startable", "Lab", "Agent")
 
 
 class Stack:
@@ -48,11 +48,17 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._proxies: list[FaultProxy] = []
+        self._started: list[Lab | Agent] = []
 
     def __enter__(self) -> "Stack":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        lost = [file for file in processes.lost_files(self._folder) if ".sqlite3" in file]
+        self._clear()
+        assert not lost, f"databases that were deleted while in use: {lost}"
+
+    def _clear(self) -> None:
         for proxy in self._proxies:
             proxy.__exit__()
         # Twice: a supervisor may have restarted one of its programs just before it went.
@@ -60,44 +66,68 @@ class Stack:
             left = processes.mentioning(self._folder)
             processes.kill(left)
             wait_for(lambda: not any(b.alive for b in left), "all is stopped", STOP_SECONDS)  # noqa: B023
+        for started in self._started:
+            if started.process is not None:
+                started.process.wait(STOP_SECONDS)
 
     def lab(self, name: str = "lab", *options: str) -> "Lab":
         """A server that is not started yet; `options` are more ones of runlab."""
-        return Lab(self._folder / name, options)
+        return self._kept(Lab(self._folder / name, options))
 
     def proxy(self, lab: "Lab") -> FaultProxy:
         proxy = FaultProxy(("127.0.0.1", lab.port))
         self._proxies.append(proxy)
         return proxy.__enter__()
 
-    def agent(self, lab: "Lab", host_id: str, url: str | None = None, *options: str) -> "Agent":
+    def lab_at(self, port: int, name: str) -> "Lab":
+        """Another server for an address that is free just now."""
+        return self._kept(Lab(self._folder / name, port=port))
+
+    def agent(
+        self,
+        lab: "Lab",
+        host_id: str,
+        url: str | None = None,
+        *options: str,
+        folder: str | None = None,
+    ) -> "Agent":
         """An agent that is not started yet; `url`: a proxy's, None: the server's own."""
-        return Agent(self._folder / host_id, lab, host_id, url or lab.url, options)
+        place = self._folder / (folder or host_id)
+        return self._kept(Agent(place, lab, host_id, url or lab.url, options))
+
+    def _kept(self, made: Startable) -> Startable:
+        self._started.append(made)
+        return made
 
 
 class Lab:
     """A `manage.py runlab` on a data folder of its own, and its API as an administrator."""
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, options: tuple[str, ...] = (), port: int | None = None
+    ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._session = requests.Session()
         self._session.trust_env = False
         folder.mkdir(exist_ok=True)
 
     # --- the processes ---
 
-    def start(self) -> "Lab":
-        """Start it and wait until it serves."""
+    def start(self, *, serves: bool = True) -> "Lab":
+        """Start it and wait until its API serves, or until its port takes connections (https)."""
         self._status_file.unlink(missing_ok=True)
         command = [*self._manage("runlab"), "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), *self._options]
         with open(self.folder / "output", "ab") as output:
-            self._process = subprocess.Popen(command, **_apart(output, self.data_dir))
+            self.process = subprocess.Popen(command, **apart(output, self.data_dir))
+        if not serves:
+            wait_for(lambda: self.program("web"), f"{self.url} listens", READY_SECONDS)
+            return self
         wait_for(self._serves, f"{self.url} serves", READY_SECONDS)
         if "Authorization" not in self._session.headers:
             self._session.headers["Authorization"] = f"Token {self._token()}"
@@ -105,8 +135,8 @@ class Lab:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self.process is not None
+        return self.process.pid
 
     def program(self, name: str) -> int:
         """The pid of one of runlab's programs: web, dispatch, clock, agent."""
@@ -123,33 +153,36 @@ class Lab:
 
     def kill_all(self) -> None:
         """kill -9 of the supervisor and of every program at once, as when the power goes."""
-        assert self._process is not None
-        processes.kill(processes.tree(self._process.pid))
-        self._process.wait(STOP_SECONDS)
+        assert self.process is not None
+        processes.kill(processes.tree(self.process.pid))
+        self.process.wait(STOP_SECONDS)
 
     def kill_supervisor(self) -> None:
         """kill -9 of `manage.py runlab` alone."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(STOP_SECONDS)
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
 
     def stop(self) -> int:
         """Ctrl-C. Return the exit status."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(STOP_SECONDS)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
 
     def output(self) -> str:
         return (self.folder / "output").read_text()
 
     # --- the API ---
 
-    def get(self, path: str, **how: Any) -> Any:
-        return self._answer(self._session.get(self.url + path, timeout=ANSWER_SECONDS, **how))
+    def ask(self, method: str, path: str, **how: Any) -> requests.Response:
+        """Any request, and whatever is answered."""
+        return self._session.request(method, self.url + path, timeout=ANSWER_SECONDS, **how)
+
+    def get(self, path: str) -> Any:
+        return self._answer(self.ask("GET", path))
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = self._session.post(self.url + path, json=body, timeout=ANSWER_SECONDS)
-        return self._answer(answer)
+        return self._answer(self.ask("POST", path, json=body))
 
     def enroll_code(self) -> str:
         return str(self.post("/api/enrollment-codes/")["code"])
@@ -201,8 +234,8 @@ class Lab:
         return self.data_dir / "run" / "status.json"
 
     def _serves(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"runlab ended:\n{self.output()[-3000:]}"
+        assert self.process is not None
+        assert self.process.poll() is None, f"runlab ended:\n{self.output()[-3000:]}"
         with suppress(requests.RequestException):
             return self._session.get(f"{self.url}/api/jobs/", timeout=5).status_code < 500
         return False
@@ -211,7 +244,7 @@ class Lab:
         made = subprocess.run(
             [*self._manage("drf_create_token"), "admin"],
             check=True,
-            **_apart(subprocess.PIPE, self.data_dir),
+            **apart(subprocess.PIPE, self.data_dir),
         )
         return made.stdout.split()[2].decode()  # Generated token <key> for user admin
 
@@ -223,6 +256,27 @@ class Lab:
     def _answer(response: requests.Response) -> Any:
         assert response.ok, f"{response.url}: {response.status_code} {response.text[:500]}"
         return response.json()
+
+
+class LocalAgent:
+    """The agent that a `runlab --agent` keeps itself."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.folder = lab.folder
+        self._home = lab.data_dir / "agent"
+        self._lab = lab
+
+    def wait_healthy(self, seconds: float = HEALTHY_SECONDS) -> None:
+        """Wait until the server has heard of it and of nobody else."""
+
+        def is_healthy() -> bool:
+            devices = self._lab.get("/api/devices/")["results"]
+            return [device["state"] for device in devices] == ["healthy"]
+
+        wait_for(is_healthy, "the local agent is healthy", seconds)
+
+    def run_dir(self, project: str = PROJECT) -> Path:
+        return self._home / "logs_127.0.0.1" / project
 
 
 class Agent:
@@ -252,7 +306,7 @@ class Agent:
         code = {} if enrolled else {"LAB_ENROLL_CODE": self._lab.enroll_code()}
         with open(self.folder / "agent.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self._command, *options], **_apart(log, self._lab.data_dir, code)
+                [*self._command, *options], **apart(log, self._lab.data_dir, code)
             )
 
     def wait_healthy(self, seconds: float = HEALTHY_SECONDS) -> None:
@@ -277,10 +331,6 @@ class Agent:
     def run_dir(self, project: str = PROJECT) -> Path:
         return self.work_dir / "logs_127.0.0.1" / project
 
-    def copy_state(self, to: "Agent") -> None:
-        """Give another agent this one's token, as a copied disk would."""
-        shutil.copytree(self.state_dir, to.state_dir)
-
 
 def free_port() -> int:
     """A port that nobody listens on and that no outgoing connection will take."""
@@ -301,7 +351,7 @@ def sha256_of(folder: Path, run_name: str) -> dict[str, str]:
     }
 
 
-def _apart(output: Any, folder: Path, more: dict[str, str] | None = None) -> dict[str, Any]:
+def apart(output: Any, folder: Path, more: dict[str, str] | None = None) -> dict[str, Any]:
     """How a process is started apart from the tests: of their settings it has none."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LAB_")}
     for name in ("PYTHONUNBUFFERED", "DJANGO_SETTINGS_MODULE"):
