@@ -29,12 +29,15 @@ print("five epochs done", flush=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These come last: from the first of them on, Playwright's loop runs in this thread, and
+    Django speaks to no database from a thread with a loop."""
     missing = pytest.mark.skip(reason="no Chromium here: install the package chromium")
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.browser)
-            if CHROMIUM is None:
-                item.add_marker(missing)
+    ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
+    for item in ours:
+        item.add_marker(pytest.mark.browser)
+        if CHROMIUM is None:
+            item.add_marker(missing)
+    items[:] = [item for item in items if item not in ours] + ours
 
 
 @pytest.fixture(scope="session")
