@@ -184,6 +184,11 @@ class Device(models.Model):
 
     # --- verbs ----------------------------------------------------------------------------
 
+    def lock(self) -> None:
+        """Let nobody else change it before this transaction ends. PostgreSQL locks rows: whoever
+        needs several takes a job's first, then its device's, then its attempt's."""
+        Device.objects.select_for_update(no_key=True).values_list("pk").get(pk=self.pk)
+
     def take_slot(self, *, with_gpu: bool) -> bool:
         """Count one more open attempt, unless the device is full or stopped. Say which."""
         room = Q(max_jobs=None) | Q(max_jobs__gt=F("open_attempts"))

@@ -49,7 +49,7 @@ def write(
     """Store the newest beat of each device. In a transaction."""
     heard_at = connection.ops.adapt_datetimefield_value(now)
     rows = []
-    for pk, beat in newest.items():
+    for pk, beat in sorted(newest.items()):  # two web processes lock rows in one order
         used, free = beat.memory_used_bytes, beat.disk_free_bytes
         rows.append((beat.seq, heard_at, beat.cpu_percent, used, free, pk))
         facts = _seldom_of_device(beat)

@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from agent import wire
 from devices.errors import DuplicateAgent
 from devices.models import Device, DeviceState, ServerIdentity
 from experiments.errors import AttemptEnded, LostRace
 from experiments.models import Attempt, GPUClaim, Pulse
+from experiments.models.event import change
 from experiments.states import OnDeviceLost, Outcome
 from labsite.clock import database_now
 from labsite.errors import NotFound, Refused
@@ -52,12 +52,12 @@ def poll(calls: Sequence[Call]) -> list[wire.PollReply | Refused]:
     the last one seen changes nothing.
     """
     now = database_now()
-    with transaction.atomic():
+    with change():  # its events are written last, or a lock would be held while waiting for rows
         devices = Device.objects.in_bulk({call.device_id for call in calls})
         refusals = [_refusal(call, devices.get(call.device_id)) for call in calls]
         heard = [call for call, refused in zip(calls, refusals, strict=True) if not refused]
         named = _named(heard)
-        for call in heard:
+        for call in sorted(heard, key=lambda call: call.device_id):
             _take_in(call, devices[call.device_id], named, now)
         replies = iter(answer(heard))
     return [refused or next(replies) for refused in refusals]

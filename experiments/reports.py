@@ -44,12 +44,15 @@ def receive(device: Device, attempt_id: str, event: wire.AttemptEvent) -> wire.E
 
 
 def _attempt_of(device: Device, attempt_id: str) -> Attempt:
-    """The attempt, locked, so that two copies of one event wait for each other."""
-    mine = Attempt.objects.filter(pk=attempt_id, device=device)
-    attempt = mine.select_for_update(of=("self",)).select_related("job__project").first()
+    """The attempt, its job and device locked: two copies of one event wait for each other, and
+    rows are locked in one order by all (Device.lock)."""
+    mine = Attempt.objects.filter(pk=attempt_id, device=device).select_related("job__project")
+    attempt = mine.first()
     if attempt is None:
         raise NotFound("There is no such attempt, or it is not this device's.")
-    return attempt
+    attempt.job.lock()
+    device.lock()
+    return mine.get()
 
 
 def _started(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:

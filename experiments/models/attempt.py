@@ -143,6 +143,7 @@ class Attempt(models.Model):
         """
         with change():
             self.job.lock()
+            self.device.lock()
             outcome, state = self.job.after(outcome, self, then)
             self._update_open(
                 if_still or {},

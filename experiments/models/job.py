@@ -1,6 +1,7 @@
 """What a researcher queued, and where it stands."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from agent import wire
 from devices.models import GPU, Device, DeviceState
 from experiments import reasons
-from experiments.errors import IllegalTransition, LostRace
+from experiments.errors import AttemptEnded, IllegalTransition, LostRace
 from experiments.models.attempt import Attempt, GPUClaim
 from experiments.models.event import change, record
 from experiments.models.project import Project
@@ -199,7 +200,7 @@ class Job(models.Model):
                 raise IllegalTransition(f"{self} is in the queue already.", state=self.state)
             attempt = self._ask("requeue_requested_at", EventKind.REQUEUE_REQUESTED, now, by)
             if attempt and attempt.accepted_at is None:
-                attempt.end(Outcome.PREEMPTED, now, by=by)
+                self._end_at_once(attempt, Outcome.PREEMPTED, now, by)
 
     def give_up(self, *, requeue: bool, by=None) -> None:
         """Give up the attempt on a device that cannot be reached, by a person's decision.
@@ -370,7 +371,19 @@ class Job(models.Model):
         """End at once an attempt that has no process yet, or whose device cannot be asked."""
         gone = attempt.device.state(now) == DeviceState.DISCONNECTED
         if attempt.accepted_at is None or gone:
-            attempt.end(outcome, now, unconfirmed=gone and attempt.accepted_at is not None, by=by)
+            self._end_at_once(attempt, outcome, now, by)
+
+    def _end_at_once(self, attempt: Attempt, outcome: Outcome, now: datetime, by) -> None:
+        """Unless it is accepted, or ends, at this moment: then the wish takes its usual way."""
+        accepted_at = attempt.accepted_at
+        with suppress(AttemptEnded):
+            attempt.end(
+                outcome,
+                now,
+                unconfirmed=accepted_at is not None,
+                by=by,
+                if_still={"accepted_at": accepted_at},
+            )
 
     def _edit_queued(self, kind: EventKind, by, **fields: Any) -> None:
         with change():

@@ -1,14 +1,18 @@
 """Polls: who is told what, what a poll changes, and what ends by time alone."""
 
+import threading
+import time
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from agent import wire
-from agent.wire import AttemptState
+from agent.wire import AttemptState, EventType
 from devices.errors import DuplicateAgent
 from devices.models import Device
-from experiments import leases
+from experiments import leases, reports
 from experiments.leases import Call
 from experiments.models import Attempt, GPUClaim, Job, Pulse
 from experiments.states import JobState, Outcome
@@ -294,3 +298,71 @@ def test_devices_that_vanish_one_after_the_other_are_requeued():
 
     assert leases.mass_loss(now) is None
     assert len(leases.reap(now)) == 3
+
+
+# --- what runs beside a poll --------------------------------------------------------------------
+
+
+def test_the_events_of_a_batch_are_its_last_statement():
+    """They are written under a lock that all writers of events share: whoever held it while
+    waiting for a row could wait for somebody who waits for the lock."""
+    first, second = make.attempt(accepted=False), make.attempt(accepted=False)
+    calls = [
+        Call(one.device.pk, make.poll(one.device, (one, ACCEPTED))) for one in (first, second)
+    ]
+
+    with CaptureQueriesContext(connection) as captured:
+        leases.poll(calls)
+
+    writes = [q["sql"] for q in captured if q["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
+    assert [sql for sql in writes if "jobevent" in sql] == writes[-1:]
+
+
+@pytest.mark.parametrize("wish", ["cancel", "requeue"])
+def test_what_is_accepted_while_it_is_cancelled_is_asked_to_stop(monkeypatch, wish):
+    """Its process may start at any moment: neither the job nor its GPUs are anybody else's yet."""
+    job = make.job()
+    attempt = make.attempt(job, accepted=False)
+    as_it_was = job.open_attempt()
+    ask(attempt.device, (attempt, ACCEPTED))
+    monkeypatch.setattr(Job, "open_attempt", lambda self: as_it_was)
+
+    getattr(Job.objects.get(), wish)()
+
+    [order] = ask(attempt.device, (attempt, ACCEPTED)).attempts
+    assert order.stop is not None
+    assert GPUClaim.objects.filter(attempt=attempt).exists()
+    assert Job.objects.get().state == JobState.ASSIGNED
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one lock")
+@pytest.mark.django_db(transaction=True)
+def test_a_poll_and_the_end_that_it_crosses_lock_rows_in_one_order():
+    attempt = make.attempt(started=True)
+
+    def end():
+        try:
+            reports.receive(attempt.device, str(attempt.pk), make.event(EventType.EXITED))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=end)
+    with transaction.atomic():
+        attempt.device.polled(10**9, database_now(), runs_ended_attempt=False)
+        thread.start()
+        _until_somebody_waits_for_a_row()
+        attempt.advertise({}, database_now())  # or: deadlock detected
+    thread.join()
+
+    assert not Attempt.objects.get().is_open
+
+
+def _until_somebody_waits_for_a_row():
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
