@@ -45,6 +45,7 @@ class FileHost:
     results: dict[str, Held] = field(default_factory=dict)
     shelves: dict[int, dict[str, Held]] = field(default_factory=dict)
     laid_aside: list[tuple[str, int, bytes]] = field(default_factory=list)
+    #: (name, attempt, generation) → the most that was acknowledged of a result
     acked: dict[tuple[str, int, int], int] = field(default_factory=dict)
     bodies: list[tuple[str, int]] = field(default_factory=list)  # (name, length) as they came
     refuse: Refusal | None = None
@@ -132,7 +133,8 @@ class FileHost:
 
     def _stored(self, name: str, held: Held, acked: int, duplicate: bool) -> dict[str, Any]:
         key = (name, held.attempt, held.generation)
-        self.acked[key] = max(self.acked.get(key, 0), acked)
+        if self.results.get(name) is held:
+            self.acked[key] = max(self.acked.get(key, 0), acked)
         data = {
             "message": "synced",
             "acked_bytes": acked,

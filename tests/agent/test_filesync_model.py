@@ -135,6 +135,7 @@ class Sending(RuleBasedStateMachine):
         assert held.complete
         self.by_hand = False
         self._start()
+        self._write(self.versions[-1] + b"+")  # what was settled is nobody's any more; go on
 
     @invariant()
     def the_copy_is_a_beginning_of_the_file(self) -> None:
