@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -17,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from devices.models import Device
 from experiments import configfiles, submission
 from experiments.config import JobSpec
+from experiments.errors import NotSubmitted
 from experiments.models import Job, Project
 from experiments.places import Place, read_places
 from labsite.clock import database_now
@@ -79,7 +81,8 @@ def _start(request: HttpRequest) -> dict[str, str]:
     """The form at first: empty, a config of the lab's stock, or an earlier run's."""
     values = dict.fromkeys(FIELDS, "")
     if name := request.GET.get("config"):
-        return values | {"config": _stored(name)}
+        text = _stored(name)
+        return values | {"config": text, "project": _suggested_project(name, text)}
     if uid := request.GET.get("from"):
         job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
         return values | _of_run(job)
@@ -91,6 +94,17 @@ def _stored(name: str) -> str:
         return configfiles.read(name).decode("utf-8", "replace")
     except Refused:
         return ""
+
+
+def _suggested_project(name: str, text: str) -> str:
+    """The config's own name, for one that names no project."""
+    try:
+        submission.read(text)
+    except NotSubmitted:
+        return PurePath(name).stem
+    except Refused:
+        pass  # the editor says what is wrong
+    return ""
 
 
 def _of_run(job: Job) -> dict[str, str]:

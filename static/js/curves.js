@@ -8,7 +8,7 @@
   const HEIGHT = 184;
   const MOST_ROWS = 6000; // beyond, all is asked for anew, thinned
   const MOST_CHARTS = 12;
-  const AXES = /^(epoch|step|global_step|iter|iteration|time|wall_time|timestamp|elapsed|seconds|date)$/i;
+  const AXES = /^(epoch|step|global_step|iter|iteration|time|wall_time|timestamp|elapsed|date)$/i;
   const CLOCKS = /^(time|wall_time|timestamp|date)$/i;
   const HALF = /^(train|training|test|testing|val|valid|validation|eval)[_/.-](.+)$|^(.+)[_/.-](train|test|val|valid|eval)$/i;
 
@@ -78,7 +78,7 @@
 
   const lines = (names) => names.flatMap((name, at) => {
     const tone = `--series-${(at % 8) + 1}`;
-    const line = { label: name, stroke: colour(tone), width: 1.5, spanGaps: false, points: { show: table.data[0].length < 2 } };
+    const line = { label: name, stroke: colour(tone), width: 1.5, spanGaps: false, points: { show: (plot) => plot.data[0].length < 2 } };
     return isSmoothed() ? [{ ...line, stroke: faint(tone), width: 1 }, line] : [line];
   });
 

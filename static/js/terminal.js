@@ -10,6 +10,7 @@
   const follow = document.getElementById("follow");
   const find = document.getElementById("log-find");
   const size = document.getElementById("log-size");
+  const download = document.getElementById("log-download");
   let start = Number(terminal.dataset.start);
   let next = Number(terminal.dataset.next);
   let nextLine = terminal.dataset.nextLine;
@@ -55,6 +56,7 @@
     version = window.version;
     file = window.file;
     size.textContent = bytes(window.size);
+    download.hidden = !window.size;
     while (terminal.childElementCount > MOST_LINES) {
       terminal.firstElementChild.remove();
       start = null; // what was cut off is not asked for again; Download has it all

@@ -346,6 +346,15 @@ def test_a_run_starts_from_a_config_of_the_lab(client):
     assert ">digits.yaml</option>" in html
 
 
+@pytest.mark.parametrize(("says", "project"), [("", "digits"), ("project: flow\n", "")])
+def test_a_config_that_names_no_project_suggests_its_own_name(client, says, project):
+    (settings.LAB_CONFIG_DIR / "digits.yaml").write_text(f"{says}lab: {{command: [true]}}\n")
+
+    html = client.get("/execute/?config=digits.yaml").content.decode()
+
+    assert f'name="project" value="{project}"' in html
+
+
 def test_no_file_outside_the_config_folder_is_shown(client):
     html = client.get("/execute/?config=../secret_key").content.decode()
 
