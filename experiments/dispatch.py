@@ -138,7 +138,7 @@ class Plan:
                 heapq.heappush(turn, (self._held[user], queues[user][-1].pk, user))
 
     def _fit(self, job: Job) -> tuple[Place, list[GPU]] | None:
-        wish = _wish(job)
+        wish = _wish(job, self._now)
         if wish not in self._refused:
             # The fullest place that it fits into: large gaps are kept for large jobs.
             fitting = [place for place in self._places if place.fits(job, self._now)]
@@ -184,13 +184,14 @@ class Plan:
             nearest = max(able, key=lambda place: len(place.free_for(job)))
             nearest.hold_back()
             self._held_back_for = job
-            self._refused = {_wish(job): self._refused[_wish(job)]}
+            wish = _wish(job, self._now)
+            self._refused = {wish: self._refused[wish]}
 
 
-def _wish(job: Job) -> tuple:
+def _wish(job: Job, now: datetime) -> tuple:
     """What decides where a job fits: two jobs with one wish fit at the same places."""
     labels = tuple(sorted(job.labels.items()))
-    avoids = tuple(sorted(job.avoids))
+    avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now.isoformat()))
     return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids)
 
 

@@ -18,7 +18,7 @@ from labsite.clock import database_now
 from sync import storage
 from sync.errors import Diverged, OffsetMismatch, StaleGeneration
 from sync.models import SyncFile
-from sync.ownership import Target
+from sync.ownership import Target, check_still
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,11 @@ def append(target: Target, delta: Delta) -> Stored:
 
     Raises:
         OffsetMismatch, Diverged, StaleGeneration: with where to go on from.
+        LostRace: another attempt was begun while this chunk waited for the file.
         FileBusy, DiskFull: nothing was kept; the same request may come again.
     """
     with storage.locked(target.place):
+        check_still(target)
         row = current(target)
         if delta.key and row and row.last_key == delta.key:
             return Stored(row, 0, row.last_answer["acked"], duplicate=True)

@@ -235,6 +235,19 @@ def test_a_job_avoids_the_device_where_it_did_not_start():
     assert second.device == other
 
 
+def test_a_job_that_avoids_a_device_keeps_nobody_else_from_it():
+    """Two that ask for the same, and of which one may go back to the device by now."""
+    device, now = make.device(gpus=1), database_now()
+    for minutes in (5, -5):
+        job = make.job()
+        until = (now + timedelta(minutes=minutes)).isoformat()
+        Job.objects.filter(pk=job.pk).update(avoids={str(device.pk): until})
+
+    [attempt] = dispatch()
+
+    assert attempt.job == job
+
+
 def test_a_lab_without_devices_says_so():
     job = make.job()
 

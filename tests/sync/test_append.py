@@ -18,6 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from experiments.errors import LostRace
+from experiments.models import Job
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from labsite.errors import NotFound, Refused
@@ -37,6 +39,18 @@ def test_a_file_grows_chunk_by_chunk(run):
     assert run.stored() == b"epoch,loss\n1,0.5\n"
     assert (stored.appended, stored.acked, stored.row.size) == (6, 17, 17)
     assert run.row().source_mtime == 1729677000
+
+
+def test_a_chunk_that_waits_while_its_attempt_is_given_up_changes_no_result(run):
+    run.delta(b"abc", generation=1, offset=0)
+    as_it_was = run.target()
+    run.attempt.end(Outcome.HOST_REBOOTED, database_now())
+    make.attempt(Job.objects.get(), run.attempt.device)
+
+    with pytest.raises(LostRace):
+        append.append(as_it_was, append.Delta(b"def", generation=1, offset=3))
+
+    assert run.row().size == 3
 
 
 def test_a_repeated_chunk_is_stored_once(run):
