@@ -2,10 +2,13 @@
 
 import logging
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+
+from agent.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +25,9 @@ class Loop:
 class Daemon:
     """Runs the loops, one thread each, until a signal or until one of them ends.
 
-    Half an agent is worse than none, so the end of any loop is the end of all. Threads are
-    daemons: whatever a loop is in the middle of, the journal is such that it may be cut off there.
+    Half an agent is worse than none, so the end of any loop is the end of all; but for a disk
+    that is full or away, which passes: then the loop begins anew. Threads are daemons: whatever a
+    loop is in the middle of, the journal is such that it may be cut off there.
     Jobs are not touched: they belong to their supervisors.
     """
 
@@ -60,9 +64,18 @@ class Daemon:
 
     def _guard(self, loop: Loop) -> None:
         try:
-            loop.run(self._stop)
+            self._run(loop)
         except BaseException as exc:
             logger.exception("the loop %s failed", loop.name)
             self.failure = exc
         finally:
             self._ended.set()
+
+    def _run(self, loop: Loop) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                return loop.run(self._stop)
+            except (OSError, sqlite3.OperationalError):
+                logger.exception("the loop %s failed, and begins anew", loop.name)
+            self._stop.wait(backoff.next_seconds())

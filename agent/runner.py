@@ -159,7 +159,6 @@ class Run:
         except OSError as exc:
             return self._start_failed(f"This host cannot start processes now: {exc.strerror}")
         self._note_start()
-        self._around.watch_files(order, places.run_dir)
         self._write_metadata({})
 
     def _given_up(self) -> bool:
@@ -210,8 +209,11 @@ class Run:
     def _note_start(self) -> None:
         """Journal the process. It may have ended by now, or never have come to be.
 
-        The supervisor may be one that an earlier agent was starting when it was killed.
+        The supervisor may be one that an earlier agent was starting when it was killed. Its files
+        are watched first: an attempt whose files nobody watches counts as settled.
         """
+        run_dir = self._around.workspace.places(self._order).run_dir
+        self._around.watch_files(self._order, run_dir)
         supervisor = self._supervision.supervisor()
         while supervisor and supervisor.alive and not self._supervision.running():
             self._around.stop.wait(BIRTH_LOOK_SECONDS)

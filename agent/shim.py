@@ -144,7 +144,7 @@ class Supervisor:
         """Start the command in a session of its own, its output straight to the log.
 
         Raises:
-            OSError: the system will not run it.
+            OSError, ValueError: the system will not run it.
         """
         order = self.order
         log = (os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -291,14 +291,15 @@ def main() -> int:
     supervisor = Supervisor(order)
     if not supervisor.claim():
         return CLAIMED
-    if supervisor.reason_to_stop():  # asked to before we came to be
-        conclude(supervisor.folder, {"pid": None, "exit_code": None, "cause": "stopped"})
+    if cause := supervisor.reason_to_stop():  # before it came to be
+        conclude(supervisor.folder, {"pid": None, "exit_code": None, "cause": cause})
         say("ended")
         return 0
     try:
         supervisor.start()
-    except OSError as exc:
-        conclude(supervisor.folder, {"pid": None, "exit_code": None, "error": exc.strerror})
+    except (OSError, ValueError) as exc:  # the latter: what no process can be given, such as NUL
+        error = exc.strerror if isinstance(exc, OSError) else str(exc)
+        conclude(supervisor.folder, {"pid": None, "exit_code": None, "error": error})
         say("ended")
         return 0
     say("started")

@@ -380,3 +380,18 @@ def test_the_end_of_one_loop_is_the_end_of_all(monkeypatch: pytest.MonkeyPatch) 
 
     assert daemon.run() == 1
     assert seen == ["stopped"]
+
+
+def test_a_full_disk_ends_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    daemon = Daemon(threading.Event())
+    troubles = [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")]
+
+    def writes(stop: threading.Event) -> None:
+        if troubles:
+            raise troubles.pop()
+
+    daemon.add(Loop("writes", writes, lambda: None))
+
+    assert daemon.run() == 0
+    assert troubles == []

@@ -1,5 +1,6 @@
 """The life of one attempt: what it asks of its surroundings, in which order."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -182,6 +183,30 @@ def test_an_attempt_leaves_when_its_events_and_files_are_settled(house: House) -
     assert house.journal.find(order.id) is None
     assert not (house.around.attempts_dir / order.id).exists()
     assert [what for what, _ in house.files.told] == ["watch", "exited", "forget"]
+
+
+def test_files_are_watched_also_when_the_start_could_not_be_noted_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that nobody watches count as settled, and would never be sent."""
+    order = house.accept()
+    run = Run(house.around, order)
+    with monkeypatch.context() as patch:
+        patch.setattr(house.journal, "running", _disk_full)
+        with pytest.raises(sqlite3.OperationalError):
+            run.live()
+
+    thread = threading.Thread(target=run.live)
+    thread.start()
+
+    eventually(lambda: len(house.said(order)) == 3)
+    house.stop.set()
+    thread.join(10)
+    assert ("watch", order.id) in house.files.told
+
+
+def _disk_full(*_: Any) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_a_config_is_asked_for_until_the_server_answers(house: House) -> None:

@@ -187,6 +187,22 @@ def test_a_stop_that_comes_before_the_birth_prevents_it(job: Job) -> None:
     assert not job.log.exists()
 
 
+def test_a_lease_that_ran_out_before_the_birth_is_no_wish_of_anybody(job: Job) -> None:
+    """Else the server takes the end for a failure of the job, and does not run it elsewhere."""
+    job.supervision.touch_fence(shim.now() - 200)
+
+    job.start("sh", "-c", "echo never", fence_seconds=105.0)
+
+    assert job.end().cause == "fenced"
+    assert not job.log.exists()
+
+
+def test_what_no_process_can_be_given_says_so(job: Job) -> None:
+    job.start("sh", "-c", "true", environment={"A=B": "1"})
+
+    assert "environment" in job.end().error
+
+
 def test_a_second_supervisor_gives_way(job: Job) -> None:
     job.start("sh", "-c", "echo once; sleep 0.5")
 
