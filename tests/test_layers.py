@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 APPS = ("agent", "devices", "experiments", "sync", "labsite")
+#: What both sides of the wire share; the server imports the first, which passes the other on.
+WIRE = ("agent/wire.py", "agent/codec.py")
 LEAVES = {"labsite.errors", "labsite.api", "labsite.wake", "labsite.clock", "agent.wire"}
 
 #: Package -> the packages or modules of ours that it may import, besides itself.
@@ -77,7 +79,7 @@ def test_packages_import_only_downwards(path):
 def test_a_leaf_imports_nothing_of_ours_but_leaves(path):
     for _, name in imports(tree(path)):
         if name.split(".")[0] in APPS:
-            assert is_within(name, LEAVES), f"{path} imports {name}"
+            assert is_within(name, LEAVES | {"agent.codec"}), f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules("agent"))
@@ -89,8 +91,10 @@ def test_the_agent_needs_only_what_its_host_has(path):
 
 
 def test_the_wire_needs_the_standard_library_only():
-    for _, name in imports(tree("agent/wire.py")):
-        assert name.split(".")[0] in sys.stdlib_module_names
+    names = [name for path in WIRE for _, name in imports(tree(path))]
+
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {"agent"}
+    assert all(is_within(name, {"agent.codec"}) for name in names if name.startswith("agent"))
 
 
 @pytest.mark.parametrize("path", modules("agent"))

@@ -1,7 +1,7 @@
 """Sets of jobs, and how one is queued."""
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import models
 from django.utils import timezone
@@ -13,9 +13,6 @@ from experiments.models.project import Project
 from experiments.states import LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now
-
-if TYPE_CHECKING:
-    from experiments.models.job import Job
 
 
 class JobQuerySet(models.QuerySet):
@@ -30,7 +27,7 @@ class JobQuerySet(models.QuerySet):
 
 
 class JobManager(models.Manager.from_queryset(JobQuerySet)):
-    def submit(self, spec, *, project: str, by=None, name: str = "", parent=None) -> "Job":
+    def submit(self, spec, *, project: str, by=None, name: str = "", parent=None) -> Any:
         """Queue a job: its run's number, its row and its first event in one transaction.
 
         Args:
