@@ -28,6 +28,7 @@ print("five epochs done", flush=True)
 """
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These come last: from the first of them on, Playwright's loop runs in this thread, and
     Django speaks to no database from a thread with a loop."""
