@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import socket
 import ssl
 import warnings
 from dataclasses import replace
@@ -119,7 +120,7 @@ def _enroll(config: Config, asked: Credential, code: str, ca_file: str | None) -
     try:
         return transport.enroll(message)
     except ServerUnreachable as exc:
-        raise ConfigError(str(exc)) from None
+        raise ConfigError(_over_https(config.server) or str(exc)) from None
     except Rejected as exc:
         raise ConfigError(
             f"The server refused to enroll this host: {exc}. A code is good for ten minutes and "
@@ -127,6 +128,24 @@ def _enroll(config: Config, asked: Credential, code: str, ca_file: str | None) -
         ) from None
     finally:
         transport.close()
+
+
+def _over_https(server: str) -> str | None:
+    """What to write instead, if it is https that is spoken at this http address: such a server
+    cuts the connection without a word."""
+    parts = urlsplit(server)
+    if parts.scheme != "http" or not parts.port:
+        return None
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is said to it
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port), CA_SECONDS) as connection,
+            anyone.wrap_socket(connection),
+        ):
+            return f"{parts.hostname} speaks https there: try --server https://{parts.netloc}"
+    except OSError:
+        return None
 
 
 def write_netrc(server: str, host_id: str, token: str, home: Path) -> None:

@@ -64,10 +64,10 @@ class Tracked(ABC):
         return not waits and not self.settled and self._has_work(now_seconds)
 
     def nudge(self) -> None:
-        """Do not wait any longer for a server that was away."""
-        if not self.parked:
-            self._not_before = 0.0
-            self._backoff.reset()
+        """Do not wait any longer: the server was away. It may take now what it refused, since a
+        database that was restored, or the wrong one for a while, knew nothing of the run."""
+        self._not_before = 0.0
+        self._backoff.reset()
 
     @property
     def settled(self) -> bool:
