@@ -159,6 +159,18 @@ def test_a_file_over_the_server_s_limit_waits_an_hour(bench: Bench) -> None:
     assert not bench.file.is_due(shim.now() + 3000)
 
 
+def test_a_refused_file_is_offered_again_when_the_server_was_away(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.host.refuse = Refusal(404, "not_found")
+    bench.sync()
+    bench.host.refuse = None
+
+    bench.file.nudge()
+    bench.sync()
+
+    assert bench.file.state == "synced"
+
+
 # --- all of it ---
 
 
