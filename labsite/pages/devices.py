@@ -18,7 +18,7 @@ from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentU
 from experiments.leases import mass_loss
 from experiments.models import Attempt, Pulse
 from labsite.clock import database_now
-from labsite.pages.access import managers_only
+from labsite.pages.access import asked, managers_only
 from labsite.pages.enrolling import command_for
 from labsite.pages.states import Badge, device_badge
 
@@ -102,7 +102,7 @@ def add(request: HttpRequest) -> HttpResponse:
 
     `device` names a known GPU server that gets a new token; `uses` lets several new ones in.
     """
-    name = request.POST.get("device") or request.GET.get("device")
+    name = request.POST.get("device", "").replace("\x00", "") or asked(request, "device")
     known = get_object_or_404(Device, host_id=name) if name else None
     if request.method != "POST":
         return render(request, "pages/add_device.html", {"known": known})

@@ -23,6 +23,7 @@ from experiments.models import Job, Project
 from experiments.places import Place, read_places
 from labsite.clock import database_now
 from labsite.errors import Refused
+from labsite.pages.access import asked
 from labsite.pages.queue import priorities
 from labsite.pages.states import Badge
 
@@ -53,6 +54,7 @@ def execute(request: HttpRequest) -> HttpResponse:
             job = submission.submit(values["config"], _given(values), by=request.user)
         except Refused as refused:
             mistakes = _mistakes(refused)
+            values["config"] = values["config"].encode("utf-8", "replace").decode()
         else:
             return redirect("run", uid=job.uid)
     context = {
@@ -80,10 +82,10 @@ def check(request: HttpRequest) -> JsonResponse:
 def _start(request: HttpRequest) -> dict[str, str]:
     """The form at first: empty, a config of the lab's stock, or an earlier run's."""
     values = dict.fromkeys(FIELDS, "")
-    if name := request.GET.get("config"):
+    if name := asked(request, "config"):
         text = _stored(name)
         return values | {"config": text, "project": _suggested_project(name, text)}
-    if uid := request.GET.get("from"):
+    if uid := asked(request, "from"):
         job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
         return values | _of_run(job)
     return values
@@ -124,7 +126,7 @@ def _values(request: HttpRequest) -> dict[str, str]:
     values["config"] = request.POST.get("config", "").replace("\r\n", "\n")
     upload = request.FILES.get("upload")
     if upload is not None and not values["config"].strip():
-        values["config"] = upload.read().decode("utf-8", "replace")
+        values["config"] = upload.read().decode("utf-8", "surrogateescape")  # byte for byte
     return values
 
 
@@ -135,7 +137,9 @@ def _given(values: dict[str, str]) -> dict[str, Any]:
     }
     if values["gpus"]:
         number = values["gpus"]
-        given["resources"] = {"gpus": int(number) if number.isdecimal() else number}
+        given["resources"] = {
+            "gpus": int(number) if number.isdecimal() and len(number) < 4 else number
+        }
     return given
 
 

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from experiments.models import Job
 from experiments.states import JobState
 from labsite.clock import database_now
+from labsite.pages.access import asked
 from labsite.pages.queue import lines
 
 PAGE = 50
@@ -19,7 +20,7 @@ PAGE = 50
 @require_safe
 def runs(request: HttpRequest) -> HttpResponse:
     """The newest first; `q` finds by project, run, name, user or identifier."""
-    words, state = request.GET.get("q", "").strip(), request.GET.get("state", "")
+    words, state = asked(request, "q"), asked(request, "state")
     mine = request.GET.get("whose") == "mine"
     found = _found(words, state, request.user if mine else None)
     page = Paginator(found, PAGE).get_page(request.GET.get("page"))

@@ -7,6 +7,7 @@ from django.views.i18n import JavaScriptCatalog, set_language
 
 from labsite.pages import account, devices, execute, queue, run, runs, verbs
 
+_PK = "(?P<pk>[0-9]{1,18})"  # what a database takes as a key
 _VERBS = "|".join(verbs.VERBS)
 
 urlpatterns = [
@@ -17,8 +18,8 @@ urlpatterns = [
     path("words.js", JavaScriptCatalog.as_view(packages=["labsite"]), name="words"),
     path("devices/", devices.devices, name="devices"),
     path("devices/add/", devices.add, name="device-add"),
-    path("devices/joined/<int:pk>/", devices.joined, name="device-joined"),
-    re_path(r"^devices/(?P<pk>\d+)/(?P<verb>drain|resume)/$", devices.act, name="device-act"),
+    re_path(rf"^devices/joined/{_PK}/$", devices.joined, name="device-joined"),
+    re_path(rf"^devices/{_PK}/(?P<verb>drain|resume)/$", devices.act, name="device-act"),
     path("execute/", execute.execute, name="execute"),
     path("execute/check/", execute.check, name="execute-check"),
     path("queue/", queue.queue, name="queue"),
@@ -28,5 +29,5 @@ urlpatterns = [
     path("runs/<slug:uid>/log/", run.log, name="run-log"),
     path("runs/<slug:uid>/curve/", run.curve, name="run-curve"),
     path("runs/<slug:uid>/rerun/", verbs.rerun, name="run-rerun"),
-    re_path(rf"^runs/(?P<uid>[\w]+)/(?P<verb>{_VERBS})/$", verbs.act, name="run-act"),
+    re_path(rf"^runs/(?P<uid>[0-9a-z_]+)/(?P<verb>{_VERBS})/$", verbs.act, name="run-act"),
 ]

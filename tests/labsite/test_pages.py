@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 from django.utils import translation
@@ -385,6 +386,50 @@ def test_a_run_that_is_not_there_is_404(client):
 
     assert response.status_code == 404
     assert "There is no such page" in text_of(response)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/?q=%00&state=%00&page=99999999999999999999",
+        "/runs/?q=run_99999999999999999999",
+        "/execute/?config=%00",
+        "/execute/?config=a%00b.yaml",
+        "/execute/?from=%00",
+        "/devices/add/?device=%00",
+        f"/devices/{'9' * 40}/drain/",
+        f"/devices/joined/{'9' * 18}/",
+        f"/runs/{'a' * 300}/",
+    ],
+)
+def test_no_address_breaks_a_page(manager, path):
+    assert manager.get(path).status_code < 500
+
+
+@pytest.mark.parametrize("field", ["config", "project", "name", "command", "gpus", "priority"])
+@pytest.mark.parametrize("text", ["\x00", "\ud7ff\ufffe", "9" * 5000, "{" * 500])
+def test_no_form_breaks_the_execute_page(client, field, text):
+    form = {"config": "lr: 1\n", "project": "digits", "command": "true"} | {field: text}
+
+    assert client.post("/execute/check/", form).status_code == 200
+    assert client.post("/execute/", form).status_code in (302, 400)
+
+
+def test_an_uploaded_config_is_kept_byte_for_byte(client):
+    upload = SimpleUploadedFile("a.yaml", b"lr: 0.1\r\nlab: {command: [true]}\r\n")
+
+    client.post("/execute/", {"project": "digits", "upload": upload})
+
+    assert bytes(Job.objects.get().config) == b"lr: 0.1\r\nlab: {command: [true]}\r\n"
+
+
+def test_an_upload_that_is_no_text_is_refused_by_a_sentence(client):
+    upload = SimpleUploadedFile("a.yaml", b"lr: \xff\xfe\n")
+
+    response = client.post("/execute/", {"project": "digits", "upload": upload})
+
+    assert response.status_code == 400
+    assert "not UTF-8" in text_of(response)
 
 
 def test_a_program_that_asks_for_nothing_gets_no_page(client):
