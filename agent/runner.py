@@ -13,7 +13,13 @@ from typing import Any, Protocol, TypeVar
 from agent import environment, shim, wire
 from agent.backoff import Backoff
 from agent.environment import Launch, Places
-from agent.errors import Rejected, ServerUnreachable, StartFailed
+from agent.errors import (
+    Rejected,
+    ServerUnreachable,
+    StartFailed,
+    Unauthorized,
+    WrongProtocol,
+)
 from agent.gpus import GPUWatch, still_held
 from agent.journal import Attempt, Journal
 from agent.process import Ended, Supervision
@@ -169,7 +175,7 @@ class Run:
         return self._around.stop.is_set()  # still only accepted: the next agent starts it
 
     def _insist(self, request: Callable[[], T]) -> T | None:
-        """Ask again as long as the server is away and nobody wishes a stop.
+        """Ask again as long as the server is away, or does not know us, and nobody wishes a stop.
 
         Raises:
             StartFailed: the server answers, and has not what is asked for.
@@ -180,6 +186,8 @@ class Run:
                 return request()
             except ServerUnreachable as exc:
                 self._around.stop.wait(backoff.next_seconds(exc.retry_after_seconds))
+            except (Unauthorized, WrongProtocol):  # it speaks to nobody here: no fault of the job
+                self._around.stop.wait(backoff.next_seconds())
             except Rejected as exc:
                 raise StartFailed(f"The server did not hand out the job's files: {exc}") from exc
         return None

@@ -226,7 +226,12 @@ class Device(models.Model):
         wake.publish_on_commit("device", self.pk)
 
     def rotate_token(self, token_sha256: str) -> None:
-        """Accept another token too; the old one lives until the new one is first used."""
+        """Accept another token too; the old one lives until the new one is first used.
+
+        Raises:
+            EnrollmentRefused: it is another device's.
+        """
+        _check_unused(token_sha256, self)
         self._set(next_token_sha256=token_sha256)
 
     def polled(self, seq: int, now: datetime, *, runs_ended_attempt: bool) -> bool:
@@ -369,6 +374,7 @@ class EnrollmentCode(models.Model):
                 return again
             self._spend(now)
             device = self._device_for(request)
+            _check_unused(request.token_sha256, device)
             Device.objects.filter(pk=device.pk).update(
                 token_sha256=request.token_sha256,
                 next_token_sha256=None,
@@ -438,6 +444,13 @@ def _is_text_pairs(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(text, str) and "\0" not in text for pair in value.items() for text in pair
     )
+
+
+def _check_unused(token_sha256: str, device: Device) -> None:
+    """A token tells who speaks: were it two devices', neither could."""
+    held = Q(token_sha256=token_sha256) | Q(next_token_sha256=token_sha256)
+    if Device.objects.filter(held).exclude(pk=device.pk).exists():
+        raise EnrollmentRefused("This token is another device's. Make a new one on this host.")
 
 
 def devices_with(token_sha256s: Sequence[str]) -> models.QuerySet:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import PageNumberPagination
@@ -82,9 +82,16 @@ def refusal_of(exc: Exception) -> Refused | None:
         return _made(403, "forbidden", str(exc) or "Your role does not allow this.")
     if isinstance(exc, exceptions.APIException):
         return _from_drf(exc)
+    return _from_database(exc)
+
+
+def _from_database(exc: Exception) -> Refused | None:
     if isinstance(exc, OperationalError | InterfaceError):
         logger.warning("database: %s", exc)
         return Busy("The database is busy; try again in a moment.")
+    if isinstance(exc, IntegrityError):  # two made the same, and this one came second
+        logger.warning("database: %s", exc)
+        return _made(409, "lost_race", "Another request was faster; look, and ask again.")
     if isinstance(exc, DatabaseError) and "out of range" in str(exc):
         return _made(400, "bad_request", "A number is too large.")
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent import wire
-from agent.errors import Rejected, ServerUnreachable
+from agent.errors import Rejected, ServerUnreachable, Unauthorized
 from agent.gpus import GPUWatch
 from agent.journal import Journal
 from agent.runner import Run, Surroundings
@@ -210,7 +210,8 @@ def _disk_full(*_: Any) -> None:
 
 
 def test_a_config_is_asked_for_until_the_server_answers(house: House) -> None:
-    house.config = [ServerUnreachable("down"), ServerUnreachable("down"), b"lr: 1\n"]
+    unknown = Unauthorized(401, "not_authenticated", {})
+    house.config = [ServerUnreachable("down"), unknown, b"lr: 1\n"]
     digest = "d4f1cfb1e9f2a5e6e8fd0ee4a19bdc05a3fb71c1f1ff1d6e5d0c7d8b31ab7b8c"
     order = house.accept(config_sha256=digest)
 

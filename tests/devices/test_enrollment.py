@@ -154,3 +154,28 @@ def test_a_malformed_request_names_the_field(client, field, value):
 
     assert answer.status_code == 400
     assert answer.json()["field"] == field
+
+
+def test_a_token_is_never_two_devices(client):
+    post(client, body(code()))
+    other = make.device(token="labd_other")
+
+    enrolled = post(client, body(code(), host_id="gpu-02"))
+    rotated = post(
+        client, {"token_sha256": digest(TOKEN)}, "/api/devices/token", **bearer("labd_other")
+    )
+
+    assert (enrolled.status_code, rotated.status_code) == (403, 403)
+    other.refresh_from_db()
+    assert other.next_token_sha256 is None
+
+
+def test_of_two_that_are_let_in_by_one_name_at_once_one_is_told_to_look_again(client, monkeypatch):
+    make.device(host_id="gpu-07")
+    monkeypatch.setattr(
+        EnrollmentCode, "_device_for", lambda self, request: make.device(host_id="gpu-07")
+    )
+
+    answer = post(client, body(code(), host_id="gpu-07"))
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "lost_race")
