@@ -244,7 +244,9 @@ def server_sees(now: datetime) -> bool:
     for that.
     """
     lane = Pulse.last(Pulse.LANE)
-    return lane is not None and now - lane.at <= FRESH and now - lane.unbroken_since >= SIGHT
+    if lane is None or abs(now - lane.at) > FRESH:  # a stamp of the future: the clock was set back
+        return False
+    return now - lane.unbroken_since >= SIGHT
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,7 @@ def test_policy_wait_gives_up_after_a_week():
     [
         {"since": 134},  # it saw for less than a lease without a gap
         {"since": 600, "ago": 4},  # it does not answer now
+        {"since": 600, "ago": -3600},  # nobody knows: the clock was set back
     ],
 )
 def test_a_blind_server_judges_nobody(stamps):
