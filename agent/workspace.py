@@ -15,7 +15,7 @@ from agent import host, wire
 from agent.environment import Places
 from agent.errors import ConfigError, StartFailed
 from agent.journal import Journal
-from agent.wire import AttemptOrder
+from agent.wire import AttemptOrder, AttemptState
 
 MARK = ".lab-agent.json"  # in a server's folder: whose it is
 
@@ -77,6 +77,7 @@ class Workspace:
         owner = self._journal.owner(run_dir, order.run_name)
         if owner == (order.experiment_uid, order.id):
             return  # a start that is repeated
+        self._refuse_if_written(owner, order.run_name)
         theirs = [
             path
             for path in places.run_dir.iterdir()
@@ -91,6 +92,15 @@ class Workspace:
         self._journal.own(run_dir, order, str(aside) if aside else None)
         if owner and aside:
             moved(owner[1], aside)
+
+    def _refuse_if_written(self, owner: tuple[str, str] | None, run_name: str) -> None:
+        """A name comes twice from a server whose database was restored from an older backup."""
+        writer = self._journal.find(owner[1]) if owner else None
+        if owner and writer and writer.state in (AttemptState.STARTING, AttemptState.RUNNING):
+            raise StartFailed(
+                f"{run_name} is being written here by the job {owner[0]}, of which this server "
+                "does not know: was it restored from a backup? Queue the job again for a new name"
+            )
 
     def write_metadata(self, order: AttemptOrder, places: Places, facts: dict[str, Any]) -> None:
         """`run_001.yaml`: what was run, where, with what, how it ended; replaced as a whole."""

@@ -69,6 +69,19 @@ def test_a_project_folder_that_is_a_link_is_refused(place: Workspace, tmp_path: 
         place.prepare(order(project="digits"), None, nobody)
 
 
+def test_the_files_of_a_running_job_are_not_put_aside(place: Workspace, journal: Journal) -> None:
+    running, again = order(run_name="run_001"), order(run_name="run_001")
+    journal.accept(running)
+    metrics = place.prepare(running, None, nobody).metrics
+    metrics.write_text("epoch\n")
+    journal.running(running.id, 1, "2026-01-01T00:00:00+00:00")
+
+    with pytest.raises(StartFailed, match="is being written here by"):
+        place.prepare(again, None, nobody)
+
+    assert metrics.read_text() == "epoch\n"
+
+
 def test_only_files_of_that_very_name_are_put_aside(place: Workspace) -> None:
     run_dir = place.root / "digits"
     run_dir.mkdir(parents=True)
