@@ -39,8 +39,15 @@ def submit(
     )
 
 
-def rerun(job: Job, *, by=None) -> Job:
-    """Queue the same once more: its config byte for byte, and all that was asked for besides."""
+def rerun(job: Job, *, by=None, resume: bool = False) -> Job:
+    """Queue the same once more: its config byte for byte, and all that was asked for besides.
+
+    Args:
+        resume: let it go on from the job's newest checkpoint, instead of anew.
+
+    Raises:
+        NotSubmitted: there is no checkpoint to go on from.
+    """
     spec = config.JobSpec(
         config=bytes(job.config),
         keys=job.keys,
@@ -61,7 +68,9 @@ def rerun(job: Job, *, by=None) -> Job:
         on_device_lost=job.on_device_lost,
         tags=job.tags,
     )
-    return Job.objects.submit(spec, project=job.project.name, by=by, name=job.name, parent=job)
+    return Job.objects.submit(
+        spec, project=job.project.name, by=by, name=job.name, parent=job, resume=resume
+    )
 
 
 def defaults_of(project: str | None) -> Options:

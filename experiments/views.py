@@ -164,6 +164,14 @@ class JobViewSet(
         again = submission.rerun(job, by=request.user)
         return Response(JobDetailSerializer(again).data, status=201)
 
+    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, uid: str) -> Response:
+        """Queue a new job that goes on from the newest checkpoint of this one, which has ended."""
+        job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
+        again = submission.rerun(job, by=request.user, resume=True)
+        return Response(JobDetailSerializer(again).data, status=201)
+
     def perform_destroy(self, job: Job) -> None:
         job.delete_run(database_now())
 

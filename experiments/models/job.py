@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from agent import wire
 from devices.models import GPU, Device, DeviceState
 from experiments import reasons
-from experiments.errors import AttemptEnded, IllegalTransition, LostRace
+from experiments.errors import AttemptEnded, IllegalTransition, LostRace, NotSubmitted
 from experiments.models.attempt import Attempt, GPUClaim
 from experiments.models.event import change, record
 from experiments.models.project import Project
@@ -35,6 +35,10 @@ from labsite.clock import database_now
 MAX_ATTEMPTS = 3
 #: A device on which a start failed is avoided for so long, twice as long each further time.
 AVOID = timedelta(minutes=1)
+
+
+def run_name(number: int) -> str:
+    return f"run_{number:03d}"
 
 
 class Job(models.Model):
@@ -133,7 +137,7 @@ class Job(models.Model):
 
     @property
     def run_name(self) -> str:
-        return f"run_{self.run_number:03d}"
+        return run_name(self.run_number)
 
     def get_priority_name(self) -> str:
         """As people write it: "urgent", "high", "normal", "low"."""
@@ -160,6 +164,32 @@ class Job(models.Model):
         if self.requeue_requested_at:
             return "requeued"
         return "preempted" if self.preempt_requested_at else ""
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether it has ended and left a whole checkpoint to go on from."""
+        return self.has_ended and not self.deleted_at and bool(self.resume_point.get("resume"))
+
+    def handed_on(self, run_number: int) -> dict[str, Any]:
+        """Its resume point, for a job whose run has that number: the files named for that run.
+
+        Raises:
+            NotSubmitted: there is nothing to go on from.
+        """
+        if not self.can_be_resumed:
+            raise NotSubmitted(
+                f"{self} cannot be resumed: it has not ended, or left no whole checkpoint "
+                f"({self.run_name}.pt). Rerun it instead."
+            )
+        resume = self.resume_point["resume"]
+        name = run_name(run_number)
+
+        def renamed(file_name: str) -> str:
+            return file_name.replace(self.run_name, name, 1)
+
+        files = [{**file, "lay_as": renamed(file["lay_as"])} for file in resume["files"]]
+        checkpoint = renamed(resume["checkpoint"])
+        return {"resume": {**resume, "files": files, "checkpoint": checkpoint}}
 
     def newest_attempt(self) -> Attempt | None:
         return self.attempts.select_related("device").order_by("-number").first()

@@ -27,7 +27,9 @@ class JobQuerySet(models.QuerySet):
 
 
 class JobManager(models.Manager.from_queryset(JobQuerySet)):
-    def submit(self, spec, *, project: str, by=None, name: str = "", parent=None) -> Any:
+    def submit(
+        self, spec, *, project: str, by=None, name: str = "", parent=None, resume: bool = False
+    ) -> Any:
         """Queue a job: its run's number, its row and its first event in one transaction.
 
         Args:
@@ -35,9 +37,10 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             project: the project's name; made when there is none of that name.
             by: the user.
             parent: the job that this one reruns or resumes.
+            resume: begin with the parent's newest checkpoint and metrics.
 
         Raises:
-            NotSubmitted: the project's name cannot be one.
+            NotSubmitted: the project's name cannot be one, or the parent has no checkpoint.
         """
         with change():
             into = Project.named(project, by=by)
@@ -51,6 +54,7 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
                 parent=parent,
                 submitted_at=database_now(),
                 waiting=reasons.NOT_SEEN_YET,
+                resume_point=parent.handed_on(number) if resume else {},
                 **_fields_of(spec),
             )
             record(job, EventKind.SUBMITTED, by=by, to_state=JobState.QUEUED)

@@ -29,5 +29,6 @@ urlpatterns = [
     path("runs/<slug:uid>/log/", run.log, name="run-log"),
     path("runs/<slug:uid>/curve/", run.curve, name="run-curve"),
     path("runs/<slug:uid>/rerun/", verbs.rerun, name="run-rerun"),
+    path("runs/<slug:uid>/resume/", verbs.rerun, {"resume": True}, name="run-resume"),
     re_path(rf"^runs/(?P<uid>[0-9a-z_]+)/(?P<verb>{_VERBS})/$", verbs.act, name="run-act"),
 ]

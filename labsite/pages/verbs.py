@@ -81,11 +81,11 @@ def act(request: HttpRequest, uid: str, verb: str) -> HttpResponse:
 
 @login_required
 @require_POST
-def rerun(request: HttpRequest, uid: str) -> HttpResponse:
-    """Queue the same once more; anybody's run may be rerun as one's own."""
+def rerun(request: HttpRequest, uid: str, *, resume: bool = False) -> HttpResponse:
+    """Queue the same once more; anybody's run may be rerun or resumed as one's own."""
     job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
     try:
-        again = submission.rerun(job, by=request.user)
+        again = submission.rerun(job, by=request.user, resume=resume)
     except Refused as refused:
         messages.error(request, str(refused))
         return redirect(_back(request, job))

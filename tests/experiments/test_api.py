@@ -7,7 +7,7 @@ from devices.models import Device
 from devices.serializers import DeviceSerializer
 from experiments.models import Job, Project
 from experiments.serializers import JobSerializer, ProjectSerializer
-from experiments.states import JobState
+from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from tests import make
 
@@ -313,3 +313,46 @@ def test_the_schema_of_an_agents_message_is_the_wires_own(api):
         "nullable": True,
     }
     assert properties["gpus"]["items"]["properties"]["uuid"]["maxLength"] == 96
+
+
+RESUME = {
+    "files": [
+        {
+            "experiment_uid": "",
+            "file_name": "run_001.pt",
+            "lay_as": "run_001.pt",
+            "size_bytes": 7,
+            "sha256": "0" * 64,
+        }
+    ],
+    "checkpoint": "run_001.pt",
+    "point": {"epoch": 5},
+}
+
+
+def test_an_ended_job_is_resumed_by_a_new_one_from_its_checkpoint(api):
+    attempt = make.attempt(started=True)
+    attempt.end(Outcome.FAILED, database_now(), exit_code=1)
+    job = Job.objects.get()
+    file = {**RESUME["files"][0], "experiment_uid": job.uid}
+    job.note_resume_point({"resume": {**RESUME, "files": [file]}})
+
+    answer = api("POST", f"jobs/{job.uid}/resume/")
+
+    again = Job.objects.get(uid=answer.json()["uid"])
+    given = make.attempt(again).resume
+    assert again.parent == job
+    assert given["checkpoint"] == "run_002.pt"
+    assert given["files"] == [{**file, "lay_as": "run_002.pt"}]
+
+
+def test_what_left_no_checkpoint_or_still_runs_is_not_resumed(api):
+    running = make.attempt(started=True)
+    running.job.note_resume_point({"resume": RESUME})
+    ended = make.attempt(started=True)
+    ended.end(Outcome.FAILED, database_now(), exit_code=1)
+
+    for attempt in (running, ended):
+        answer = api("POST", f"jobs/{attempt.job.uid}/resume/")
+        assert (answer.status_code, answer.json()["code"]) == (400, "not_submitted")
+    assert Job.objects.count() == 2
