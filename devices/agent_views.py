@@ -1,6 +1,7 @@
 """The endpoints of agents (protocol §1, §2). Heartbeats as a rule enter by the lane instead;
 the view here calls the same function, and stands for tests, OpenAPI and other ASGI servers."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 from django.conf import settings
@@ -91,7 +92,8 @@ class _Tries:
 
     def count(self) -> None:
         cache.add(self._key, 0, timeout=60)
-        cache.incr(self._key)
+        with suppress(ValueError):  # it ran out at this very moment
+            cache.incr(self._key)
 
 
 class TokenView(AgentView):

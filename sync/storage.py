@@ -253,15 +253,29 @@ def starts_with(place: Place, other: BinaryIO, size: int) -> bool:
 
 
 def keep_generation(place: Place, generation: int) -> None:
-    """Lay the file aside as `….g<N>`; of these the newest KEPT_GENERATIONS are kept."""
+    """Lay the file aside as `….g<N>`; of these the newest KEPT_GENERATIONS are kept.
+
+    Once: a request that was cut off after it had laid the file aside comes again, and what lies
+    in the file's place by then was never acknowledged.
+    """
     with disk_errors_are_refused(), folder_of(place, make=True) as at:
-        with suppress(FileNotFoundError):
-            os.rename(place.name, f"{place.name}.g{generation}", src_dir_fd=at, dst_dir_fd=at)
+        aside = f"{place.name}.g{generation}"
+        if not _exists(aside, at):
+            with suppress(FileNotFoundError):
+                os.rename(place.name, aside, src_dir_fd=at, dst_dir_fd=at)
         kept = [name for name in os.listdir(at) if _generation(name, place.name) is not None]
         kept.sort(key=lambda name: _generation(name, place.name) or 0)
         for name in kept[:-KEPT_GENERATIONS]:
             os.unlink(name, dir_fd=at)
         os.fsync(at)
+
+
+def _exists(name: str, at: int) -> bool:
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _generation(name: str, of: str) -> int | None:
@@ -275,17 +289,26 @@ def incoming(place: Place) -> Iterator["Incoming"]:
     with disk_errors_are_refused(), folder_of(place, make=True) as at:
         beginning = f".{place.name[:100]}."
         _sweep(at, beginning)
-        name = f"{beginning}{secrets.token_hex(6)}{_PART}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
-        descriptor = os.open(name, flags, 0o640, dir_fd=at)
+        name, descriptor = _new_part(at, beginning)
         with os.fdopen(descriptor, "w+b", buffering=0) as file:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # for _sweep(): somebody is at it
             part = Incoming(place, at, name, file)
             try:
                 yield part
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=at)
+
+
+def _new_part(at: int, beginning: str) -> tuple[str, int]:
+    """A new file that this process holds by flock, so that _sweep() lets it be."""
+    while True:
+        name = f"{beginning}{secrets.token_hex(6)}{_PART}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
+        descriptor = os.open(name, flags, 0o640, dir_fd=at)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return name, descriptor
+        os.close(descriptor)  # swept away before it was held
 
 
 def _sweep(at: int, beginning: str) -> None:

@@ -21,7 +21,17 @@ MAX_NAME_LENGTH = 200
 
 
 def update(job: Job, row: SyncFile) -> None:
-    """Take in what `row`, the run's metrics CSV, has gained since the last time."""
+    """Take in what `row`, the run's metrics CSV, has gained since the last time.
+
+    Under the file's lock, as whatever moves it: of two requests the later one sees more.
+    """
+    with storage.locked(Place.of(job, row.name)):
+        job.refresh_from_db(fields=["summary"])
+        row.refresh_from_db()
+        _take_in(job, row)
+
+
+def _take_in(job: Job, row: SyncFile) -> None:
     summary = job.summary
     if summary.get("generation") != row.generation or summary["upto_bytes"] > row.size:
         summary = _empty(row)

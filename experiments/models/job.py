@@ -33,6 +33,8 @@ from labsite import wake
 from labsite.clock import database_now
 
 MAX_ATTEMPTS = 3
+#: A reboot costs no try, but a job that brings its hosts down must end some day.
+MAX_REBOOTS = 10
 #: A device on which a start failed is avoided for so long, twice as long each further time.
 AVOID = timedelta(minutes=1)
 
@@ -328,13 +330,18 @@ class Job(models.Model):
             return Outcome.PREEMPTED, JobState.QUEUED
         if outcome == Outcome.SUCCEEDED:
             return outcome, JobState.SUCCEEDED
-        if outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED):
-            return outcome, JobState.FAILED
-        if outcome in COUNTED and self._counted_attempts() + 1 >= self.max_attempts:
-            return outcome, JobState.FAILED
-        if outcome == Outcome.LOST and attempt.on_device_lost == OnDeviceLost.WAIT:
-            return outcome, JobState.FAILED
-        return outcome, JobState.QUEUED
+        final = self._is_final(outcome, attempt)
+        return outcome, JobState.FAILED if final else JobState.QUEUED
+
+    def _is_final(self, outcome: Outcome, attempt: Attempt) -> bool:
+        """Whether an attempt that did not succeed was the job's last."""
+        if outcome in COUNTED:
+            return self._ended(*COUNTED) + 1 >= self.max_attempts
+        if outcome == Outcome.HOST_REBOOTED:
+            return self._ended(outcome) + 1 >= MAX_REBOOTS
+        if outcome == Outcome.LOST:
+            return attempt.on_device_lost == OnDeviceLost.WAIT
+        return outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED)
 
     def conclude(self, attempt: Attempt, state: JobState, now: datetime, *, by=None) -> None:
         """Go on to what follows the end of `attempt`."""
@@ -369,15 +376,16 @@ class Job(models.Model):
 
     # --- inside ----------------------------------------------------------------------------
 
-    def _counted_attempts(self) -> int:
-        return self.attempts.filter(outcome__in=COUNTED).count()
+    def _ended(self, *outcomes: Outcome) -> int:
+        """How many of its attempts have ended so."""
+        return self.attempts.filter(outcome__in=outcomes).count()
 
     def _avoiding(self, attempt: Attempt, now: datetime) -> dict[str, str]:
         avoids = {
             device: until for device, until in self.avoids.items() if until > now.isoformat()
         }
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
-            for_how_long = AVOID * 2 ** self._counted_attempts()
+            for_how_long = AVOID * 2 ** self._ended(*COUNTED)
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()
         return avoids
 

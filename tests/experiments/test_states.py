@@ -142,6 +142,16 @@ def test_a_rebooted_host_costs_no_try():
     assert job.state == JobState.QUEUED
 
 
+def test_a_job_that_brings_its_hosts_down_ends_some_day():
+    job = make.job()
+    for _ in range(10):
+        assert job.state == JobState.QUEUED
+        end(make.attempt(job, started=True), Outcome.HOST_REBOOTED)
+        job.refresh_from_db()
+
+    assert job.state == JobState.FAILED
+
+
 def test_failed_starts_are_bounded_by_max_attempts():
     job = make.job(max_attempts=2)
 

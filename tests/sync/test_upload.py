@@ -1,6 +1,7 @@
 """The whole file: in its place at once, or not at all."""
 
 import io
+from contextlib import suppress
 
 import pytest
 from django.conf import settings
@@ -88,6 +89,23 @@ def test_a_csv_with_other_bytes_is_a_new_generation(run):
     assert stored.row.generation == 5
     kept = run.target().place.path.with_name("run_001.csv.g4")
     assert kept.read_bytes() == b"a\n1\n"
+
+
+def test_a_rewritten_csv_that_was_cut_off_keeps_what_was_acknowledged(run, monkeypatch):
+    """The server dies between the rename and the row; the agent sends the same once more."""
+    run.delta(b"a\n1\n", generation=1, offset=0)
+
+    def die(*_args, **_fields):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(upload, "change", die)
+        run.full(b"a,b\n1,2\n", name="run_001.csv", generation=2)
+    run.full(b"a,b\n1,2\n", name="run_001.csv", generation=2)
+
+    kept = run.target().place.path.with_name("run_001.csv.g1")
+    assert kept.read_bytes() == b"a\n1\n"
+    assert run.stored() == b"a,b\n1,2\n"
 
 
 def test_a_whole_checkpoint_says_where_to_resume(run):
