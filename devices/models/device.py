@@ -1,53 +1,22 @@
-"""Machines on which an agent runs, their GPUs, and the codes that let new ones in."""
+"""A machine on which an agent runs."""
 
-import hashlib
 import re
-import secrets
-import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from agent import wire
 from devices.errors import EnrollmentRefused
 from labsite import wake
 
-CODE_LIFE = timedelta(minutes=10)
-#: A lost answer to an enrollment costs nothing: the same digest may ask again for so long.
-REPEAT = timedelta(minutes=10)
 #: A device whose agent has not polled for so long is not offered work: nobody would take it.
 POLL_SILENCE = timedelta(seconds=60)
 
-
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def digest(secret: str) -> str:
-    """Hex SHA-256: all that the server keeps of a token or a code."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
-class ServerIdentity(models.Model):
-    """Who this database is. One row; an agent stops nothing for a server it does not know."""
-
-    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
-    server_id = models.CharField(max_length=36, default=uuid.uuid4, editable=False)
-
-    class Meta:
-        verbose_name = _("server identity")
-        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_server_identity")]
-
-    def __str__(self) -> str:
-        return self.server_id
-
-    @classmethod
-    def current(cls) -> str:
-        return str(cls.objects.get_or_create(id=1)[0].server_id)
 
 
 class DeviceState(models.TextChoices):
@@ -231,7 +200,7 @@ class Device(models.Model):
         Raises:
             EnrollmentRefused: it is another device's.
         """
-        _check_unused(token_sha256, self)
+        check_unused(token_sha256, self)
         self._set(next_token_sha256=token_sha256)
 
     def polled(self, seq: int, now: datetime, *, runs_ended_attempt: bool) -> bool:
@@ -249,204 +218,13 @@ class Device(models.Model):
         wake.publish_on_commit("device", self.pk)
 
 
-class GPUQuerySet(models.QuerySet):
-    def present(self) -> "GPUQuerySet":
-        return self.filter(present=True)
-
-
-class GPU(models.Model):
-    """One card, known by its NVML UUID. Written by its device's heartbeats."""
-
-    uuid = models.CharField(max_length=96, unique=True)
-    device = models.ForeignKey(Device, models.CASCADE, related_name="gpus")
-    index = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=255)
-    present = models.BooleanField(default=True, help_text=_("In the last heartbeat."))
-    simulated = models.BooleanField(default=False)
-    memory_total_bytes = models.BigIntegerField(null=True)
-    memory_used_bytes = models.BigIntegerField(null=True)
-    utilization_percent = models.FloatField(null=True)
-    temperature_celsius = models.FloatField(null=True)
-    power_watts = models.FloatField(null=True)
-    power_limit_watts = models.FloatField(null=True)
-    xid_errors = models.JSONField(default=list)
-    ecc_errors = models.BigIntegerField(null=True)
-    processes = models.JSONField(default=list)
-    quarantined_at = models.DateTimeField(null=True, blank=True, editable=False)
-    quarantine_reason = models.CharField(max_length=255, blank=True, editable=False)
-
-    objects = GPUQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = "GPU"
-        verbose_name_plural = "GPUs"
-        ordering = ["device", "index"]
-
-    def __str__(self) -> str:
-        return f"{self.device.host_id} GPU {self.index}"
-
-    @property
-    def foreign_processes(self) -> list[dict]:
-        """Processes that no attempt accounts for: somebody works outside the queue."""
-        return [process for process in self.processes if process["attempt_id"] is None]
-
-    def used_outside(self, *, claimed: bool) -> bool:
-        """Whether somebody works on this card outside the queue, so that it is not offered.
-
-        Where NVML does not show who it is (another container, an old driver), memory and
-        utilisation of a card that nobody holds count as somebody's.
-        """
-        memory = sum(process["memory_bytes"] or 0 for process in self.foreign_processes)
-        busy = bool(self.foreign_processes)
-        if not claimed:
-            memory = max(memory, self.memory_used_bytes or 0)
-            busy = True
-        if memory > settings.LAB_FOREIGN_MEMORY_BYTES:
-            return True
-        utilization = self.utilization_percent or 0
-        return busy and utilization > settings.LAB_FOREIGN_UTILIZATION_PERCENT and not claimed
-
-    def quarantine(self, reason: str, now: datetime) -> None:
-        """Give it to nobody until a manager says otherwise."""
-        GPU.objects.filter(pk=self.pk).update(quarantined_at=now, quarantine_reason=reason)
-        self.quarantined_at, self.quarantine_reason = now, reason
-        wake.publish_on_commit("device", self.device_id)
-
-    def release(self) -> None:
-        GPU.objects.filter(pk=self.pk).update(quarantined_at=None, quarantine_reason="")
-        self.quarantined_at, self.quarantine_reason = None, ""
-        wake.ask_dispatch()
-
-
-class EnrollmentCode(models.Model):
-    """Lets new devices in. Only its digest is kept; the code itself is shown once."""
-
-    code_sha256 = models.CharField(max_length=64, unique=True, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, editable=False
-    )
-    expires_at = models.DateTimeField(editable=False)
-    uses_left = models.PositiveSmallIntegerField(default=1, editable=False)
-    device = models.ForeignKey(
-        Device, models.CASCADE, null=True, blank=True,
-        help_text=_("Only for this device, which gets a new token. Empty: for a new one."),
-    )  # fmt: skip
-    is_local = models.BooleanField(default=False, editable=False)
-
-    class Meta:
-        verbose_name = _("enrollment code")
-        verbose_name_plural = _("enrollment codes")
-        ordering = ["-created_at"]
-
-    def __str__(self) -> str:
-        return f"code {self.code_sha256[:8]}…"
-
-    @classmethod
-    def make(
-        cls, now: datetime, *, by=None, uses: int = 1, life: timedelta = CODE_LIFE, **fields
-    ) -> tuple["EnrollmentCode", str]:
-        """A new code of 128 bits: the row, and the text that is shown once."""
-        text = secrets.token_hex(16)
-        code = cls.objects.create(
-            code_sha256=digest(text),
-            expires_at=now + life,
-            uses_left=uses,
-            created_by=by,
-            **fields,
-        )
-        return code, text
-
-    def end(self) -> None:
-        """Let nobody in by it any more."""
-        EnrollmentCode.objects.filter(pk=self.pk).update(uses_left=0)
-        self.uses_left = 0
-
-    def enroll(self, request: wire.Enroll, now: datetime) -> Device:
-        """Let the device in, or answer again what was answered before.
-
-        Raises:
-            EnrollmentRefused: the code is used up or expired, or names another device, or the
-                name belongs to a machine that this code may not replace.
-        """
-        with transaction.atomic():
-            if again := self._enrolled_before(request, now):
-                return again
-            self._spend(now)
-            device = self._device_for(request)
-            _check_unused(request.token_sha256, device)
-            Device.objects.filter(pk=device.pk).update(
-                token_sha256=request.token_sha256,
-                next_token_sha256=None,
-                revoked_at=None,
-                machine_id=request.machine_id,
-            )
-            EnrollmentUse.objects.create(
-                code=self, device=device, token_sha256=request.token_sha256, at=now
-            )
-            device.refresh_from_db()
-        return device
-
-    def _enrolled_before(self, request: wire.Enroll, now: datetime) -> Device | None:
-        use = (
-            self.uses.filter(token_sha256=request.token_sha256, at__gte=now - REPEAT)
-            .select_related("device")
-            .first()
-        )
-        return use.device if use and use.device.host_id == request.host_id else None
-
-    def _spend(self, now: datetime) -> None:
-        spent = EnrollmentCode.objects.filter(
-            pk=self.pk, uses_left__gt=0, expires_at__gt=now
-        ).update(uses_left=F("uses_left") - 1)
-        if not spent:
-            raise EnrollmentRefused(
-                "This enrollment code has been used or has expired. "
-                "Ask a manager for a new one (Devices → Add a GPU server)."
-            )
-
-    def _device_for(self, request: wire.Enroll) -> Device:
-        if self.device is not None:
-            if self.device.host_id != request.host_id:
-                raise EnrollmentRefused(
-                    f"This code is for {self.device.host_id}, not for {request.host_id}. "
-                    f"Use --host-id {self.device.host_id}, or ask for a code for a new device."
-                )
-            return self.device
-        known = Device.objects.filter(host_id=request.host_id).first()
-        if known is None:
-            return Device.objects.create(host_id=request.host_id, is_local=self.is_local)
-        if known.machine_id != request.machine_id and known.revoked_at is None:
-            raise EnrollmentRefused(
-                f"{request.host_id} is the name of another machine. Choose another name with "
-                "--host-id, or ask a manager for a code for that device."
-            )
-        return known
-
-
-class EnrollmentUse(models.Model):
-    """Who came in by a code: so that a repeated request gets its first answer."""
-
-    code = models.ForeignKey(EnrollmentCode, models.CASCADE, related_name="uses")
-    device = models.ForeignKey(Device, models.CASCADE, related_name="enrollments")
-    token_sha256 = models.CharField(max_length=64)
-    at = models.DateTimeField()
-
-    class Meta:
-        verbose_name = _("enrollment")
-        verbose_name_plural = _("enrollments")
-
-    def __str__(self) -> str:
-        return f"{self.device} at {self.at:%Y-%m-%d %H:%M}"
-
-
 def _is_text_pairs(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(text, str) and "\0" not in text for pair in value.items() for text in pair
     )
 
 
-def _check_unused(token_sha256: str, device: Device) -> None:
+def check_unused(token_sha256: str, device: Device) -> None:
     """A token tells who speaks: were it two devices', neither could."""
     held = Q(token_sha256=token_sha256) | Q(next_token_sha256=token_sha256)
     if Device.objects.filter(held).exclude(pk=device.pk).exists():
