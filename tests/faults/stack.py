@@ -342,13 +342,18 @@ def free_port() -> int:
 
 
 def sha256_of(folder: Path, run_name: str) -> dict[str, str]:
-    """The files of a run in `folder`, with the SHA-256 of each."""
+    """The files of a run in `folder`, with the SHA-256 of each, but for older generations."""
     found = [*folder.glob(f"{run_name}.*"), *folder.glob(f"{run_name}/**/*")]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in found
-        if path.is_file()
+        if path.is_file() and path not in older_generations(folder, run_name)
     }
+
+
+def older_generations(folder: Path, run_name: str) -> list[Path]:
+    """What the server has laid aside because a file began anew (`run_001.csv.g1`)."""
+    return [path for path in folder.glob(f"{run_name}.*.g*") if path.suffix[2:].isdigit()]
 
 
 def apart(output: Any, folder: Path, more: dict[str, str] | None = None) -> dict[str, Any]:

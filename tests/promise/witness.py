@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.faults import history, workload
 from tests.faults.processes import Born, wait_for
-from tests.faults.stack import PROJECT, Agent, Job, Lab, LocalAgent, sha256_of
+from tests.faults.stack import PROJECT, Agent, Job, Lab, LocalAgent, older_generations, sha256_of
 
 #: The whole life of a job that nothing happened to.
 UNDISTURBED = ["submitted", "assigned", "accepted", "started", "ended"]
@@ -47,7 +47,13 @@ class Witness:
 
     def ends_well(self, seconds: float = ENDS_SECONDS) -> Job:
         """It has succeeded in its first try, in the process that was first seen, and each file
-        is on the server as it is on the agent's side."""
+        is on the server as it is on the agent's side, sent as one generation."""
+        job = self.ends_well_anyhow(seconds)
+        assert not older_generations(self.lab.run_dir(self.project), job["run_name"])
+        return job
+
+    def ends_well_anyhow(self, seconds: float = ENDS_SECONDS) -> Job:
+        """The same, but its files may have begun anew on the way."""
         job = self.lab.wait_state(self.uid, "succeeded", seconds)
         events = self.lab.events(self.uid)
         assert history.faults_of(events, job["state"]) == []
