@@ -34,7 +34,7 @@ test: $(VENV)/.dev $(VENV)/.examples  ## the test suite (ARGS="tests/agent -x")
 	@$(PY) -m pytest -m "not promise" $(ARGS)
 
 promise: $(VENV)/.dev $(VENV)/.examples  ## outages of a minute with real processes, side by side
-	@$(PY) -m pytest -m promise -n 6 $(ARGS)
+	@$(PY) -m pytest tests/promise -n 6 --maxschedchunk 1 $(ARGS)
 
 lint: $(VENV)/.dev  ## what CI asks of the source
 	@$(PY) -m ruff check .
