@@ -46,8 +46,8 @@ class Agent:
         self._server = ServerIdentity(store, config.accept_new_server)
         self._nvml, self._gpus = self._gpu_watch(config)
         root = self._claim_workspace(config)
-        self._files = FileSync(Store(state.folder / "files.sqlite3"), connect, root)
-        self._events = EventLoop(connect().event, self._journal)
+        self._files = FileSync(Store(state.folder / "files.sqlite3"), self._to_our_server, root)
+        self._events = EventLoop(self._to_our_server().event, self._journal)
         self._attempts = Attempts(self._surroundings(config, state, root))
         self._poll = PollLoop(
             connect().poll,
@@ -125,6 +125,10 @@ class Agent:
             config.heartbeat_seconds,
             heard=self._heard,
         )
+
+    def _to_our_server(self) -> Transport:
+        """For what is settled once it is acknowledged."""
+        return self._connect().asking_first(self._server.check)
 
     def _driver(self) -> tuple[str | None, str | None]:
         return (self._nvml.driver_version, self._nvml.cuda_version) if self._nvml else (None, None)

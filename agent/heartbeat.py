@@ -105,6 +105,7 @@ class HeartbeatLoop:
 
     def _wrong(self, text: str) -> None:
         self._silent = True
+        self._server.away()
         self._complaint.about(text)
 
     def _message(self) -> wire.Heartbeat:

@@ -2,13 +2,15 @@
 
 A restored backup, a fresh data folder or a wrong address answers as well as the right server, and
 would have every process here stopped as unknown. So the server's id is kept from the first answer
-on, and an answer with another one is not obeyed until a person confirms.
+on, and an answer with another one is not obeyed until a person confirms. Nor is it told how
+attempts ended, nor sent their files: what it confirmed, the right server would never get.
 """
 
 import logging
 import threading
 
 from agent.complaint import Complaint
+from agent.errors import ServerUnreachable
 from agent.store import Store
 
 logger = logging.getLogger(__name__)
@@ -22,9 +24,26 @@ class ServerIdentity:
         self._accept_new = accept_new
         self._complaint = Complaint(logger)
         self._turn = threading.Lock()
+        self._is_there = False
+
+    def away(self) -> None:
+        """The server does not answer: whoever answers next has to say who it is."""
+        self._is_there = False
+
+    def check(self) -> None:
+        """
+        Raises:
+            ServerUnreachable: the server that we know has not answered since it was away.
+        """
+        if not self._is_there:
+            raise ServerUnreachable("the server has yet to answer a heartbeat")
 
     def is_ours(self, server_id: str) -> bool:
         """Whether an answer with this id may be obeyed. Complains each minute if not."""
+        self._is_there = self._recognise(server_id)
+        return self._is_there
+
+    def _recognise(self, server_id: str) -> bool:
         with self._turn:
             if server_id == self._known:
                 self._complaint.over("the server is the known one again")

@@ -8,7 +8,7 @@ particular it is not taken from, or overruled by, a ~/.netrc.
 import io
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, urlsplit
@@ -106,6 +106,12 @@ class Transport:
         # Given with each request: a session's own `verify` loses against REQUESTS_CA_BUNDLE.
         self._verify: bool | str = ca_file or True
         self._session = requests.Session()
+        self._check: Callable[[], None] | None = None
+
+    def asking_first(self, check: Callable[[], None]) -> "Transport":
+        """Call `check` before each request from now on; what it raises, the request raises."""
+        self._check = check
+        return self
 
     def close(self) -> None:
         self._session.close()
@@ -213,6 +219,8 @@ class Transport:
         seconds: float = ANSWER_SECONDS,
         stream: bool = False,
     ) -> requests.Response:
+        if self._check is not None:
+            self._check()
         try:
             response = self._session.request(
                 method,

@@ -4,7 +4,7 @@ import time
 
 from tests.agent.conftest import AgentProcess, eventually
 from tests.agent.jobs import FOREVER, pids, started
-from tests.agent.server import FakeServer
+from tests.agent.server import SERVER_ID, FakeServer
 
 
 def test_another_servers_answers_stop_and_start_nothing_until_a_person_confirms(
@@ -25,6 +25,22 @@ def test_another_servers_answers_stop_and_start_nothing_until_a_person_confirms(
 
     server.wait_event(order["id"], "exited")
     assert pids(order["id"]) == []
+
+
+def test_another_server_is_not_told_how_an_attempt_ended(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    order = server.order(command=["sleep", "3"])
+    agent.start()
+    started(server, order)
+    server.server_id = "server-2"
+
+    eventually(lambda: "ended with exit code 0" in agent.said())
+    time.sleep(1)
+    assert server.types(order["id"]) == ["started"]
+    server.server_id = SERVER_ID
+
+    server.wait_event(order["id"], "exited")
 
 
 def test_a_revoked_token_keeps_the_agent_and_its_jobs_alive(

@@ -393,7 +393,6 @@ def test_a_refusal_parks_the_file_for_an_hour_and_is_told_once(
     bench.host.refuse = Refusal(404, "not_found")
     bench.step()
     bench.step()
-    bench.file.nudge()
 
     assert not bench.file.is_due(bench.clock() + 3500)
     assert bench.file.is_due(bench.clock() + 3700)

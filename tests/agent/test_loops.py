@@ -4,6 +4,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,28 @@ def test_it_tells_when_the_server_is_heard_first_and_again(store: Store) -> None
         loop.beat()
 
     assert heard == [1, 4]
+
+
+def test_after_silence_nothing_is_sent_before_our_server_has_answered(store: Store) -> None:
+    known = ServerIdentity(store)
+    stranger = replace(answer(), server_id="server-2")
+    send = Script(answer(), ServerUnreachable("down"), stranger, answer())
+    loop = HeartbeatLoop(send, Instance("new", None), HARDWARE, known, 1.0, heard=lambda: None)
+
+    may_send = []
+    for _ in range(len(send.items)):
+        loop.beat()
+        may_send.append(not raises(known.check, ServerUnreachable))
+
+    assert may_send == [True, False, False, True]
+
+
+def raises(function: Callable[[], None], kind: type[Exception]) -> bool:
+    try:
+        function()
+    except kind:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(

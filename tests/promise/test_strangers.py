@@ -12,6 +12,7 @@ from tests.promise.witness import Witness
 
 STRANGE_SECONDS = 12.0
 RESTART_SECONDS = 40.0  # twice a start, on a busy machine
+GPU = {"gpus": 1}
 ALARM_SECONDS = 90.0  # an agent whose token is refused asks again each minute
 
 
@@ -92,8 +93,9 @@ def test_an_older_backup_of_the_database_stops_nothing(stack: Stack):
 def test_a_backup_that_is_another_server_by_name_stops_and_starts_nothing(stack: Stack):
     """As after a restore that was done right: the restored server has a new identity."""
     lab = stack.lab().start()
-    agent = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS)
+    agent = stack.agent(lab, "gpu1", None, "--simulate-gpus", "2").start()
+    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS, resources=GPU)
+    short = Witness.start(lab, agent, STRANGE_SECONDS, "short", resources=GPU)
     lab.kill_all()
     shutil.copytree(lab.data_dir, lab.folder / "backup")
     forget_identity(lab.folder / "backup")
@@ -101,12 +103,15 @@ def test_a_backup_that_is_another_server_by_name_stops_and_starts_nothing(stack:
     swap(lab, kill=False)
     wait_for(lambda: "has another identity" in agent.said(), "it is not obeyed", 30)
     lab.post(f"/api/jobs/{witness.uid}/cancel/")
-    time.sleep(STRANGE_SECONDS)
+    wait_for(lambda: "ended with exit code 0" in agent.said(), "the short one ends", 30)
+    time.sleep(3)
     assert witness.goes_on()
+    assert lab.job(short.uid)["state"] == "running"  # not this server's to know
     swap(lab)
     agent.wait_healthy()
 
     witness.ends_well(ALARM_SECONDS)
+    short.ends_well()
 
 
 def refused(agent: Agent) -> bool:
