@@ -34,7 +34,7 @@ def prepared(url: str, data_dir: Path, source: Path) -> tuple[list[str], dict[st
     if ca_sha256 := authority.ca_sha256():
         command += ["--ca-sha256", ca_sha256]
     environment = {"PYTHONPATH": str(_repository()), "PYTHONUNBUFFERED": "1"}
-    if not _is_known(host_id, _state(home / "state", url, host_id)):
+    if not _is_known(host_id, state_for(home / "state", url, host_id)):
         _, code = EnrollmentCode.make(timezone.now(), is_local=True)
         environment["LAB_ENROLL_CODE"] = code
     return command, environment
@@ -45,7 +45,7 @@ def _host_id() -> str:
     return name.strip(".-_") or "host"
 
 
-def _state(folder: Path, url: str, host_id: str) -> Path:
+def state_for(folder: Path, url: str, host_id: str) -> Path:
     """The agent's state for this address, which is that of the last one.
 
     An agent keeps a state for each server it works for, and knows servers by their addresses.

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import sys
 from argparse import ArgumentParser, Namespace
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from labsite import wake
 from labsite.run import firststart, localagent, options
 from labsite.run.journal import Journal
 from labsite.run.supervise import Supervisor
@@ -58,7 +60,9 @@ class Command(BaseCommand):
         self._say_hello(url, data_dir, new_admin)
         connections.close_all()  # none may be shared with a child
         supervisor = Supervisor(kept, Journal(data_dir, url))
+        _clear_sockets()  # of one that was killed
         supervisor.run()
+        _clear_sockets()
         if supervisor.verdict == programs.CHANGED_STATUS:
             os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
 
@@ -67,6 +71,12 @@ class Command(BaseCommand):
         if new_admin is not None:
             self.stdout.write(firststart.show_password(new_admin, data_dir))
         self.stdout.flush()
+
+
+def _clear_sockets() -> None:
+    """Away with the folder of wake-ups, unless somebody chose it: the system's /tmp is for all."""
+    if not settings.LAB_SOCKET_DIR:
+        shutil.rmtree(wake.socket_dir(), ignore_errors=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
