@@ -153,6 +153,9 @@ class listening:
         with peer:
             peer.recv(65536)
             self._answer(peer)
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(65536):  # what is left unread would cut the answer off
+                pass
 
     def __exit__(self, *exc: object) -> None:
         self._socket.close()
