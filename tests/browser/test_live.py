@@ -103,9 +103,10 @@ def test_without_a_script_a_run_is_submitted_and_read_all_the_same(
     page.get_by_label("GPUs").fill("0")
     page.get_by_label("Command").fill("echo written without a script")
     page.get_by_role("button", name="Add to queue").click()
+    page.wait_for_url("**/runs/*/")  # a reload must not meet a page that is being left
 
     def shows_the_log() -> bool:
-        page.reload()
+        page.goto(page.url)
         return "written without a script" in page.locator("#terminal").inner_text()
 
     wait_for(shows_the_log, "the log on the page")
