@@ -52,6 +52,9 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     """Assign all that can be assigned now, tell every other job why it waits, and return
     the attempts made."""
     now = now or database_now()
+    Pulse.beat(Pulse.DISPATCH, now)
+    if not Job.objects.queued().exists():
+        return []  # as a rule: this is asked every other second
     until = time.monotonic() + PASS_SECONDS
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
@@ -66,7 +69,6 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
         if not lost:
             break  # else another dispatcher was at work, and the reading is out of date
     _write_reasons(plan.waiting)
-    Pulse.beat(Pulse.DISPATCH, now)
     return made
 
 
