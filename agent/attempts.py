@@ -20,6 +20,7 @@ class Attempts:
         self._around = around
         self._threads: dict[str, threading.Thread] = {}
         self._turn = threading.Lock()  # two polls may be answered at once
+        self._known: set[str] = set()  # to the server, by its last answer
 
     def resume(self) -> None:
         """Go on with what an earlier agent left: processes here never noticed."""
@@ -78,6 +79,17 @@ class Attempts:
                 self._spawn(order)
             for order in plan.starts:
                 self._spawn(order)
+
+    def recognise(self, reply: wire.PollReply) -> None:
+        """Offer files anew when the server knows an attempt that it did not know before.
+
+        An older database, or another one for a while, refused them; if the right one took its
+        place between two heartbeats, nobody noticed a silence.
+        """
+        known = {order.id for order in reply.attempts} | set(reply.ended)
+        if known - self._known:
+            self._around.files.nudge()
+        self._known = known
 
     def renew(self, reply: wire.PollReply, sent_at_seconds: float) -> None:
         """The server still counts on these: move the fence of those that have one."""

@@ -134,6 +134,7 @@ class PollLoop:
     def _carry_out(self, number: int, reply: wire.PollReply, sent_at_seconds: float) -> bool:
         """Return whether attempts were accepted, of which the server does not know yet."""
         self._newest = number
+        self._attempts.recognise(reply)
         self._attempts.renew(reply, sent_at_seconds)
         plan = reconcile(reply, self._attempts.states())
         self._attempts.carry_out(plan)

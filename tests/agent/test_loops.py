@@ -163,6 +163,8 @@ class NoAttempts:
     def states(self) -> dict[str, wire.AttemptState]:
         return self.known
 
+    def recognise(self, reply: wire.PollReply) -> None: ...
+
     def renew(self, reply: wire.PollReply, sent_at_seconds: float) -> None: ...
 
     def carry_out(self, plan: Any) -> None:
