@@ -24,6 +24,7 @@ class Attempts:
 
     def resume(self) -> None:
         """Go on with what an earlier agent left: processes here never noticed."""
+        self._around.workspace.finish_moves()
         for attempt in self._around.journal.attempts():
             if attempt.run_dir is not None:
                 self._around.watch_files(attempt.order, Path(attempt.run_dir))

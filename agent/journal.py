@@ -43,6 +43,12 @@ CREATE TABLE IF NOT EXISTS owners (
     attempt_id TEXT NOT NULL,
     PRIMARY KEY (run_dir, run_name)
 );
+CREATE TABLE IF NOT EXISTS moves (
+    run_dir TEXT NOT NULL,
+    run_name TEXT NOT NULL,
+    aside TEXT NOT NULL,           -- where the files of that name are being moved to
+    PRIMARY KEY (run_dir, run_name)
+);
 """
 
 
@@ -212,17 +218,37 @@ class Journal:
             ).fetchone()
         return None if row is None else (row["experiment_uid"], row["attempt_id"])
 
-    def own(self, run_dir: str, order: wire.AttemptOrder, aside: str | None) -> None:
-        """The files are this attempt's from now on; the last owner's, if any, lie `aside`."""
-        last = self.owner(run_dir, order.run_name)
+    def own(self, run_dir: str, order: wire.AttemptOrder) -> None:
+        """The files of that name are this attempt's from now on."""
         with self._store.transaction() as db:
-            if last and aside:
-                db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (aside, last[1]))
             db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (run_dir, order.id))
             db.execute(
                 "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)",
                 (run_dir, order.run_name, order.experiment_uid, order.id),
             )
+
+    def move(self, run_dir: str, run_name: str, aside: str) -> None:
+        """The files of that name are going to lie `aside`; for their owner they do from now on."""
+        owner = self.owner(run_dir, run_name)
+        with self._store.transaction() as db:
+            if owner:
+                db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (aside, owner[1]))
+            db.execute("INSERT OR REPLACE INTO moves VALUES (?, ?, ?)", (run_dir, run_name, aside))
+
+    def moves(self) -> list[tuple[str, str, str]]:
+        """(run_dir, run_name, aside) of each move that was begun and may not be finished."""
+        with self._store.transaction() as db:
+            rows = db.execute("SELECT run_dir, run_name, aside FROM moves").fetchall()
+        return [(row["run_dir"], row["run_name"], row["aside"]) for row in rows]
+
+    def moved(self, run_dir: str, run_name: str) -> None:
+        """All files of that name lie aside: nobody owns the name any more."""
+        with self._store.transaction() as db:
+            for table in ("moves", "owners"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE run_dir = ? AND run_name = ?",  # noqa: S608
+                    (run_dir, run_name),
+                )
 
 
 def _attempt(row: sqlite3.Row) -> Attempt:

@@ -15,7 +15,7 @@ from agent import host, wire
 from agent.environment import Places
 from agent.errors import ConfigError, StartFailed
 from agent.journal import Journal
-from agent.wire import AttemptOrder, AttemptState
+from agent.wire import AttemptOrder
 
 MARK = ".lab-agent.json"  # in a server's folder: whose it is
 
@@ -47,7 +47,7 @@ class Workspace:
 
         Args:
             config: the job's YAML as the server has it; None: it has none.
-            moved: told (attempt id, folder) when files of an earlier attempt were put aside.
+            moved: told (attempt id, folder) when what an earlier attempt left was put aside.
 
         Raises:
             StartFailed: a name is not allowed, the config is not the one ordered, or the
@@ -70,33 +70,50 @@ class Workspace:
             raise StartFailed(f"{places.run_dir} cannot be written: {exc.strerror}") from exc
         return places
 
+    def finish_moves(self) -> None:
+        """Carry to their end the moves that an earlier agent was killed in.
+
+        To be called before anybody looks at the files: the journal already names the new place.
+
+        Raises:
+            ConfigError: a folder cannot be read or written now.
+        """
+        for run_dir, run_name, aside in self._journal.moves():
+            try:
+                self._move(Path(run_dir), run_name, Path(aside))
+            except OSError as exc:
+                raise ConfigError(
+                    f"{run_dir} cannot be written ({exc.strerror}): repair it, then start again"
+                ) from exc
+
     def _put_aside(
         self, order: AttemptOrder, places: Places, moved: Callable[[str, Path], None]
     ) -> None:
-        run_dir = str(places.run_dir)
-        owner = self._journal.owner(run_dir, order.run_name)
+        """The journal says where the files will be before the first of them is moved."""
+        run_dir, run_name = places.run_dir, order.run_name
+        owner = self._journal.owner(str(run_dir), run_name)
         if owner == (order.experiment_uid, order.id):
             return  # a start that is repeated
-        self._refuse_if_written(owner, order.run_name)
-        theirs = [
-            path
-            for path in places.run_dir.iterdir()
-            if path.name == order.run_name or path.name.startswith(f"{order.run_name}.")
-        ]
-        aside = None
-        if theirs:
-            label = "-".join(owner) if owner else "unknown"
-            aside = _new_folder(places.run_dir / ".old", label)
-            for path in theirs:
-                path.rename(aside / path.name)
-        self._journal.own(run_dir, order, str(aside) if aside else None)
-        if owner and aside:
-            moved(owner[1], aside)
+        self._refuse_if_written(owner, run_name)
+        if owner or _files_of(run_dir, run_name):
+            aside = _new_folder(run_dir / ".old", "-".join(owner) if owner else "unknown")
+            self._journal.move(str(run_dir), run_name, str(aside))
+            self._move(run_dir, run_name, aside)
+            if owner:
+                moved(owner[1], aside)
+        self._journal.own(str(run_dir), order)
+
+    def _move(self, run_dir: Path, run_name: str, aside: Path) -> None:
+        for path in _files_of(run_dir, run_name):
+            taken = (aside / path.name).exists()  # a stray process wrote it anew since
+            target = _new_folder(aside.parent, aside.name) if taken else aside
+            path.rename(target / path.name)
+        self._journal.moved(str(run_dir), run_name)
 
     def _refuse_if_written(self, owner: tuple[str, str] | None, run_name: str) -> None:
         """A name comes twice from a server whose database was restored from an older backup."""
         writer = self._journal.find(owner[1]) if owner else None
-        if owner and writer and writer.state in (AttemptState.STARTING, AttemptState.RUNNING):
+        if owner and writer and writer.state.alive:
             raise StartFailed(
                 f"{run_name} is being written here by the job {owner[0]}, of which this server "
                 "does not know: was it restored from a backup? Queue the job again for a new name"
@@ -168,6 +185,15 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(path)
+
+
+def _files_of(run_dir: Path, run_name: str) -> list[Path]:
+    """`{run_name}` and `{run_name}.*`, of whomever."""
+    with os.scandir(run_dir) as entries:
+        names = [entry.name for entry in entries]
+    return [
+        run_dir / name for name in names if name == run_name or name.startswith(f"{run_name}.")
+    ]
 
 
 def _new_folder(parent: Path, label: str) -> Path:

@@ -1,6 +1,7 @@
 """Folders and files of runs."""
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from agent import resume, wire, workspace
+from agent.environment import Places
 from agent.errors import ConfigError, ServerUnreachable, StartFailed
 from agent.journal import Journal
 from agent.store import Store
@@ -113,9 +115,7 @@ def test_the_owner_of_files_put_aside_is_told_and_the_journal_knows(
     place: Workspace, journal: Journal
 ) -> None:
     first, second = order(run_name="run_001"), order(run_name="run_001")
-    for one in (first, second):
-        journal.accept(one)
-    place.prepare(first, None, nobody).metrics.write_text("first\n")
+    leave_behind(place, journal, first)
     moved = []
 
     place.prepare(second, None, lambda *what: moved.append(what))
@@ -126,6 +126,86 @@ def test_the_owner_of_files_put_aside_is_told_and_the_journal_knows(
     found = journal.find(first.id)
     assert found is not None
     assert found.run_dir == str(folder)
+
+
+def test_an_owner_without_files_does_not_look_at_its_successors(
+    place: Workspace, journal: Journal
+) -> None:
+    first, second = order(run_name="run_001"), order(run_name="run_001")
+    places = leave_behind(place, journal, first)
+    places.metrics.unlink()
+    moved = []
+
+    place.prepare(second, None, lambda *what: moved.append(what))
+
+    [(attempt_id, folder)] = moved
+    assert attempt_id == first.id
+    assert folder != places.run_dir
+    found = journal.find(first.id)
+    assert found is not None
+    assert found.run_dir == str(folder)
+
+
+def test_the_name_of_an_attempt_that_has_yet_to_start_is_not_taken(
+    place: Workspace, journal: Journal
+) -> None:
+    waiting = order(run_name="run_001")
+    journal.accept(waiting)
+    place.prepare(waiting, None, nobody)
+
+    with pytest.raises(StartFailed, match="is being written here by"):
+        place.prepare(order(run_name="run_001"), None, nobody)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_an_agent_killed_while_it_puts_files_aside_mixes_nobodys(
+    place: Workspace, journal: Journal, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The next agent finds each file where the journal says, whichever step was the last."""
+    first, second = order(run_name="run_001"), order(run_name="run_001")
+    places = leave_behind(place, journal, first)
+    places.log.write_text("log\n")
+    steps = iter(range(5))
+    for owner, name in ((Journal, "moved"), (Journal, "own"), (Path, "rename")):
+        monkeypatch.setattr(owner, name, _dying_at(step, steps, getattr(owner, name)))
+    with pytest.raises(_Killed):
+        place.prepare(second, None, lambda *_: None)
+    monkeypatch.undo()
+
+    place.finish_moves()
+
+    found = journal.find(first.id)
+    assert found is not None
+    assert found.run_dir is not None
+    aside = Path(found.run_dir)
+    assert aside != places.run_dir
+    assert (aside / "run_001.csv").read_text() == "first\n"
+    assert (aside / "run_001.log").read_text() == "log\n"
+    place.prepare(second, None, nobody)
+    assert not places.metrics.exists()
+    assert journal.owner(str(places.run_dir), "run_001") == (second.experiment_uid, second.id)
+
+
+class _Killed(Exception):
+    pass
+
+
+def _dying_at(step: int, steps: Iterator[int], call: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*arguments: Any) -> Any:
+        if next(steps) == step:
+            raise _Killed
+        return call(*arguments)
+
+    return counted
+
+
+def leave_behind(place: Workspace, journal: Journal, one: AttemptOrder) -> Places:
+    """An attempt that has ended, and whose metrics lie in the run's folder."""
+    journal.accept(one)
+    places = place.prepare(one, None, nobody)
+    places.metrics.write_text("first\n")
+    journal.exited(one.id, exit_code=0)
+    return places
 
 
 def test_metadata_replaces_a_link_instead_of_following_it(
