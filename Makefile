@@ -13,11 +13,16 @@ TORCH_INDEX ?=
 #: make demo ONCE=1 ends after the run; its exit status says whether all was well.
 ONCE ?=
 ARGS ?=
+KILLS ?= 2000
+#: Tests side by side: most of their time is waiting for processes.
+WORKERS ?= 3
+STORMS ?= 500
+LIVES ?= 5000
 
 PY := $(VENV)/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq --no-input
 
-.PHONY: help install test promise demo demo-clean lint format bench lock messages clean
+.PHONY: help install test promise kills storms model guards demo demo-clean lint format bench lock messages clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +35,23 @@ demo: install  ## a server, an agent and a real training job on this machine (ON
 demo-clean:  ## throw the demo's data away (its server must be stopped)
 	@if [ -x $(PY) ]; then $(PY) examples/demo.py --clean; else rm -rf demo; fi
 
-test: $(VENV)/.dev $(VENV)/.examples  ## the test suite (ARGS="tests/agent -x")
-	@$(PY) -m pytest -m "not promise" $(ARGS)
+test: $(VENV)/.dev $(VENV)/.examples $(VENV)/.frameworks  ## the test suite (ARGS="tests/agent -x")
+	@$(PY) -m pytest -m "not promise" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 promise: $(VENV)/.dev $(VENV)/.examples  ## outages of a minute with real processes, side by side
 	@$(PY) -m pytest tests/promise -n 6 --maxschedchunk 1 $(ARGS)
+
+kills: $(VENV)/.dev  ## the kill matrix at length (KILLS=2000 ARGS="--seed 1 --minutes 90")
+	@$(PY) -m tests.faults.matrix --kills $(KILLS) $(ARGS)
+
+storms: $(VENV)/.dev  ## files of jobs in bad weather, at length (STORMS=500 ARGS="--seed 1 --minutes 90")
+	@$(PY) -m tests.faults.storms --storms $(STORMS) $(ARGS)
+
+model: $(VENV)/.dev  ## file sync as a state machine, 60 steps a life (LIVES=5000 ARGS="--hypothesis-seed 1")
+	@LAB_EXAMPLES=$(LIVES) LAB_STEPS=60 $(PY) -m pytest -q -s tests/sync/test_model.py $(ARGS)
+
+guards: $(VENV)/.dev  ## take each guard of file sync out: a test must fail
+	@$(PY) -m tests.sync.guards $(ARGS)
 
 lint: $(VENV)/.dev  ## what CI asks of the source
 	@$(PY) -m ruff check .
@@ -45,7 +62,7 @@ format: $(VENV)/.dev  ## put the source into its form
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(VENV)/.dev $(VENV)/.examples  ## the numbers to hold, measured here (minutes)
+bench: $(VENV)/.dev $(VENV)/.examples $(VENV)/.frameworks  ## the numbers to hold, measured here (minutes)
 	@$(PY) -m bench $(ARGS)
 
 messages: $(VENV)/.dev  ## compile the translations (needs gettext)
@@ -78,6 +95,13 @@ $(VENV)/.dev: $(VENV)/.server requirements/dev.txt
 	@$(PIP) -r requirements/dev.txt
 	@touch $@
 
+# Lightning and accelerate ask for PyTorch, and no resolver is to choose another than torch.txt's:
+# the lock is whole but for it.
+$(VENV)/.frameworks: $(VENV)/.dev $(VENV)/.examples requirements/frameworks.txt
+	@echo "Installing the frameworks whose files the tests read: about 400 MB"
+	@$(PIP) --no-deps -r requirements/frameworks.txt
+	@touch $@
+
 # --- the lock files: all versions and hashes, no index address; torch by version alone -------------
 
 COMPILE = $(PY) -m uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes \
@@ -92,3 +116,7 @@ lock: $(VENV)/.made  ## write requirements/*.txt anew from pyproject.toml
 		-o requirements/examples.txt
 	$(COMPILE) --python-version 3.11 pyproject.toml requirements/build.in --extra server --extra dev \
 		-c requirements/server.txt -c requirements/examples.txt -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 requirements/frameworks.in \
+		--override requirements/no-torch.in --no-emit-package torch \
+		-c requirements/server.txt -c requirements/examples.txt -c requirements/dev.txt \
+		-o requirements/frameworks.txt

@@ -4,15 +4,17 @@
 import os
 import sys
 
-OURS = ("agent", "devices", "experiments", "labsite", "sync")
+OURS = ("agent", "devices", "experiments", "labsite", "people", "sync")
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labsite.settings")
     try:
         if sys.argv[1:2] == ["runlab"]:
-            from labsite.run import options
+            from labsite.run import options, service
 
+            if service.WORD in sys.argv[2:]:
+                sys.exit(service.main(sys.argv[2:]))
             options.into_environment(sys.argv[2:])  # the settings are read only once
         from django.core.management import execute_from_command_line
 

@@ -1,30 +1,43 @@
 """The agent put together: which loop gets what."""
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import gpus, host, resume, wire, workspace
+from agent import gpus, host, resume, userfolders, users, wire, workspace
 from agent.attempts import Attempts
+from agent.audit import Audit
+from agent.bandwidth import Bandwidth
 from agent.config import Config
 from agent.daemon import Daemon, Loop
 from agent.errors import AgentError
 from agent.events import EventLoop
+from agent.filejournal import FileJournal
 from agent.filesync import FileSync
+from agent.gpuchoice import GPUChoice
+from agent.gpulock import GPULocks, lock_folder
 from agent.heartbeat import Hardware, HeartbeatLoop, Instance
 from agent.identity import ServerIdentity
 from agent.journal import Journal
+from agent.keeping import Keeping
+from agent.notify import Notifier
 from agent.poll import PollLoop
+from agent.presence import Presence
 from agent.runner import Surroundings
 from agent.source import SourceWatch
 from agent.state import State
 from agent.store import Store
 from agent.transport import Transport
-from agent.wire import AttemptOrder
+from agent.userfolders import UserFolders
+from agent.wire import AttemptOrder, GPUReading, JobUser
+from agent.wish import Wish
 from agent.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -34,21 +47,37 @@ class Agent:
     """All parts of one agent that is enrolled. Nothing runs before run()."""
 
     def __init__(
-        self, config: Config, state: State, store: Store, connect: Callable[[], Transport]
+        self,
+        config: Config,
+        state: State,
+        store: Store,
+        connect: Callable[[], Transport],
+        presence: Presence,
     ) -> None:
         """`connect` makes a transport with the agent's token; each loop gets its own."""
         self._connect = connect
+        self._presence = presence
+        self._notifier = Notifier()
         self._store = store
         self._stop = threading.Event()
         self._daemon = Daemon(self._stop)
         self._instance = Instance(str(uuid.uuid4()), store.get("instance_id"))
         self._journal = Journal(store)
         self._server = ServerIdentity(store, config.accept_new_server)
+        self._locks = GPULocks(lock_folder(config.lock_dir))
+        self._choice = GPUChoice(config.gpus)
         self._nvml, self._gpus = self._gpu_watch(config)
         root = self._claim_workspace(config)
-        self._files = FileSync(Store(state.folder / "files.sqlite3"), self._to_our_server, root)
+        presence.works_in(root)
+        self._folders = UserFolders(root)
+        self._keeping: Keeping | None = None
+        files = Store(state.folder / "files.sqlite3")
+        self._files = self._file_sync(config, files, state, root)
         self._events = EventLoop(self._to_our_server().event, self._journal)
         self._attempts = Attempts(self._surroundings(config, state, root))
+        self._audit = Audit(
+            self._to_our_server, self._journal, FileJournal(files), self._attempts.offer_again
+        )
         self._poll = PollLoop(
             connect().poll,
             connect().poll,
@@ -57,7 +86,7 @@ class Agent:
             self._instance.id,
             config.poll_seconds,
         )
-        self._source = SourceWatch(config.source)
+        self._source = SourceWatch(_trusted_source(config))
         self._heartbeat = self._heartbeat_loop(config)
 
     def run(self) -> int:
@@ -69,20 +98,48 @@ class Agent:
             Loop("prompt poll", self._poll.run_prompt, self._poll.nudge),
             Loop("events", self._events.run, self._events.nudge),
             Loop("files", self._files.run, self._files.nudge),
+            Loop("audit", self._audit.run, self._audit.nudge),
             Loop("source", self._source.run, self._source.nudge),
         )
+        if self._keeping is not None:
+            self._daemon.add(Loop("keeping", self._keeping.run, self._keeping.nudge))
+        self._presence.begin()
         self._attempts.resume()
+        self._notifier.ready()
         code = self._daemon.run()
+        self._notifier.stopping()
         self._say_goodbye()
+        if code == 0:
+            self._presence.end()
         return code
 
     def _gpu_watch(self, config: Config) -> tuple[gpus.NVML | None, gpus.GPUWatch]:
         if config.simulate_gpus:
             cards = gpus.simulated(config.simulate_gpus, host.machine_id())
-            return None, gpus.GPUWatch(lambda: cards, config.heartbeat_seconds)
+            return None, self._watch_of(lambda: cards, config)
         owners = gpus.Owners(lambda: self._attempts.leaders())
         nvml = gpus.NVML(owners.attempt_of)
-        return nvml, gpus.GPUWatch(nvml.read, config.heartbeat_seconds)
+        return nvml, self._watch_of(nvml.read, config)
+
+    def _watch_of(self, read: Callable[[], list[GPUReading]], config: Config) -> gpus.GPUWatch:
+        """Of the cards that are this agent's, with what other agents of this host have."""
+        choice = self._choice
+        return gpus.GPUWatch(lambda: self._locks.look(choice.of(read())), config.heartbeat_seconds)
+
+    def _file_sync(self, config: Config, store: Store, state: State, root: Path) -> FileSync:
+        bandwidth = Bandwidth(config.max_upload) if config.max_upload else None
+        rights_in = self._folders.rights_in
+        if config.keep_days is not None:
+            self._keeping = Keeping(store, config.keep_days, rights_in)
+        return FileSync(
+            store,
+            lambda: self._to_our_server().sharing(bandwidth),
+            root,
+            config.sync_seconds,
+            rights_in=rights_in,
+            is_pushed=Wish(state.folder).heard,
+            keeping=self._keeping,
+        )
 
     def _claim_workspace(self, config: Config) -> Path:
         parts = urlsplit(config.server)
@@ -101,12 +158,14 @@ class Agent:
             workspace=Workspace(root, self._journal),
             files=self._files,
             gpus=self._gpus,
+            locks=self._locks,
             attempts_dir=state.folder / "attempts",
             source=config.source,
             fetch_config=self._fetch_config,
             lay_in=self._lay_in,
             changed=self._changed,
             stop=self._stop,
+            as_submitter=config.run_as is JobUser.SUBMITTER,
         )
 
     def _heartbeat_loop(self, config: Config) -> HeartbeatLoop:
@@ -116,6 +175,9 @@ class Agent:
             source=self._source.latest,
             source_directory=config.source,
             workdir=config.workdir,
+            run_as=config.run_as,
+            driver_answers=self._driver_answers,
+            gpus_left_out=lambda: self._choice.left_out,
         )
         return HeartbeatLoop(
             self._connect().heartbeat,
@@ -124,6 +186,7 @@ class Agent:
             self._server,
             config.heartbeat_seconds,
             heard=self._heard,
+            turned=self._turned,
         )
 
     def _to_our_server(self) -> Transport:
@@ -133,11 +196,20 @@ class Agent:
     def _driver(self) -> tuple[str | None, str | None]:
         return (self._nvml.driver_version, self._nvml.cuda_version) if self._nvml else (None, None)
 
+    def _driver_answers(self) -> bool | None:
+        if self._nvml is None or self._nvml.answers is None:
+            return None
+        return self._nvml.answers and self._gpus.is_fresh
+
     def _heard(self) -> None:
         """The server knows this instance from now on; whoever waited for it need not any more."""
         self._store.put("instance_id", self._instance.id)
-        for waiting in (self._poll, self._events, self._files):
+        for waiting in (self._poll, self._events, self._files, self._audit):
             waiting.nudge()
+
+    def _turned(self, trouble: str | None) -> None:
+        self._notifier.turned(trouble)
+        self._presence.turned(trouble)
 
     def _changed(self) -> None:
         self._events.changed()
@@ -149,7 +221,8 @@ class Agent:
 
     def _lay_in(self, order: AttemptOrder, run_dir: Path) -> None:
         with closing(self._connect()) as transport:
-            resume.lay_in(transport, order, run_dir)
+            rights = partial(self._folders.rights_in, run_dir)
+            resume.lay_in(transport, order, run_dir, rights)
 
     def _say_goodbye(self) -> None:
         try:
@@ -157,3 +230,24 @@ class Agent:
                 transport.goodbye(wire.Goodbye(self._instance.id))
         except AgentError as exc:
             logger.info("the server did not hear the goodbye: %s", exc)
+
+
+def _trusted_source(config: Config) -> Path | None:
+    by_others = config.run_as is JobUser.SUBMITTER and userfolders.open_to_others(config.source)
+    return None if by_others else config.source
+
+
+def checked(config: Config) -> Config:
+    """What was chosen, once jobs can run as the user that it says. Before anything is written.
+
+    Raises:
+        ConfigError: they cannot, or should not, run there as other users.
+    """
+    if config.run_as is JobUser.SUBMITTER:
+        users.check_rights()
+        workdir = config.workdir.resolve()  # a link to it is not what is looked at
+        userfolders.check_workdir(workdir)
+        return replace(config, workdir=workdir)
+    if os.geteuid() == 0:
+        logger.warning("jobs run as root here: --run-as submitter runs them as their submitters")
+    return config

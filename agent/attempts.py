@@ -4,8 +4,9 @@ import logging
 import threading
 from pathlib import Path
 
-from agent import shim, wire
+from agent import adoption, shim, wire
 from agent.backoff import Backoff
+from agent.journal import Attempt
 from agent.reconcile import Plan
 from agent.runner import Run, Surroundings
 from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnDeviceLost
@@ -13,6 +14,25 @@ from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnD
 logger = logging.getLogger(__name__)
 
 MAX_REPORTS = 512  # wire.Poll.attempts
+BESIDE_A_NAME_BYTES = 120  # the rest of what is said of a file: three numbers, and their names
+
+
+class _Room:
+    """How much of a poll is left for files and their names, which are as long as scripts make
+    them. What does not fit is not told of, and sent all the same."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    def of_files(self, files: dict[str, wire.FileReport]) -> dict[str, wire.FileReport]:
+        return {name: report for name, report in files.items() if self._takes(name)}
+
+    def of_left_out(self, left_out: list[wire.LeftOut]) -> list[wire.LeftOut]:
+        return [one for one in left_out if self._takes(one.name)]
+
+    def _takes(self, name: str) -> bool:
+        self._left -= len(name.encode()) + BESIDE_A_NAME_BYTES
+        return self._left >= 0
 
 
 class Attempts:
@@ -45,6 +65,7 @@ class Attempts:
         """As many as a poll may hold; those that live come first."""
         attempts = self._around.journal.attempts()
         attempts.sort(key=lambda attempt: not attempt.state.alive)
+        room = _Room(wire.MAX_POLL_BYTES // 2)
         return [
             AttemptReport(
                 id=attempt.id,
@@ -52,7 +73,9 @@ class Attempts:
                 pid=attempt.pid,
                 started_at=attempt.started_at,
                 exit_code=attempt.exit_code,
-                files=self._around.files.reports(attempt.id),
+                files=room.of_files(self._around.files.reports(attempt.id)),
+                held_gpus=self._around.held.get(attempt.id, []),
+                left_out=room.of_left_out(self._around.files.left_out(attempt.id)),
             )
             for attempt in attempts[:MAX_REPORTS]
         ]
@@ -76,8 +99,7 @@ class Attempts:
             for order in plan.accepts:
                 self._accept(order)
             for order in plan.lost:
-                self._around.journal.accept_lost(order, shim.boot_id())
-                self._spawn(order)
+                self._find_again(order)
             for order in plan.starts:
                 self._spawn(order)
 
@@ -92,10 +114,19 @@ class Attempts:
             self._around.files.nudge()
         self._known = known
 
+    def offer_again(self, attempt: Attempt, names: set[str]) -> None:
+        """The server lacks these files of an attempt, although it has acknowledged them."""
+        assert attempt.run_dir is not None
+        with self._turn:
+            self._around.journal.reopen(attempt.id)
+            self._around.watch_files(attempt.order, Path(attempt.run_dir))
+            self._around.files.doubt(attempt.id, names)
+            self._spawn(attempt.order)
+
     def renew(self, reply: wire.PollReply, sent_at_seconds: float) -> None:
         """The server still counts on these: move the fence of those that have one."""
         for order in reply.attempts:
-            if order.on_device_lost is OnDeviceLost.REQUEUE and order.stop is None:
+            if order.on_device_lost is OnDeviceLost.REQUEUE:
                 folder = self._around.attempts_dir / order.id
                 if folder.is_dir():
                     self._around.supervision(order.id).touch_fence(sent_at_seconds)
@@ -104,6 +135,29 @@ class Attempts:
         folder = self._around.attempts_dir / order.id
         folder.mkdir(parents=True, exist_ok=True)
         self._around.journal.accept(order)
+
+    def _find_again(self, order: AttemptOrder) -> None:
+        """The server says that we accepted it, and it is none of those that are under way.
+
+        The server was restored from a backup and has forgotten its end, which is told again. Or
+        the state folder was emptied, or is another one: what runs goes on, and what is gone is
+        reported as that.
+        """
+        around = self._around
+        if done := around.journal.revive(order.id):
+            logger.warning("the server has forgotten the end of attempt %s: again", order.id)
+            if done.run_dir is not None:
+                around.watch_files(done.order, Path(done.run_dir))
+                around.files.doubt(done.id)
+            around.changed()
+        elif adoption.adopt(around.attempts_dir / order.id):
+            run_dir = around.workspace.places(order).run_dir
+            facts = around.workspace.facts(order)
+            around.journal.adopt(order, shim.boot_id(), str(run_dir), facts)
+            logger.warning("attempt %s was not in the journal, and runs: it goes on", order.id)
+        else:
+            around.journal.accept_lost(order, shim.boot_id())
+        self._spawn(order)
 
     def _stop(self, attempt_id: str, reason: str) -> None:
         journal = self._around.journal

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import wire
+from agent import gpuchoice, options, wire
 from agent.errors import ConfigError
+from agent.filesync import SYNC_INTERVAL
 from agent.heartbeat import agent_version
 
+ACTIONS = ["run", "enroll", "status", "push", "doctor", "install-service"]
 MIN_HEARTBEAT_SECONDS = 0.05
 MIN_POLL_SECONDS = 0.1
+MIN_SYNC_SECONDS, MAX_SYNC_SECONDS = 0.05, 60.0
+MIN_UPLOAD_BYTES = 64_000  # a second: below, a server takes the sender for one that is stuck
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 _EPILOG = """\
 A new GPU server is added on the site (Devices, Add): it shows the whole command to copy, with a
@@ -25,20 +30,33 @@ code that is good for ten minutes. Afterwards `lab-agent --server URL` is enough
 class Config:
     """What the command line said, checked."""
 
-    action: str  # "run" or "enroll"
-    server: str  # http(s)://host[:port]
+    action: str  # of ACTIONS, or "daemon", "stop"
+    runs: tuple[str, ...]  # what push is to send; none: all
+    timeout_seconds: float | None
+    as_json: bool
+    server: str  # http(s)://host[:port]; "" if not named, where an action needs none
     host_id: str
+    named_host_id: str | None  # None: host_id is the default
     enroll_code: str | None
     heartbeat_seconds: float
     poll_seconds: float
+    sync_seconds: float
+    max_upload: float | None  # bytes a second; None: as the line carries
+    keep_days: float | None  # None: for ever
     source: Path
     workdir: Path
     state_dir: Path | None
     ca_sha256: str | None
     accept_new_server: bool
+    gpus: str  # as agent.gpuchoice reads it
+    lock_dir: Path | None
     simulate_gpus: int
+    run_as: wire.JobUser
     write_netrc: bool
     verbose: bool
+    log_files: bool
+    install: argparse.Namespace  # what install-service was given
+    arguments: tuple[str, ...]  # the command line itself, for another process of the same
 
     def __repr__(self) -> str:
         return f"<Config of {self.host_id} for {self.server}>"  # the code stays out of logs
@@ -50,7 +68,8 @@ def parse(arguments: list[str]) -> Config:
         ConfigError: a value cannot be right; the message says what to write.
         SystemExit: an unknown option, or --help.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
+    action = _action(given)
     host_id = given.host_id or _default_host_id()
     if not wire.is_name(host_id):
         raise ConfigError(
@@ -58,9 +77,13 @@ def parse(arguments: list[str]) -> Config:
             "underscores, and begin with a letter or digit"
         )
     return Config(
-        action=given.action,
-        server=_server(given.server),
+        action=action,
+        runs=tuple(given.runs),
+        timeout_seconds=given.timeout,
+        as_json=given.json,
+        server=_server(given.server) if given.server or _needs_server(action, given) else "",
         host_id=host_id,
+        named_host_id=given.host_id,
         enroll_code=given.enroll_code or os.environ.get("LAB_ENROLL_CODE"),
         heartbeat_seconds=_between(
             "--heartbeat-interval",
@@ -71,15 +94,38 @@ def parse(arguments: list[str]) -> Config:
         poll_seconds=_between(
             "--poll-interval", given.poll_interval, MIN_POLL_SECONDS, wire.MAX_WAIT_SECONDS
         ),
+        sync_seconds=_between(
+            "--sync-interval", given.sync_interval, MIN_SYNC_SECONDS, MAX_SYNC_SECONDS
+        ),
+        max_upload=_rate(given.max_upload),
+        keep_days=_days(given.keep_days),
         source=_folder("--source", given.source),
         workdir=given.workdir.expanduser().absolute(),
         state_dir=given.state_dir and given.state_dir.expanduser().absolute(),
         ca_sha256=_fingerprint(given.ca_sha256),
         accept_new_server=given.accept_new_server,
+        gpus=given.gpus,
+        lock_dir=_lock_dir(given.lock_dir),
         simulate_gpus=given.simulate_gpus,
+        run_as=wire.JobUser(given.run_as),
         write_netrc=given.write_netrc,
         verbose=given.verbose,
+        log_files=given.log_files,
+        install=given,
+        arguments=tuple(arguments),
     )
+
+
+def _action(given: argparse.Namespace) -> str:
+    if given.background and given.action != "run":
+        raise ConfigError(f"--{given.background} and {given.action} are two things: choose one")
+    if given.runs and given.action != "push":
+        raise ConfigError(f"{given.action} takes no run: {' '.join(given.runs)}")
+    return str(given.background or given.action)
+
+
+def _needs_server(action: str, given: argparse.Namespace) -> bool:
+    return action not in ("status", "push", "stop", "doctor") and not given.remove
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,11 +140,19 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "action",
         nargs="?",
-        choices=["run", "enroll"],
+        choices=ACTIONS,
         default="run",
-        help="run (the default), or only enroll this host and end",
+        help="run (the default), only enroll this host, tell how the agents here fare and what "
+        "has not arrived, send it now, look for what is wrong here, or have the machine keep the "
+        "agent running",
     )
-    add("--server", "--url", metavar="URL", help="address of the lab server")
+    add("runs", nargs="*", metavar="RUN", help="with push: these only (run_001, project/run_001)")
+    add(
+        "--server",
+        "--url",
+        metavar="URL",
+        help="address of the lab server; give it once for each to work for several",
+    )
     add("--enroll-code", metavar="CODE", help="code from the site, for the first start")
     add(
         "--host-id",
@@ -106,6 +160,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="this host's name in the lab (default: its host name)",
     )
+    _add_rates(parser)
+    _add_folders(parser)
+    _add_files(parser)
+    _add_rare(parser)
+    options.add_background(parser)
+    return parser
+
+
+def _add_rates(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--heartbeat-interval",
         "--client-interval",
@@ -121,9 +185,6 @@ def _parser() -> argparse.ArgumentParser:
         default=wire.MAX_WAIT_SECONDS,
         help="seconds that the server may hold a poll (default: %(default)s)",
     )
-    _add_folders(parser)
-    _add_rare(parser)
-    return parser
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +210,34 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sync-interval",
+        metavar="S",
+        type=float,
+        default=SYNC_INTERVAL,
+        help="seconds between two looks at what runs have written (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-upload",
+        metavar="RATE",
+        help="how much of the line files may take, such as 20MB/s (default: all of it)",
+    )
+    parser.add_argument(
+        "--keep-days",
+        metavar="N",
+        type=float,
+        help="delete files of ended runs here so many days after the server confirmed them "
+        "(default: never)",
+    )
+
+
+def _days(days: float | None) -> float | None:
+    if days is not None and not days >= 1:
+        raise ConfigError("--keep-days must be 1 or more; leave it out to keep files for ever")
+    return days
+
+
 def _add_rare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -167,11 +256,30 @@ def _add_rare(parser: argparse.ArgumentParser) -> None:
         help="with enroll: let curl find the token in ~/.netrc",
     )
     add(
+        "--gpus",
+        metavar="WHICH",
+        default=gpuchoice.ALL,
+        help="offer only these: indices (0,1), UUIDs or their beginnings, or none",
+    )
+    add(
+        "--lock-dir",
+        metavar="DIR",
+        type=Path,
+        help="where this host's agents lock GPUs (for containers: a folder that they share)",
+    )
+    add(
         "--simulate-gpus",
         metavar="N",
         type=int,
         default=0,
         help="show N cards that do not exist, to try the lab out",
+    )
+    add(
+        "--run-as",
+        choices=[one.value for one in wire.JobUser],
+        default=wire.JobUser.AGENT.value,
+        help="which Unix user runs jobs: the agent's, or (for an agent of root) whose Unix name "
+        "a manager set for the submitter; then nothing runs as root",
     )
     add("--client-only", action="store_true", help=argparse.SUPPRESS)  # an agent always is
     add("--verbose", action="store_true", help="log more")
@@ -205,6 +313,23 @@ def _between(option: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ConfigError(f"{option} must lie between {low:g} and {high:g} seconds")
     return value
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B(?:/S)?", text.strip().upper())
+    if match is None:
+        raise ConfigError(f"--max-upload {text!r} is no rate: write it as 20MB/s or 512KiB/s")
+    rate = float(match[1]) * _UNITS[match[2]]
+    if rate < MIN_UPLOAD_BYTES:
+        raise ConfigError(f"--max-upload {text!r} is too little: write 64KB/s or more")
+    return rate
+
+
+def _lock_dir(given: Path | None) -> Path | None:
+    chosen = given or os.environ.get("LAB_LOCK_DIR")
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def _folder(option: str, path: Path) -> Path:

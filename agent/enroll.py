@@ -19,7 +19,7 @@ from agent.errors import ConfigError, Rejected, ServerUnreachable
 from agent.heartbeat import agent_version
 from agent.state import Credential, State, new_credential, write_private
 from agent.store import Store
-from agent.transport import Transport
+from agent.transport import TooLong, Transport, whole
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,10 @@ def _fetch_ca(server: str) -> str:
                 verify=False,  # noqa: S501 - the fingerprint is checked instead
                 timeout=CA_SECONDS,
                 allow_redirects=False,
+                stream=True,
             )
-        except requests.RequestException as exc:
+            pem = whole(response)
+        except (requests.RequestException, TooLong) as exc:
             raise ConfigError(
                 f"The certificate authority of {server} cannot be fetched: {type(exc).__name__}. "
                 "Is the address right, and does it begin with https?"
@@ -77,7 +79,7 @@ def _fetch_ca(server: str) -> str:
         raise ConfigError(
             f"{server} has no certificate authority of its own: leave --ca-sha256 out"
         )
-    return response.text
+    return pem.decode("ascii", "replace")
 
 
 def credential(config: Config, state: State, store: Store, ca_file: str | None) -> Credential:

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import host, interpreters
+from agent import interpreters, wire
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
+from agent.users import User
 from agent.wire import AttemptOrder
+
+_EFFECTIVE = os.access in os.supports_effective_ids  # asks for whom this thread acts as
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Launch:
     directory: Path
     variables: dict[str, str]
     interpreter: Interpreter | None  # the one asked for, or that the command itself is
+    user: User
 
 
 def launch(
@@ -57,9 +61,10 @@ def launch(
     places: Places,
     source: Path,
     gpu_indices: Mapping[str, int],
+    user: User,
     environ: Mapping[str, str] = os.environ,
 ) -> Launch:
-    """Turn an order into what can be started on this host.
+    """Turn an order into what can be started on this host. To be called with `user.rights()`.
 
     `source` is where commands run unless the order says otherwise; `gpu_indices` maps the
     UUIDs of this host's GPUs to their NVML indices; `environ` is the agent's own environment.
@@ -67,33 +72,36 @@ def launch(
     Raises:
         StartFailed: it cannot be; the message says what to do.
     """
-    directory = _directory(order, source)
-    interpreter = interpreters.find(order.python, environ, directory) if order.python else None
-    variables = _variables(order, places, interpreter, gpu_indices, environ)
+    directory = _directory(order, source, user)
+    python = order.python
+    interpreter = interpreters.find(python, environ, directory, user) if python else None
+    variables = _variables(order, places, interpreter, gpu_indices, _account(user, environ))
     arguments = _arguments(order, places)
-    executable = _executable(arguments[0], directory, variables["PATH"])
+    executable = _executable(arguments[0], directory, variables["PATH"], user)
     if interpreter is None and Path(executable).name.startswith("python"):
         interpreter = Interpreter(Path(executable).parent.parent, {})
-    return Launch(executable, arguments, directory, variables, interpreter)
+    return Launch(executable, arguments, directory, variables, interpreter, user)
 
 
-def _directory(order: AttemptOrder, source: Path) -> Path:
+def _directory(order: AttemptOrder, source: Path, user: User) -> Path:
     if order.source is not None:
         raise StartFailed("This agent cannot run snapshots of source: upgrade it, or leave it out")
-    if order.run_as not in (None, host.unix_user()):
-        raise StartFailed(
-            f"The job asks to run as {order.run_as!r}, and this agent runs jobs as "
-            f"{host.unix_user()!r} only: leave run_as out"
-        )
     wanted = order.working_directory or ""
     if wanted == "~" or wanted.startswith("~/"):
-        wanted = str(host.home()) + wanted[1:]
+        wanted = str(user.home) + wanted[1:]
     directory = source / wanted
-    if not directory.is_dir():
+    try:
+        os.stat(f"{directory}/.")  # asks for the right to enter it
+    except PermissionError:
+        raise StartFailed(
+            f"The user {user.name!r} may not enter the working directory {directory} on this "
+            "host: open it and the folders above to that user, or correct `working_directory`"
+        ) from None
+    except OSError:
         raise StartFailed(
             f"The working directory {directory} does not exist on this host: make it, or correct "
             "`working_directory` (or the agent's --source, which it is relative to)"
-        )
+        ) from None
     return directory
 
 
@@ -110,13 +118,15 @@ def _arguments(order: AttemptOrder, places: Places) -> list[str]:
     return [names.sub(lambda match: values[match[0]], part) for part in order.command]
 
 
-def _executable(command: str, directory: Path, path: str) -> str:
+def _executable(command: str, directory: Path, path: str, user: User) -> str:
     if "/" in command:
         found = shutil.which(str(directory / command))
         where = f"{directory / command} does not exist or is not executable on this host"
     else:
         found = shutil.which(command, path=path)
         where = f"There is no {command!r} on this host's PATH ({path})"
+    if found is not None and not os.access(found, os.X_OK, effective_ids=_EFFECTIVE):
+        found, where = None, f"The user {user.name!r} may not run {found} on this host"
     if found is None:
         raise StartFailed(f"{where}: install it there, name it by its full path, or set `python`")
     return found
@@ -127,16 +137,9 @@ def _variables(
     places: Places,
     interpreter: Interpreter | None,
     gpu_indices: Mapping[str, int],
-    environ: Mapping[str, str],
+    account: Mapping[str, str],
 ) -> dict[str, str]:
-    base = {
-        "HOME": str(host.home()),
-        "USER": host.unix_user(),
-        "SHELL": environ.get("SHELL", "/bin/sh"),
-        "LANG": environ.get("LANG", "C.UTF-8"),
-        "PATH": interpreters.own_path(environ, sys.prefix, sys.base_prefix),
-    }
-    made = {**base, **order.environment, **order.secrets}
+    made = {**account, **order.environment, **order.secrets}
     if interpreter is not None:
         made.update(interpreter.variables)
         made["PATH"] = f"{interpreter.bin}{os.pathsep}{made['PATH']}"
@@ -146,6 +149,17 @@ def _variables(
     port = str(_free_port())  # two torchrun jobs on one host collide otherwise
     made.update(MASTER_PORT=port, PET_MASTER_PORT=port)
     return made
+
+
+def _account(user: User, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a login would set."""
+    return {
+        "HOME": str(user.home),
+        "USER": user.name,
+        "SHELL": user.shell or environ.get("SHELL", "/bin/sh"),
+        "LANG": environ.get("LANG", "C.UTF-8"),
+        "PATH": interpreters.own_path(environ, sys.prefix, sys.base_prefix),
+    }
 
 
 def _lab(order: AttemptOrder, places: Places) -> dict[str, str]:
@@ -173,9 +187,12 @@ def _gpus(order: AttemptOrder, gpu_indices: Mapping[str, int]) -> dict[str, str]
             f"The GPU {missing[0]} is not on this host any more: see nvidia-smi -L there"
         )
     indices = ",".join(str(gpu_indices[uuid]) for uuid in order.gpus)
+    visible = indices if order.gpu_ids == "index" else ",".join(order.gpus)
+    if any(uuid.startswith(wire.SIMULATED) for uuid in order.gpus):
+        visible = ""  # there is no such card: let the job see none, rather than another
     return {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": indices if order.gpu_ids == "index" else ",".join(order.gpus),
+        "CUDA_VISIBLE_DEVICES": visible,
         "LAB_GPU_INDICES": indices,
     }
 

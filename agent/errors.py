@@ -8,6 +8,7 @@ AgentError
 │   └── WrongProtocol   426: agent and server are of different versions
 ├── ConfigError         the agent cannot start; the message says what to do
 └── StartFailed         an attempt cannot start; the message goes to the person who submitted it
+    └── GPUTaken        another agent of this host has its GPU: no fault of the job
 """
 
 from typing import Any
@@ -53,3 +54,12 @@ class ConfigError(AgentError):
 
 class StartFailed(AgentError):
     pass
+
+
+class GPUTaken(StartFailed):
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"The GPU {uuid} is in use by another agent on this host, which works for another lab "
+            "server, or for this one under another name"
+        )
+        self.uuid = uuid

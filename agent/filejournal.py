@@ -53,6 +53,12 @@ class FileJournal:
             ).fetchone()
         return None if row is None else _sent(row)
 
+    def of(self, attempt_id: str) -> dict[str, Sent]:
+        """All files of an attempt that were ever offered, by name."""
+        with self._store.transaction() as db:
+            rows = db.execute("SELECT * FROM sent_files WHERE attempt_id = ?", (attempt_id,))
+            return {row["name"]: _sent(row) for row in rows}
+
     def put(self, attempt_id: str, name: str, sent: Sent) -> None:
         """Durable when it returns."""
         with self._store.transaction() as db:

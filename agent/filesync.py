@@ -2,24 +2,30 @@
 
 One thread looks (stat only) at what there is; workers send what has changed, each file by one
 worker at a time. Files wait in three lanes, so that neither a curve nor the metadata ever waits
-behind a checkpoint. How a file is sent stands in agent.growing and agent.upload, what was
-acknowledged in agent.filejournal, and `.sync_state.json` tells people.
+behind a checkpoint; of checkpoints the newest goes first. What a job does not wish to have at the
+server (agent.wishes) is left out. How a file is sent stands in agent.growing and agent.upload,
+what was acknowledged in agent.filejournal, and `.sync_state.json` tells people.
 """
 
+import itertools
 import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 
-from agent import growing, shim, wire
+from agent import growing, shim, wire, wishes
 from agent.backoff import Bell
 from agent.complaint import Complaint
 from agent.filejournal import FileJournal
+from agent.globs import Globs
 from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.keeping import Keeping
+from agent.outputs import Outputs
+from agent.runfiles import MAX_LEFT_OUT, Mark, RunFiles, shown
 from agent.store import Store
 from agent.syncstate import SyncState
 from agent.tracked import Tracked
@@ -32,12 +38,27 @@ logger = logging.getLogger(__name__)
 SYNC_INTERVAL = 0.5
 LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
-LARGE_BYTES = 8 * 1024 * 1024
 MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
 WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
 END_SECONDS = 0.5  # for each worker to leave what it is sending
 
-_Lane = queue.SimpleQueue[Tracked | None]
+
+class _Lane:
+    """Files that wait for a worker; the smallest rank first, and of one rank the first come."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.PriorityQueue[tuple[float, int, Tracked | None]] = (
+            queue.PriorityQueue()
+        )
+        self._turns = itertools.count()
+
+    def put(self, file: Tracked | None, rank: float = 0) -> None:
+        """None: the end, for one worker."""
+        rank = rank if file else float("-inf")
+        self._waiting.put((rank, next(self._turns), file))
+
+    def get(self) -> Tracked | None:
+        return self._waiting.get()[2]
 
 
 class _Watched:
@@ -45,6 +66,10 @@ class _Watched:
         self.run = run
         self.files: dict[str, Tracked] = {}
         self.all_seen = False  # looked at after its end, and all that was known is there
+        #: Names of files that the server lacks although it acknowledged them; None: all it may.
+        self.doubted: set[str] | None = set()
+        self.shared = False  # another run worked in the folder that its outputs are in
+        self.left_out: list[wire.LeftOut] = []
         self.complaint = Complaint(logger)
 
     @property
@@ -61,23 +86,32 @@ class FileSync:
         connect: Callable[[], Transport],
         folder: Path,
         interval_seconds: float = SYNC_INTERVAL,
+        rights_in: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
+        is_pushed: Callable[[], bool] = lambda: False,
+        keeping: Keeping | None = None,
     ) -> None:
         """
         Args:
             store: for the journal of files; better not the one of attempts.
             connect: makes a transport; each worker gets its own.
             folder: for `.sync_state.json`.
+            rights_in: whose rights files in such a folder are opened with.
+            is_pushed: whether somebody has asked, since the last look, to wait no longer.
+            keeping: told of the runs that are settled.
         """
         self._journal = FileJournal(store)
         self._connect = connect
         self._interval_seconds = interval_seconds
+        self._rights_in = rights_in
+        self._is_pushed = is_pushed
+        self._keeping = keeping
         self._state = SyncState(folder)
         self._watched: dict[str, _Watched] = {}
         self._left: list[_Watched] = []  # forgotten, and to be told of once more
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._bell = Bell()
-        self._lanes: dict[str, _Lane] = {name: queue.SimpleQueue() for name in WORKERS}
+        self._lanes: dict[str, _Lane] = {name: _Lane() for name in WORKERS}
 
     # --- what the runner asks ---
 
@@ -89,8 +123,25 @@ class FileSync:
         run_name: str,
         number: int,
         run_dir: Path,
+        *,
+        policy: wire.SyncPolicy | None = None,
+        ignore: Sequence[str] = (),
+        outputs: Outputs | None = None,
     ) -> None:
-        run = RunFiles(attempt_id, experiment_uid, project, run_name, number, run_dir)
+        if outputs is not None:
+            outputs.rights = partial(self._rights_in, run_dir)
+        run = RunFiles(
+            attempt_id,
+            experiment_uid,
+            project,
+            run_name,
+            number,
+            run_dir,
+            rights_in=self._rights_in,
+            policy=policy or wire.SyncPolicy(),
+            ignore=Globs(ignore, everywhere=True),
+            outputs=outputs,
+        )
         with self._turn:
             watched = self._watched.setdefault(attempt_id, _Watched(run))
             watched.run.run_dir = run_dir
@@ -102,6 +153,8 @@ class FileSync:
             if watched := self._watched.get(attempt_id):
                 watched.run.run_dir = run_dir
                 watched.all_seen = False
+        if self._keeping is not None:
+            self._keeping.moved(attempt_id, run_dir)
         self._bell.ring()
 
     def exited(self, attempt_id: str) -> None:
@@ -114,20 +167,37 @@ class FileSync:
         with self._turn:
             watched = self._watched.get(attempt_id)
             files = list(watched.files.values()) if watched else []
+        files = [file for file in files if file.left_out is None or file.confirmed]
         files.sort(key=lambda file: ("/" in file.name, file.settled))
         return {file.name: file.report() for file in files[:MAX_REPORTED]}
+
+    def left_out(self, attempt_id: str) -> list[wire.LeftOut]:
+        with self._turn:
+            watched = self._watched.get(attempt_id)
+            return watched.left_out if watched else []
 
     def settled(self, attempt_id: str) -> bool:
         with self._turn:
             watched = self._watched.get(attempt_id)
             return watched is None or watched.settled
 
-    def forget(self, attempt_id: str) -> None:
+    def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
+        with self._turn:
+            if watched := self._watched.get(attempt_id):
+                watched.doubted = names
+                watched.all_seen = False
+        self._bell.ring()
+
+    def leave(self, attempt_id: str) -> None:
         with self._turn:
             if watched := self._watched.pop(attempt_id, None):
                 self._left.append(watched)
-        self._journal.forget(attempt_id)
+        if watched is not None and self._keeping is not None:
+            self._keeping.note(watched.run, watched.files.values())
         self._bell.ring()
+
+    def forget(self, attempt_id: str) -> None:
+        self._journal.forget(attempt_id)
 
     def nudge(self) -> None:
         with self._turn:
@@ -148,6 +218,8 @@ class FileSync:
             worker.start()
         while not stop.is_set():
             began = shim.now()
+            if self._is_pushed():
+                self.nudge()
             busy = self._look_at_all()
             busy = self._state.write() or busy
             took = shim.now() - began
@@ -168,10 +240,11 @@ class FileSync:
         with self._turn:
             everything = list(self._watched.values())
             left, self._left = self._left, []
+        _note_shared(everything)
         for watched in everything:
             self._look_at(watched)
         for watched in left + everything:
-            self._state.note(watched.run, watched.files)
+            self._state.note(watched.run, watched.files, watched.left_out)
         return bool(everything)
 
     def _look_at(self, watched: _Watched) -> None:
@@ -190,26 +263,33 @@ class FileSync:
             for name in gone - marks.keys():
                 _tell_lost(made.pop(name))
             watched.files = made
+            _leave_out(watched)
             same_place = watched.run.run_dir == run_dir
             watched.all_seen = exited and same_place and made.keys() == marks.keys()
             due = [file for file in made.values() if file.seen_at == now and file.is_due(now)]
             for file in due:
                 file.queued = True
         for file in due:
-            self._lane_of(file).put(file)
+            self._put(file)
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
         """The files known so far and those that are new."""
         made = dict(watched.files)
         for name in marks.keys() - made.keys():
-            kind = Growing if name.endswith(growing.SUFFIXES) else Whole
-            made[name] = kind(watched.run, name, self._journal, self._stop)
+            made[name] = kind_of(name)(watched.run, name, self._journal, self._stop)
+        with self._turn:
+            doubted, watched.doubted = watched.doubted, set()
+        for name in made if doubted is None else doubted & made.keys():
+            made[name].doubt()
         return made
 
-    def _lane_of(self, file: Tracked) -> _Lane:
+    def _put(self, file: Tracked) -> None:
         if isinstance(file, Growing):
-            return self._lanes["growing"]
-        return self._lanes["large" if file.seen.size > LARGE_BYTES else "small"]
+            self._lanes["growing"].put(file)
+        elif file.seen.size > wire.MAX_WHOLE_FILE_BYTES:
+            self._lanes["large"].put(file, rank=-file.seen.mtime_ns)
+        else:
+            self._lanes["small"].put(file, rank=-file.seen.mtime_ns)
 
     # --- the workers ---
 
@@ -233,6 +313,11 @@ class FileSync:
             return False
 
 
+def kind_of(name: str) -> type[Tracked]:
+    """How a file of that name is sent."""
+    return Growing if name.endswith(growing.SUFFIXES) else Whole
+
+
 def _is_gone(file: Tracked, now_seconds: float) -> bool:
     return not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
 
@@ -240,3 +325,32 @@ def _is_gone(file: Tracked, now_seconds: float) -> bool:
 def _tell_lost(file: Tracked) -> None:
     if not file.settled:
         logger.warning("%s was deleted before all of it was sent", file.name)
+
+
+def _leave_out(watched: _Watched) -> None:
+    """Decide which files are not sent, and gather what is to be said of those."""
+    run = watched.run
+    whole = [file for file in watched.files.values() if not isinstance(file, Growing)]
+    reasons = wishes.left_out(whole, run.policy)
+    for file in whole:
+        file.left_out = reasons.get(file.name)
+    kept = [
+        wire.LeftOut(file.name, file.left_out, file.seen.size)
+        for file in whole
+        if file.left_out is not None and not file.confirmed
+    ]
+    where = run.outputs.directory if run.outputs and watched.shared else None
+    shared = [wire.LeftOut(shown(str(where)), wire.WhyLeftOut.SHARED)] if where else []
+    watched.left_out = [*shared, *run.left_out, *kept][:MAX_LEFT_OUT]
+
+
+def _note_shared(everything: list[_Watched]) -> None:
+    """Two runs whose outputs come out of one folder at a time: whose a new file is, nobody can
+    tell, so both have it, and both say so."""
+    by_root: dict[Path, list[_Watched]] = {}
+    for watched in everything:
+        if watched.run.outputs is not None and not watched.run.exited:
+            by_root.setdefault(watched.run.outputs.directory, []).append(watched)
+    for together in by_root.values():
+        for watched in together if len(together) > 1 else ():
+            watched.shared = True

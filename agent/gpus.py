@@ -17,7 +17,7 @@ import psutil
 import pynvml
 
 from agent import shim
-from agent.wire import GPUProcess, GPUReading
+from agent.wire import SIMULATED, GPUProcess, GPUReading
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,15 @@ INIT_AGAIN_SECONDS = 60.0  # a driver may be installed, or come back, while we r
 OLD_SECONDS = 10.0  # a reading older than this says nothing about now
 XIDS_KEPT = 64
 PROCESSES_KEPT = 256
+#: NVML's bits that say why clocks are held down. Being idle, or set so by a person, is no reason.
+THROTTLE_REASONS = {
+    0x04: "power_cap",
+    0x08: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal",
+    0x40: "hw_thermal",
+    0x80: "power_brake",
+}
 
 
 class NVML:
@@ -38,6 +47,8 @@ class NVML:
         self._next_init = 0.0
         self._xids: dict[str, list[int]] = {}
         self._events: Any = None
+        #: Whether the driver answered when it was last asked; None: there is none.
+        self.answers: bool | None = None
         self.driver_version: str | None = None
         self.cuda_version: str | None = None
 
@@ -46,11 +57,12 @@ class NVML:
             return []
         self._collect_xids()
         count = self._ask(self._nvml.nvmlDeviceGetCount)
-        if count is None:
-            self._ready = False  # the driver was unloaded: begin anew
-            return []
-        readings = [self._card(index) for index in range(count)]
-        return [reading for reading in readings if reading is not None]
+        self.answers = count is not None
+        cards = [self._card(index) for index in range(count or 0)]
+        readings = [card for card in cards if card is not None]
+        if count is None or (cards and not readings):
+            self._begin_anew()
+        return readings
 
     def _initialised(self) -> bool:
         if not self._ready and shim.now() >= self._next_init:
@@ -59,6 +71,8 @@ class NVML:
                 self._nvml.nvmlInit()
             except self._nvml.NVMLError as exc:
                 logger.debug("no NVML: %s", exc)
+                absent = getattr(exc, "value", None) == self._nvml.NVML_ERROR_LIBRARY_NOT_FOUND
+                self.answers = None if absent else False
             else:
                 self._ready = True
                 self.driver_version = _text(self._ask(self._nvml.nvmlSystemGetDriverVersion))
@@ -66,6 +80,13 @@ class NVML:
                 self.cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None
                 self._listen_for_xids()
         return self._ready
+
+    def _begin_anew(self) -> None:
+        """The driver was unloaded, or knows no card any more: only a new beginning finds what is
+        loaded next. What was asked of the old one must not be used again, its events neither."""
+        self._ready, self._events = False, None
+        self._next_init = shim.now() + INIT_AGAIN_SECONDS
+        self._ask(self._nvml.nvmlShutdown)
 
     def _ask(self, question: Callable[..., Any], *about: Any) -> Any:
         try:
@@ -101,7 +122,27 @@ class NVML:
                 nvml.NVML_VOLATILE_ECC,
             ),
             processes=self._processes(card),
+            graphics_clock_mhz=self._ask(
+                nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_GRAPHICS
+            ),
+            memory_clock_mhz=self._ask(nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_MEM),
+            throttle_reasons=self._throttle_reasons(card),
+            ecc_errors_lifetime=self._ask(
+                nvml.nvmlDeviceGetTotalEccErrors,
+                card,
+                nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+                nvml.NVML_AGGREGATE_ECC,
+            ),
+            remap_pending=self._remap_pending(card),
         )
+
+    def _throttle_reasons(self, card: Any) -> list[str]:
+        bits = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, card) or 0
+        return [word for bit, word in THROTTLE_REASONS.items() if bits & bit]
+
+    def _remap_pending(self, card: Any) -> bool | None:
+        rows = self._ask(self._nvml.nvmlDeviceGetRemappedRows, card)
+        return None if rows is None else bool(rows[2])
 
     def _processes(self, card: Any) -> list[GPUProcess]:
         used: dict[int, int | None] = {}
@@ -139,7 +180,7 @@ def simulated(count: int, machine_id: str) -> list[GPUReading]:
     """Cards that do not exist, for trying the lab out on a host without any."""
     return [
         GPUReading(
-            uuid=f"SIM-{machine_id[:12]}-{index}",
+            uuid=f"{SIMULATED}{machine_id[:12]}-{index}",
             index=index,
             name="Simulated GPU",
             memory_used_bytes=0,
@@ -183,12 +224,12 @@ class GPUWatch:
     def latest(self) -> list[GPUReading]:
         """The cards now. Values are None when the driver has not answered for 10 s."""
         last = self._begun()
-        if shim.now() - last.read_at_seconds <= OLD_SECONDS:
-            return last.readings
-        return [
-            GPUReading(uuid=r.uuid, index=r.index, name=r.name, simulated=r.simulated)
-            for r in last.readings
-        ]
+        return last.readings if self.is_fresh else [_what_stays(r) for r in last.readings]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last reading tells of now, and the driver does not hang."""
+        return shim.now() - self._last.read_at_seconds <= OLD_SECONDS
 
     def newer(self, than_seconds: float, timeout_seconds: float) -> list[GPUReading] | None:
         """A reading begun after `than_seconds` (CLOCK_BOOTTIME), or None if there comes none."""
@@ -218,25 +259,16 @@ class GPUWatch:
         }
 
 
-#: What a driver may keep of a card after its last process, beyond what was in use before.
-SLACK_BYTES = 256 * 1024**2
-
-
-def still_held(
-    reading: GPUReading, attempt_id: str, before_bytes: int | None
-) -> list[GPUProcess] | None:
-    """Whether a card's memory is back after an attempt: None, or who may be holding it.
-
-    Memory of others' processes, which may have come meanwhile, is not ours to wait for.
-    """
-    ours = [p for p in reading.processes if p.attempt_id == attempt_id]
-    if ours:
-        return ours
-    if reading.memory_used_bytes is None or before_bytes is None:
-        return None
-    others = sum(p.memory_bytes or 0 for p in reading.processes)
-    unexplained = reading.memory_used_bytes - others
-    return reading.processes if unexplained > before_bytes + SLACK_BYTES else None
+def _what_stays(reading: GPUReading) -> GPUReading:
+    """What is true of a card also while its driver hangs; errors that happened did happen."""
+    return GPUReading(
+        uuid=reading.uuid,
+        index=reading.index,
+        name=reading.name,
+        simulated=reading.simulated,
+        xid_errors=reading.xid_errors,
+        used_elsewhere=reading.used_elsewhere,
+    )
 
 
 class Owners:

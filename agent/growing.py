@@ -6,15 +6,14 @@ acknowledged, what follows is sent; else the file goes up as a new generation.
 """
 
 import hashlib
-import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from agent import shim, wire
+from agent import packing, shim, wire
 from agent.errors import Rejected, ServerUnreachable
 from agent.filejournal import Sent
 from agent.runfiles import Mark
-from agent.tracked import Tracked, read_mark, stored
+from agent.tracked import STILL_SECONDS, Tracked, read_at, read_mark, stored
 from agent.transport import TRANSFER_SECONDS, Transport, hashing_seconds
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ MIN_CHUNK_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 ALWAYS_READ_BYTES = 1024 * 1024  # a beginning of this size is read again at each change
 ENDS_BYTES = 64 * 1024  # of a longer one: its first and last bytes, and all of it now and then
-STILL_SECONDS = 1.0
 REWRITING_SECONDS = 5.0  # a file that is shorter than it was for so long will stay so
 
 
@@ -57,6 +55,10 @@ class Growing(Tracked):
             return self.seen.size > 0 or self.run.exited
         return self.run.exited or self.sent.mark != str(self.seen)
 
+    def _missing_bytes(self, sent: Sent) -> int:
+        is_rewritten = self.seen.size < sent.acked_bytes
+        return self.seen.size if is_rewritten else self.seen.size - sent.acked_bytes
+
     def _reread(self) -> None:
         self._prefix = None
 
@@ -66,7 +68,7 @@ class Growing(Tracked):
             mark = read_mark(source)
             sent = self.sent or self._begin(transport)
             # First the chunk, then what comes before it: a rewriting that began meanwhile shows.
-            chunk = _read(source, sent.acked_bytes, self._chunk_bytes)
+            chunk = read_at(source, sent.acked_bytes, self._chunk_bytes)
             if not self._continues(source, read_mark(source), sent):
                 return self._begin_anew(mark, sent, exited)
             self._short_since = None
@@ -103,8 +105,8 @@ class Growing(Tracked):
             return self._read_prefix(source, mark, sent)
         if str(mark) == sent.mark:
             return True
-        head = _read(source, 0, len(prefix.head))
-        tail = _read(source, sent.acked_bytes - len(prefix.tail), len(prefix.tail))
+        head = read_at(source, 0, len(prefix.head))
+        tail = read_at(source, sent.acked_bytes - len(prefix.tail), len(prefix.tail))
         return head == prefix.head and tail == prefix.tail
 
     def _is_to_be_read(self, prefix: _Prefix, mark: Mark, sent: Sent) -> bool:
@@ -118,9 +120,9 @@ class Growing(Tracked):
         digest, size = hashlib.sha256(), sent.acked_bytes
         if _feed(digest, source, 0, size) != size or digest.hexdigest() != sent.sha256:
             return False
-        head = _read(source, 0, min(ENDS_BYTES, size))
+        head = read_at(source, 0, min(ENDS_BYTES, size))
         tail_bytes = min(ENDS_BYTES, size)
-        tail = _read(source, size - tail_bytes, tail_bytes)
+        tail = read_at(source, size - tail_bytes, tail_bytes)
         self._prefix = _Prefix(digest, mark.inode, head, tail, size)
         return True
 
@@ -147,8 +149,11 @@ class Growing(Tracked):
             X_Chunk_SHA256=hashlib.sha256(chunk).hexdigest(),
         )
         acked_bytes = sent.acked_bytes + len(chunk)
+        body = packing.packed(chunk)
+        if body is not None:
+            headers |= packing.headers_of(chunk)
         try:
-            answer = transport.delta(self.run.experiment_uid, self.name, chunk, headers)
+            answer = transport.delta(self.run.experiment_uid, self.name, body or chunk, headers)
             stored(answer, sent, acked_bytes)
         except ServerUnreachable:  # a slow line gets a long chunk through never, short ones slowly
             self._chunk_bytes = max(MIN_CHUNK_BYTES, self._chunk_bytes // 2)
@@ -214,16 +219,6 @@ class Growing(Tracked):
 
 def _empty(mark: Mark) -> _Prefix:
     return _Prefix(hashlib.sha256(), mark.inode, b"", b"", 0)
-
-
-def _read(source: BinaryIO, offset: int, length: int) -> bytes:
-    """At most `length` bytes; fewer only at the end of the file."""
-    source.seek(offset)
-    content = io.BytesIO()
-    while length and (block := source.read(length)):
-        content.write(block)
-        length -= len(block)
-    return content.getvalue()
 
 
 def _feed(digest: "_Hash", source: BinaryIO, offset: int, length: int | None) -> int:

@@ -24,6 +24,7 @@ from agent.interpreters import Interpreter
 logger = logging.getLogger(__name__)
 
 HOPELESS_SECONDS = 60.0
+ANOTHER_SERVER = "another server answers at that address: the log says more"
 JITTER = 0.1  # so that agents started together do not beat together for ever
 
 
@@ -44,6 +45,10 @@ class Hardware:
     source: Callable[[], wire.Source | None]
     source_directory: Path
     workdir: Path
+    run_as: wire.JobUser = wire.JobUser.AGENT
+    #: None: there is no driver, or only simulated cards.
+    driver_answers: Callable[[], bool | None] = lambda: None
+    gpus_left_out: Callable[[], list[str]] = list  # UUIDs; `--gpus` names others
 
 
 class HeartbeatLoop:
@@ -57,14 +62,18 @@ class HeartbeatLoop:
         server: ServerIdentity,
         interval_seconds: float,
         heard: Callable[[], None],
+        turned: Callable[[str | None], None] = lambda trouble: None,
     ) -> None:
-        """`heard` is called when the server answers for the first time, or again."""
+        """`heard` is called when the server answers for the first time, or again; `turned` after
+        each beat, with why it was not answered, or None."""
         self._send = send
         self._instance = instance
         self._hardware = hardware
         self._server = server
         self._own_interval = self._interval = interval_seconds
         self._heard = heard
+        self._turned = turned
+        self._trouble: str | None = None
         self._silent = True
         self._numbers = itertools.count(1)
         self._constant = _constant_facts()
@@ -75,6 +84,7 @@ class HeartbeatLoop:
         while not stop.is_set():
             began = shim.now()
             pause = self.beat()
+            self._turned(self._trouble)
             self._bell.wait(max(0.0, began + pause - shim.now()))
 
     def nudge(self) -> None:
@@ -94,7 +104,8 @@ class HeartbeatLoop:
         except AgentError as exc:
             self._wrong(f"heartbeat failed: {exc}")
             return self._interval
-        self._server.is_ours(reply.server_id)
+        ours = self._server.is_ours(reply.server_id)
+        self._trouble = None if ours else ANOTHER_SERVER
         if self._silent:
             self._silent = False
             self._complaint.over("the server answers heartbeats again")
@@ -105,6 +116,7 @@ class HeartbeatLoop:
 
     def _wrong(self, text: str) -> None:
         self._silent = True
+        self._trouble = text
         self._server.away()
         self._complaint.about(text)
 
@@ -128,7 +140,10 @@ class HeartbeatLoop:
                 cuda_version=cuda,
                 source_directory=str(self._hardware.source_directory),
                 source=self._hardware.source(),
+                run_as=self._hardware.run_as,
                 gpus=self._hardware.gpus(),
+                driver_answers=self._hardware.driver_answers(),
+                gpus_left_out=self._hardware.gpus_left_out()[: wire.MAX_GPUS],
             )
         )
 

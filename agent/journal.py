@@ -1,8 +1,9 @@
 """What this agent has taken on, and what it still has to tell the server.
 
 An attempt is written here before the server hears that it was accepted, each event before it is
-sent. A row leaves when nothing is left to do for it: its end and the release of its GPUs
-are acknowledged and its files are settled.
+sent. An attempt is done when nothing is left to do for it: its end and the release of its GPUs
+are acknowledged and its files are settled. Done ones are remembered for a while: a server that was
+restored from a backup may have forgotten what it acknowledged, and is told again.
 """
 
 import json
@@ -49,7 +50,15 @@ CREATE TABLE IF NOT EXISTS moves (
     aside TEXT NOT NULL,           -- where the files of that name are being moved to
     PRIMARY KEY (run_dir, run_name)
 );
+CREATE TABLE IF NOT EXISTS done (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    attempt_id TEXT NOT NULL UNIQUE
+);
+CREATE VIEW IF NOT EXISTS under_way AS
+    SELECT * FROM attempts WHERE id NOT IN (SELECT attempt_id FROM done) ORDER BY rowid;
 """
+#: Of the done ones. A backup that is older than a thousand jobs of one host is another matter.
+REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -87,11 +96,11 @@ class Journal:
 
     def attempts(self) -> list[Attempt]:
         with self._store.transaction() as db:
-            return [_attempt(row) for row in db.execute("SELECT * FROM attempts ORDER BY rowid")]
+            return [_attempt(row) for row in db.execute("SELECT * FROM under_way")]
 
     def find(self, attempt_id: str) -> Attempt | None:
         with self._store.transaction() as db:
-            row = db.execute("SELECT * FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+            row = db.execute("SELECT * FROM under_way WHERE id = ?", (attempt_id,)).fetchone()
         return None if row is None else _attempt(row)
 
     def accept(
@@ -101,18 +110,22 @@ class Journal:
         boot_id: str | None = None,
     ) -> None:
         """Take an order on. To be durable before the server hears of it."""
-        text = json.dumps(asdict(replace(order, secrets={})))
         with self._store.transaction() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO attempts (id, state, attempt_order, boot_id)"
-                " VALUES (?, ?, ?, ?)",
-                (order.id, state.value, text, boot_id),
-            )
+            _insert(db, order, state, boot_id)
 
     def accept_lost(self, order: wire.AttemptOrder, boot_id: str) -> None:
         """Take on what the server says we accepted, and of which we know nothing: as something
         that ran, so that it is never started a second time."""
         self.accept(order, wire.AttemptState.RUNNING, boot_id)
+
+    def adopt(
+        self, order: wire.AttemptOrder, boot_id: str, run_dir: str, facts: dict[str, Any]
+    ) -> None:
+        """Take on what we know nothing of and whose processes were found, as just started."""
+        with self._store.transaction() as db:
+            _insert(db, order, wire.AttemptState.STARTING, boot_id)
+            db.execute("UPDATE attempts SET facts = ? WHERE id = ?", (json.dumps(facts), order.id))
+            _own(db, run_dir, order)
 
     def starting(
         self, attempt_id: str, boot_id: str, facts: dict[str, Any], memory: dict[str, int]
@@ -162,19 +175,50 @@ class Journal:
             )
             _say(db, attempt_id, wire.EventType.EXITED, **event)
 
-    def start_failed(self, attempt_id: str, message: str) -> None:
+    def start_failed(self, attempt_id: str, **event: Any) -> None:
+        """It never ran. `event` holds fields of wire.AttemptEvent."""
         with self._store.transaction() as db:
             _set_state(db, attempt_id, wire.AttemptState.EXITED)
-            _say(db, attempt_id, wire.EventType.START_FAILED, message=message)
+            _say(db, attempt_id, wire.EventType.START_FAILED, **event)
 
     def released(self, attempt_id: str, gpu_uuids: list[str]) -> None:
         with self._store.transaction() as db:
             _say(db, attempt_id, wire.EventType.RELEASED, gpu_uuids=gpu_uuids)
 
-    def drop(self, attempt_id: str) -> None:
+    def finish(self, attempt_id: str) -> list[str]:
+        """It is done. Forget the oldest of those that are, and return their ids."""
         with self._store.transaction() as db:
-            db.execute("DELETE FROM attempts WHERE id = ?", (attempt_id,))
-            db.execute("DELETE FROM events WHERE attempt_id = ?", (attempt_id,))
+            db.execute("INSERT OR IGNORE INTO done (attempt_id) VALUES (?)", (attempt_id,))
+            newest_first = "SELECT attempt_id FROM done ORDER BY seq DESC LIMIT -1 OFFSET ?"
+            forgotten = [tuple(row) for row in db.execute(newest_first, (REMEMBERED,))]
+            db.executemany("DELETE FROM done WHERE attempt_id = ?", forgotten)
+            db.executemany("DELETE FROM events WHERE attempt_id = ?", forgotten)
+            db.executemany("DELETE FROM attempts WHERE id = ?", forgotten)
+        return [attempt_id for (attempt_id,) in forgotten]
+
+    def done(self) -> list[Attempt]:
+        """Those that are done and remembered, the last one first."""
+        with self._store.transaction() as db:
+            rows = db.execute(
+                "SELECT attempts.* FROM attempts JOIN done ON id = attempt_id ORDER BY seq DESC"
+            )
+            return [_attempt(row) for row in rows]
+
+    def reopen(self, attempt_id: str) -> None:
+        """Its files are under way again. What was said of it stays acknowledged."""
+        with self._store.transaction() as db:
+            db.execute("DELETE FROM done WHERE attempt_id = ?", (attempt_id,))
+
+    def revive(self, attempt_id: str) -> Attempt | None:
+        """A done attempt that the server believes to run: all of it is to be said again.
+
+        None: there is none of that id among those remembered.
+        """
+        with self._store.transaction() as db:
+            done = db.execute("DELETE FROM done WHERE attempt_id = ?", (attempt_id,)).rowcount
+            if done:
+                db.execute("UPDATE events SET settled = 0 WHERE attempt_id = ?", (attempt_id,))
+        return self.find(attempt_id) if done else None
 
     # --- events ---
 
@@ -221,11 +265,7 @@ class Journal:
     def own(self, run_dir: str, order: wire.AttemptOrder) -> None:
         """The files of that name are this attempt's from now on."""
         with self._store.transaction() as db:
-            db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (run_dir, order.id))
-            db.execute(
-                "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)",
-                (run_dir, order.run_name, order.experiment_uid, order.id),
-            )
+            _own(db, run_dir, order)
 
     def move(self, run_dir: str, run_name: str, aside: str) -> None:
         """The files of that name are going to lie `aside`; for their owner they do from now on."""
@@ -264,6 +304,27 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         run_dir=row["run_dir"],
         facts=json.loads(row["facts"]),
         gpu_memory_before=json.loads(row["gpu_memory_before"]),
+    )
+
+
+def _insert(
+    db: sqlite3.Connection,
+    order: wire.AttemptOrder,
+    state: wire.AttemptState,
+    boot_id: str | None,
+) -> None:
+    text = json.dumps(asdict(replace(order, secrets={})))
+    db.execute(
+        "INSERT OR IGNORE INTO attempts (id, state, attempt_order, boot_id) VALUES (?, ?, ?, ?)",
+        (order.id, state.value, text, boot_id),
+    )
+
+
+def _own(db: sqlite3.Connection, run_dir: str, order: wire.AttemptOrder) -> None:
+    db.execute("UPDATE attempts SET run_dir = ? WHERE id = ?", (run_dir, order.id))
+    db.execute(
+        "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)",
+        (run_dir, order.run_name, order.experiment_uid, order.id),
     )
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ ADOPTED_LOOK_SECONDS = 30.0  # psutil waits on a pidfd where the kernel has them
 LEFTOVER_LOOK_SECONDS = 0.1
 QUIET_LOOKS = 2  # a process in the middle of exec() shows no environment
 UNKILLABLE_SECONDS = 60.0
+#: After the end of a fenced job's grace; the server gives it to another host 15 s after that.
+FENCE_WAKE_SECONDS, FENCE_KILL_SECONDS = 3.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -106,21 +109,24 @@ class Supervision:
 
     # --- what is to be ---
 
-    def start(self, order: "shim.Order") -> None:
+    def start(self, order: "shim.Order", inherited: Sequence[int] = ()) -> None:
         """Give the attempt a supervisor, and return when its command runs or has failed to.
+
+        It inherits these descriptors, and the command from it: locks that end with them.
 
         If there is a supervisor already (the agent was killed before it could note so), this is
         the one that goes on. The environment travels through a pipe: its secrets are never
-        written, nor seen in the list of processes.
+        written, nor seen in the list of processes; there it bears its folder alone.
         """
         with open(self._folder / "shim.log", "ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", *_SHIM],
+                [sys.executable, "-I", "-S", "-c", *_SHIM, str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd="/",
                 env={},
+                pass_fds=inherited,
                 start_new_session=True,
             )
         assert child.stdin is not None
@@ -133,14 +139,47 @@ class Supervision:
             logger.info("%s has a supervisor already", self._folder.name)
         self._child = child
 
+    def forbid(self) -> bool:
+        """Let no supervisor claim the attempt any more. False: one has, now or before."""
+        claim: dict[str, object] = {"pid": 0, "start_ticks": None, "boot_id": shim.boot_id()}
+        return shim.claim(str(self._folder), claim)
+
     def wait(self) -> None:
         """Block until the supervisor is gone, whoever started it."""
-        if self._child is not None:
-            self._child.wait()
+        while not self.wait_for(ADOPTED_LOOK_SECONDS):
+            pass
+
+    def wait_for(self, seconds: float) -> bool:
+        """Block so long at most. Return whether the supervisor is gone."""
+        with suppress(subprocess.TimeoutExpired):
+            if self._child is not None:
+                self._child.wait(seconds)
         supervisor = self.supervisor()
-        while supervisor is not None and supervisor.alive:
+        if supervisor is None or not supervisor.alive:
+            return True
+        if self._child is None or self._child.pid != supervisor.pid:
             with suppress(psutil.Error, psutil.TimeoutExpired):
-                psutil.Process(supervisor.pid).wait(ADOPTED_LOOK_SECONDS)
+                psutil.Process(supervisor.pid).wait(seconds)
+        return not supervisor.alive
+
+    def enforce_fence(self, limit_seconds: float) -> None:
+        """Do the supervisor's duty when it does not: somebody has stopped it (SIGSTOP).
+
+        Woken, it ends the job itself and says why; if it is stopped again, the job goes first.
+        """
+        past = self.past_fence(limit_seconds)
+        supervisor, running = self.supervisor(), self.running()
+        if past < FENCE_WAKE_SECONDS or supervisor is None or not supervisor.alive:
+            return
+        if past >= FENCE_KILL_SECONDS and running is not None and running.process.alive:
+            with suppress(OSError):
+                os.killpg(running.process.pid, signal.SIGKILL)
+            self._cgroup().kill()
+        _kill(supervisor.pid, signal.SIGCONT)
+
+    def past_fence(self, limit_seconds: float) -> float:
+        """Seconds since the moment when nothing of the job may live any more; negative: until."""
+        return shim.overdue(str(self._folder), limit_seconds) - shim.FENCE_GRACE_SECONDS
 
     def ask_to_stop(self) -> None:
         """The supervisor brings the job to its end; also one that is only being born."""
@@ -164,6 +203,8 @@ class Supervision:
             left, spent = self._orphans(attempt_id), shim.now() - began
             if left and spent > grace_seconds + UNKILLABLE_SECONDS:
                 return left
+            if spent > grace_seconds:
+                self._cgroup().kill()
             for pid in left:
                 if spent > grace_seconds:
                     _kill(pid, signal.SIGKILL)
@@ -172,16 +213,20 @@ class Supervision:
             told.update(left)
             quiet = 0 if left else quiet + 1
             time.sleep(LEFTOVER_LOOK_SECONDS)
+        self._cgroup().remove()
         return []
 
     # --- below ---
 
     def _orphans(self, attempt_id: str) -> list[int]:
-        found = set(host.processes_with("LAB_ATTEMPT_ID", attempt_id))
+        found = {*host.processes_with("LAB_ATTEMPT_ID", attempt_id), *self._cgroup().members()}
         running = self.running()
         if running is not None and running.process.boot_id == shim.boot_id():
             found.update(_session(running.process))
         return sorted(pid for pid in found if (process := shim.stat(pid)) and process[0])
+
+    def _cgroup(self) -> shim.Cgroup:
+        return shim.Cgroup((self._read("shim.json") or {}).get("cgroup"))
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -2,27 +2,48 @@
 
     {run_dir}/{run_name}.*      its files
     {run_dir}/{run_name}/**     its artifacts
+    {working directory}/…       what its outputs are (agent.outputs): artifacts as well
 
 A link is followed only to a file in `run_dir`: whoever may write there must not get the agent to
-send what it alone can read.
+send what it alone can read. In the folder of another Unix user the agent has, moreover, that
+user's rights only (agent.userfolders).
 """
 
 import logging
 import os
-import re
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from agent import wire
+from agent.globs import Globs
+from agent.wire import LeftOut, WhyLeftOut
+
+if TYPE_CHECKING:
+    from agent.outputs import Outputs
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME_LENGTH = 512
+MAX_LEFT_OUT = 64  # are named
 UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".swp", "~")  # written to be renamed
-_EARLIER_GENERATION = re.compile(r"\.g\d+$")  # how the server names what it laid aside
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """For reading what we wrote ourselves, where a job may have put anything in its place.
+
+    Raises:
+        OSError: it is a link, a device, or gone.
+    """
+    # O_NONBLOCK: a FIFO would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is no regular file")
+    return open(descriptor, "rb")
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,10 @@ class Mark:
         return f"{self.inode}:{self.size}:{self.mtime_ns}"
 
 
+def _own_rights(folder: Path) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass
 class RunFiles:
     """The files of one attempt."""
@@ -52,8 +77,17 @@ class RunFiles:
     number: int
     run_dir: Path
     exited: bool = False  # nothing changes any more
+    rights_in: Callable[[Path], AbstractContextManager[None]] = _own_rights
     #: Name → generation as the server had it when it was asked; None: it was not yet.
     on_server: dict[str, int] | None = None
+    policy: wire.SyncPolicy = field(default_factory=wire.SyncPolicy)
+    ignore: Globs = field(default_factory=lambda: Globs(()))  # of artifacts
+    outputs: "Outputs | None" = None
+    #: What there is that is not sent, by the last look.
+    left_out: list[LeftOut] = field(default_factory=list)
+    _odd: dict[str, WhyLeftOut] = field(default_factory=dict)
+    #: Name → where it lies and the real folder above it, where that is not `run_dir / name`.
+    _places: dict[str, "_Place"] = field(default_factory=dict)
     _complained: set[str] = field(default_factory=set)
 
     def look(self) -> dict[str, Mark]:
@@ -63,13 +97,36 @@ class RunFiles:
             OSError: the folder cannot be read just now. One that is gone has no files.
         """
         found: dict[str, Mark] = {}
+        self._odd = {}
+        places: dict[str, _Place] = {}
+        with self.rights_in(self.run_dir):
+            self._find(found, places)
+        if self.outputs is not None:
+            self._add_outputs(self.outputs, found, places)
+        self._places = places
+        for name, why in self._odd.items():
+            self._complain(name, _WHY[why])
+        odd = list(self._odd.items())[:MAX_LEFT_OUT]
+        self.left_out = [LeftOut(shown(name), why) for name, why in odd]
+        return found
+
+    def _find(self, found: dict[str, Mark], places: "_Places") -> None:
         prefix = f"{self.run_name}."
         for entry in _entries(self.run_dir):
             if entry.name == self.run_name and entry.is_dir(follow_symlinks=False):
-                self._look_into(entry, found)
+                self._look_into(found, places)
             elif entry.name.startswith(prefix) and not entry.is_dir(follow_symlinks=False):
-                self._note(entry.name, entry, found)
-        return found
+                self._note(entry.name, entry, found, places)
+
+    def _add_outputs(self, outputs: "Outputs", found: dict[str, Mark], places: "_Places") -> None:
+        for path, (place, mark) in outputs.look(exited=self.exited).items():
+            name = self._sent_as(f"{self.run_name}/{path}", found)
+            if name is not None:
+                found[name], places[name] = mark, (place, outputs.root)
+        for path in outputs.links:
+            self._odd[f"{self.run_name}/{path}"] = WhyLeftOut.LINK
+        if outputs.cut:
+            self._odd[str(outputs.directory)] = WhyLeftOut.TOO_MANY
 
     def open(self, name: str) -> BinaryIO:
         """For reading.
@@ -77,48 +134,75 @@ class RunFiles:
         Raises:
             FileNotFoundError: it is gone, no regular file, or not in the run's folder.
         """
-        path = self.run_dir / name
+        path, root = self._places.get(name) or (self.run_dir / name, self._root)
         # O_NONBLOCK: a FIFO would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with self.rights_in(self.run_dir):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if not regular or not self._holds(_real_path(descriptor, path)):
+        if not regular or not is_in(root, _real_path(descriptor, path)):
             os.close(descriptor)
             raise FileNotFoundError(f"{path} is no file of this run")
         return open(descriptor, "rb", buffering=0)
 
-    def _look_into(self, folder: "os.DirEntry[str]", found: dict[str, Mark]) -> None:
-        below = [Path(folder.name)]
-        while below:
-            part = below.pop()
-            for entry in _entries(self.run_dir / part):
-                if entry.name.startswith("."):
-                    continue  # a temporary file, by its name
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(part / entry.name)
-                else:
-                    self._note(str(part / entry.name), entry, found)
+    def is_output(self, name: str) -> bool:
+        """Whether it lies in the working directory, which is not ours to tidy."""
+        place = self._places.get(name)
+        return place is not None and place[1] != self._root
 
-    def _note(self, name: str, entry: "os.DirEntry[str]", found: dict[str, Mark]) -> None:
-        if name.endswith(UNFINISHED):
+    def _look_into(self, found: dict[str, Mark], places: "_Places") -> None:
+        below = [(self.run_name, self.ignore.start)]
+        while below:
+            part, ignored = below.pop()
+            for entry in _entries(self.run_dir / part):
+                off = self.ignore.step(ignored, entry.name)
+                if entry.name.startswith(".") or self.ignore.matched(off):
+                    continue  # a temporary file, by its name, or not wished
+                if entry.is_dir(follow_symlinks=False):
+                    below.append((f"{part}/{entry.name}", off))
+                else:
+                    self._note(f"{part}/{entry.name}", entry, found, places)
+
+    def _note(
+        self,
+        path: str,
+        entry: "os.DirEntry[str]",
+        found: dict[str, Mark],
+        places: "_Places",
+    ) -> None:
+        name = self._sent_as(path, found)
+        if name is None:
             return
-        if not _is_legal(name):
-            return self._complain(name, "its name may hold letters, digits, '.', '_', '-' only")
         try:
             result = entry.stat()
-            if entry.is_symlink() and not self._holds(os.path.realpath(entry.path)):
-                return self._complain(name, "it is a link out of the run's folder")
+            if entry.is_symlink() and not is_in(self._root, os.path.realpath(entry.path)):
+                self._odd[name] = WhyLeftOut.LINK
+                return
         except OSError:
             return  # gone since, or a link to nothing
         if stat.S_ISREG(result.st_mode):
             found[name] = Mark.of(result)
+            if name != path:
+                places[name] = self.run_dir / path, self._root
 
-    def _holds(self, real_path: str) -> bool:
-        return real_path.startswith(os.path.realpath(self.run_dir) + os.sep)
+    def _sent_as(self, path: str, found: dict[str, Mark]) -> str | None:
+        """What the server calls it; None: it is not sent. A file system may hold two names that
+        are one to people (é, and e with an accent): the first that is met is sent."""
+        if path.endswith(UNFINISHED):
+            return None
+        name = unicodedata.normalize("NFC", path)
+        if name in found or not wire.is_file_of(self.run_name, name):
+            self._odd[path] = WhyLeftOut.NAME
+            return None
+        return name
+
+    @property
+    def _root(self) -> str:
+        return os.path.realpath(self.run_dir)
 
     def _complain(self, name: str, why: str) -> None:
         if name not in self._complained:
             self._complained.add(name)
-            logger.warning("%s/%s is not sent: %s", self.project, name, why)
+            logger.warning("%s: %s is not sent: %s", self.project, shown(name), why)
 
 
 def _entries(folder: Path) -> "Iterator[os.DirEntry[str]]":
@@ -129,9 +213,23 @@ def _entries(folder: Path) -> "Iterator[os.DirEntry[str]]":
         return
 
 
-def _is_legal(name: str) -> bool:
-    parts = all(wire.is_name(part) for part in name.split("/"))
-    return parts and len(name) <= MAX_NAME_LENGTH and not _EARLIER_GENERATION.search(name)
+_Place = tuple[Path, str]
+_Places = dict[str, _Place]
+_WHY = {
+    WhyLeftOut.NAME: "no file of a run may be called so, or another one is",
+    WhyLeftOut.LINK: "it is a link out of its folder",
+    WhyLeftOut.TOO_MANY: "it holds more files than are looked at: name fewer in `outputs`",
+}
+
+
+def shown(name: str) -> str:
+    """Of any bytes that a file system may take for a name: what can be written down."""
+    text = os.fsencode(name).decode(errors="replace")
+    return text.replace("\0", "")[: wire.MAX_PATH_CHARACTERS]
+
+
+def is_in(root: str, real_path: str) -> bool:
+    return real_path.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _real_path(descriptor: int, path: Path) -> str:

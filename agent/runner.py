@@ -4,33 +4,38 @@ import logging
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import environment, shim, wire
+from agent import cgroups, environment, gpulock, shim, users, wire
 from agent.backoff import Backoff
 from agent.environment import Launch, Places
 from agent.errors import (
+    GPUTaken,
     Rejected,
     ServerUnreachable,
     StartFailed,
     Unauthorized,
     WrongProtocol,
 )
-from agent.gpus import GPUWatch, still_held
+from agent.globs import Globs
+from agent.gpulock import GPULocks
+from agent.gpus import GPUWatch
 from agent.journal import Attempt, Journal
+from agent.outputs import Outputs
 from agent.process import Ended, Supervision
+from agent.release import LOOK_SECONDS, Release, words
+from agent.users import User
 from agent.wire import AttemptOrder, AttemptState, EventType, ExitCause, OnDeviceLost
 from agent.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 BIRTH_LOOK_SECONDS = 0.05  # at a supervisor that an earlier agent was just starting
-RELEASE_LOOK_SECONDS = 1.0
-RELEASE_WARN_SECONDS = 60.0  # memory of a card that does not come back by then wants a person
+FENCE_LOOK_SECONDS = 1.0
 SETTLED_LOOK_SECONDS = 0.5
 T = TypeVar("T")
 
@@ -54,8 +59,12 @@ class Files(Protocol):
         run_name: str,
         number: int,
         run_dir: Path,
+        *,
+        policy: wire.SyncPolicy,
+        ignore: Sequence[str],
+        outputs: Outputs | None,
     ) -> None:
-        """Send `{run_dir}/{run_name}.*` and what lies in `{run_dir}/{run_name}/`."""
+        """Send `{run_dir}/{run_name}.*`, what lies in `{run_dir}/{run_name}/`, and `outputs`."""
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
         """The files of this ended attempt, under the same names, lie in `run_dir` from now on."""
@@ -66,8 +75,19 @@ class Files(Protocol):
     def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
         """File name → what to say of it in a poll. Cheap: called for each poll."""
 
+    def left_out(self, attempt_id: str) -> list[wire.LeftOut]:
+        """What is not sent, to be said in a poll. As cheap."""
+
     def settled(self, attempt_id: str) -> bool:
-        """After `exited`: all is acknowledged, or will never be (deleted on the server)."""
+        """After `exited`: all is acknowledged, or will never be (deleted on the server, or not
+        wished there)."""
+
+    def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
+        """Of an attempt that is watched: the server lacks what it acknowledged of these files,
+        or may lack any (None). Offer them again."""
+
+    def leave(self, attempt_id: str) -> None:
+        """All is settled: look at its files no more, but remember what was acknowledged."""
 
     def forget(self, attempt_id: str) -> None:
         """The attempt leaves the journal: drop what is remembered of it, not its files."""
@@ -87,17 +107,35 @@ class Surroundings:
     workspace: Workspace
     files: Files
     gpus: GPUWatch
+    locks: GPULocks
     attempts_dir: Path  # one folder an attempt, for its supervisor
     source: Path  # where commands run unless an order says otherwise
     fetch_config: Callable[[str], bytes]  # by attempt id
     lay_in: Callable[[AttemptOrder, Path], None]  # the files to resume from, into a run's folder
     changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
     stop: threading.Event  # the agent's end, not the job's
+    as_submitter: bool = False  # whether jobs run as whom their orders name (agent.users)
+    #: By attempt id: cards that ended attempts still hold, for polls to tell.
+    held: dict[str, list[wire.HeldGPU]] = field(default_factory=dict)
 
     def supervision(self, attempt_id: str) -> Supervision:
         return Supervision(self.attempts_dir / attempt_id)
 
+    def outputs(self, order: AttemptOrder, directory: Path) -> Outputs | None:
+        """What it leaves in its working directory besides; None: nothing is to be looked for."""
+        if not order.outputs:
+            return None
+        return Outputs(
+            directory,
+            Globs(order.outputs),
+            Globs(order.ignore, everywhere=True),
+            self.attempts_dir / order.id,
+            leave=self.workspace.places(order).run_dir.parent,
+        )
+
     def watch_files(self, order: AttemptOrder, run_dir: Path) -> None:
+        attempt = self.journal.find(order.id)
+        directory = attempt and attempt.facts.get("working_directory")
         self.files.watch(
             order.id,
             order.experiment_uid,
@@ -105,6 +143,9 @@ class Surroundings:
             order.run_name,
             order.number,
             run_dir,
+            policy=order.sync,
+            ignore=order.ignore,
+            outputs=self.outputs(order, Path(directory)) if directory else None,
         )
 
 
@@ -124,48 +165,91 @@ class Run:
 
     def live(self) -> None:
         """Block until there is nothing left to do, or the agent stops."""
+        if self._attempt().state is not AttemptState.ACCEPTED:
+            self._keep_gpus()
         if self._attempt().state is AttemptState.ACCEPTED:
             self._begin()
         elif self._attempt().state is AttemptState.STARTING:
             self._note_start()
         if self._attempt().state in (AttemptState.STARTING, AttemptState.RUNNING):
-            self._supervision.wait()
+            self._watch()
             self._conclude()
         if self._attempt().state is AttemptState.EXITED:
             self._around.files.exited(self._id)
             self._release()
+            self._let_go_of_gpus()
             self._settle()
 
     def _attempt(self) -> Attempt:
         attempt = self._around.journal.find(self._id)
-        assert attempt is not None, "only _settle drops it"
+        assert attempt is not None, "only _settle finishes it"
         return attempt
 
     # --- beginning ---
 
     def _begin(self) -> None:
-        journal, order = self._around.journal, self._order
+        order = self._order
         try:
+            user = users.of_order(order.run_as, as_submitter=self._around.as_submitter)
             config = self._insist(self._fetch_config)
             if self._given_up():
                 return
-            places = self._around.workspace.prepare(order, config, self._around.files.moved)
+            moved = self._around.files.moved
+            places = self._around.workspace.prepare(order, config, moved, user)
             self._insist(lambda: self._lay_in(places))
             if self._given_up():
                 return
             indices = self._around.gpus.indices() if order.gpus else {}
-            launch = environment.launch(order, places, self._around.source, indices)
+            launch = self._launch(places, indices, user)
+            self._start(launch, places)
         except StartFailed as exc:
-            return self._start_failed(str(exc))
-        facts = _facts(order, launch)
-        before = self._around.gpus.memory_used(order.gpus)
-        journal.starting(self._id, shim.boot_id(), facts, before)
-        try:
-            self._supervision.start(self._shim_order(launch, places))
-        except OSError as exc:
-            return self._start_failed(f"This host cannot start processes now: {exc.strerror}")
+            return self._start_failed(exc)
         self._note_start()
         self._write_metadata({})
+
+    def _launch(self, places: Places, indices: dict[str, int], user: User) -> Launch:
+        try:
+            with user.rights():
+                return environment.launch(self._order, places, self._around.source, indices, user)
+        except OSError as exc:
+            raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
+
+    def _start(self, launch: Launch, places: Places) -> None:
+        order, facts = self._order, _facts(self._order, launch)
+        inherited = self._lock_gpus()
+        try:
+            self._note_what_is_there(launch)
+            before = self._around.gpus.memory_used(order.gpus)
+            self._around.journal.starting(self._id, shim.boot_id(), facts, before)
+            self._supervision.start(self._shim_order(launch, places), inherited)
+        except OSError as exc:
+            why = f"This host cannot start processes now: {exc.strerror}"
+            raise StartFailed(why) from exc
+        finally:
+            gpulock.close(inherited)
+
+    def _note_what_is_there(self, launch: Launch) -> None:
+        """What lies in the working directory now is not this attempt's."""
+        outputs = self._around.outputs(self._order, launch.directory)
+        if outputs is not None:
+            outputs.rights = launch.user.rights
+            outputs.note_before()
+
+    def _lock_gpus(self) -> list[int]:
+        """No other server of this host gets its GPUs from now on. Return what is to be inherited.
+
+        Raises:
+            GPUTaken: another one has them.
+        """
+        try:
+            return self._around.locks.take(self._id, self._order.gpus)
+        except GPUTaken:
+            # Or has a supervisor them that an earlier agent was just starting for this attempt?
+            # Then that one goes on, unless it comes too late.
+            if self._supervision.forbid():
+                raise
+            self._keep_gpus()
+            return []
 
     def _given_up(self) -> bool:
         """Whether it is not to be started any more: a stop was wished, or the agent ends."""
@@ -212,6 +296,8 @@ class Run:
             "time_limit_seconds": order.time_limit_seconds,
             "grace_seconds": order.stop_grace_seconds,
             "fence_seconds": wire.FENCE_SECONDS if requeue else None,
+            "user": None if launch.user.is_own else launch.user.for_supervisor,
+            "cgroup": cgroups.of_attempt(self._id),
         }
 
     def _note_start(self) -> None:
@@ -234,13 +320,21 @@ class Run:
 
     # --- ending ---
 
+    def _watch(self) -> None:
+        """Block until the supervisor is gone, and see that it keeps the fence if there is one."""
+        if self._order.on_device_lost is not OnDeviceLost.REQUEUE:
+            return self._supervision.wait()
+        while not self._supervision.wait_for(FENCE_LOOK_SECONDS):
+            self._supervision.enforce_fence(wire.FENCE_SECONDS)
+        return None
+
     def _conclude(self) -> None:
         """The supervisor is gone: find out how the command ended."""
         ended = self._supervision.ended()
         if ended is None:
             self._lost()
         elif ended.error is not None:
-            self._start_failed(f"The system would not run the command: {ended.error}")
+            self._start_failed(StartFailed(f"The system would not run the command: {ended.error}"))
         else:
             cause = _cause(ended, rebooted=self._attempt().boot_id != shim.boot_id())
             self._exited(ended.exit_code, cause, ended)
@@ -250,10 +344,17 @@ class Run:
         if self._attempt().boot_id != shim.boot_id():
             return self._exited(None, ExitCause.HOST_REBOOTED)
         logger.warning("%s: its supervisor is gone; stopping what it left", self._label)
-        left = self._supervision.clear_away(self._id, self._order.stop_grace_seconds)
+        left = self._supervision.clear_away(self._id, self._grace_seconds())
         if left:
             logger.error("%s: processes %s cannot be killed", self._label, left)
         return self._exited(None, ExitCause.SUPERVISOR_LOST)
+
+    def _grace_seconds(self) -> float:
+        """The job's own; but with a fence never more than what that leaves."""
+        wished = self._order.stop_grace_seconds
+        if self._order.on_device_lost is not OnDeviceLost.REQUEUE:
+            return wished
+        return max(0.0, min(wished, -self._supervision.past_fence(wire.FENCE_SECONDS)))
 
     def _exited(
         self, exit_code: int | None, cause: ExitCause | None, ended: Ended | None = None
@@ -270,53 +371,50 @@ class Run:
         why = f" ({cause.value})" if cause else ""
         logger.info("%s ended with exit code %s%s", self._label, exit_code, why)
 
-    def _start_failed(self, message: str) -> None:
-        logger.warning("%s cannot start: %s", self._label, message)
-        self._around.journal.start_failed(self._id, message[:4000])
+    def _start_failed(self, why: StartFailed) -> None:
+        logger.warning("%s cannot start: %s", self._label, why)
+        taken = [why.uuid] if isinstance(why, GPUTaken) else []
+        self._around.journal.start_failed(self._id, message=str(why)[:4000], used_elsewhere=taken)
         self._around.changed()
 
-    def _release(self) -> None:
-        """Wait until the memory of its GPUs is back, and say so."""
-        began, warned = shim.now(), False
-        while not self._around.journal.said(self._id, EventType.RELEASED):
-            held = self._held_since(began)
-            if not held:
-                self._around.journal.released(self._id, self._order.gpus)
-                self._around.changed()
-            elif shim.now() - began > RELEASE_WARN_SECONDS and not warned:
-                logger.warning("%s has ended, and %s", self._label, "; ".join(held))
-                warned = True
-            if self._around.stop.wait(RELEASE_LOOK_SECONDS if held else 0):
-                return
+    def _keep_gpus(self) -> None:
+        """An earlier agent locked them: until their memory is back, others may not have them."""
+        if not self._around.journal.said(self._id, EventType.RELEASED):
+            self._around.locks.join(self._id, self._order.gpus)
 
-    def _held_since(self, began_seconds: float) -> list[str]:
-        """Which of its GPUs are not free again, each with who holds it."""
-        never_started = self._attempt().boot_id is None
-        if never_started or not self._order.gpus:
-            return []
-        readings = self._around.gpus.newer(began_seconds, RELEASE_LOOK_SECONDS)
-        if readings is None:
-            return ["the GPU driver does not answer"]
-        before = self._attempt().gpu_memory_before
-        cards = {reading.uuid: reading for reading in readings}
-        held = []
-        for uuid in self._order.gpus:
-            if uuid not in cards:
-                held.append(f"GPU {uuid} is gone")
-                continue
-            holders = still_held(cards[uuid], self._id, before.get(uuid))
-            if holders is not None:
-                pids = ", ".join(str(p.pid) for p in holders) or "none that NVML shows"
-                held.append(f"GPU {uuid} still holds memory (processes: {pids})")
-        return held
+    def _let_go_of_gpus(self) -> None:
+        if self._around.journal.said(self._id, EventType.RELEASED):
+            self._around.locks.let_go(self._id)
+
+    def _release(self) -> None:
+        """Wait until the memory of its GPUs is back, and say so. Until then polls name who holds
+        it: the server gives out the other cards, and after RELEASE_SECONDS sets this one aside."""
+        around, warned, attempt = self._around, False, self._attempt()
+        # One that never started, or ran before a reboot, holds nothing.
+        cards = self._order.gpus if attempt.boot_id == shim.boot_id() else []
+        release = Release(self._id, cards, attempt.gpu_memory_before, around.gpus)
+        while not around.journal.said(self._id, EventType.RELEASED):
+            held = release.look()
+            around.held[self._id] = held or []
+            if held == []:
+                around.journal.released(self._id, self._order.gpus)
+            elif release.is_overdue and not warned:
+                logger.warning("%s has ended, and %s", self._label, words(held))
+                warned = True
+            if release.has_news:
+                around.changed()
+            if around.stop.wait(0 if held == [] else LOOK_SECONDS):
+                break
+        around.held.pop(self._id, None)
 
     def _settle(self) -> None:
         around = self._around
         while not (around.journal.all_settled(self._id) and around.files.settled(self._id)):
             if around.stop.wait(SETTLED_LOOK_SECONDS):
                 return
-        around.files.forget(self._id)
-        around.journal.drop(self._id)
+        around.files.leave(self._id)
+        for forgotten in around.journal.finish(self._id):
+            around.files.forget(forgotten)
         shutil.rmtree(around.attempts_dir / self._id, ignore_errors=True)
         around.changed()
 
@@ -337,13 +435,17 @@ class Run:
 def _facts(order: AttemptOrder, launch: Launch) -> dict[str, Any]:
     """What is known at the start and worth keeping with the results."""
     interpreter = launch.interpreter
+    with launch.user.rights():
+        python = interpreter and (interpreter.python_version() or str(interpreter.prefix))
+        torch = interpreter and interpreter.torch_version()
     return {
         "host": socket.gethostname(),
+        "unix_user": launch.user.name,
         "gpus": order.gpus,
         "command": launch.arguments,
         "working_directory": str(launch.directory),
-        "python": interpreter and (interpreter.python_version() or str(interpreter.prefix)),
-        "torch": interpreter and interpreter.torch_version(),
+        "python": python,
+        "torch": torch,
         "resumed_from": asdict(order.resume)["point"] if order.resume else None,
     }
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # importing typing costs a running supervisor half a megabyte
         time_limit_seconds: float | None
         grace_seconds: float
         fence_seconds: float | None  # policy `requeue`
+        user: tuple[str, int, int] | None  # name, uid and gid to run as; None: ours
+        cgroup: str | None  # to be made for the command; of version 2
 
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -114,55 +116,87 @@ def write(folder: str, name: str, content: dict[str, object]) -> None:
         os.close(handle)
 
 
+class Cgroup:
+    """The command's, which nothing leaves by forking quickly, by a session of its own or by an
+    emptied environment. Without a path all of this does nothing."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+
+    def enter(self) -> None:
+        """By the command's process itself. A job without it is better than no job."""
+        if self.path is not None:
+            with suppress(OSError):
+                os.makedirs(self.path, exist_ok=True)
+                self._tell("cgroup.procs", b"0")
+
+    def members(self) -> list[int]:
+        """Also of those that it has made below its own; zombies left out."""
+        found: list[int] = []
+        for folder in self._folders():
+            with suppress(OSError), open(os.path.join(folder, "cgroup.procs")) as file:
+                found += map(int, file)
+        return found
+
+    def kill(self) -> None:
+        """All at once, with SIGKILL (Linux 5.14; before it, nothing)."""
+        self._tell("cgroup.kill", b"1")
+
+    def remove(self) -> None:
+        for folder in reversed(self._folders()):
+            with suppress(OSError):  # somebody is in it
+                os.rmdir(folder)
+
+    def _folders(self) -> list[str]:
+        """From the top down."""
+        return [folder for folder, _, _ in os.walk(self.path)] if self.path is not None else []
+
+    def _tell(self, name: str, word: bytes) -> None:
+        if self.path is None:
+            return
+        with suppress(OSError):
+            handle = os.open(os.path.join(self.path, name), os.O_WRONLY)
+            try:
+                os.write(handle, word)
+            finally:
+                os.close(handle)
+
+
 class Supervisor:
     def __init__(self, order: Order) -> None:
         self.order = order
+        self.cgroup = Cgroup(order.get("cgroup"))  # that of an older agent names none
         self.folder = order["folder"]
         self.pid = 0
         self.born = now()
         self.status: int | None = None  # as waitpid gives it
         self.started_at = ""
         self.deadline = float("inf")
+        self.look_seconds = FENCE_LOOK_SECONDS if order["fence_seconds"] else LOOK_SECONDS
         self.terminated = False  # somebody sent SIGTERM to us: the host is going down
 
-    # --- the three steps of its life ---
-
-    def claim(self) -> bool:
-        """Become the attempt's only supervisor. False: there is one, or there was."""
-        mine = os.path.join(self.folder, f"shim.{os.getpid()}")
-        with open(mine, "w") as file:
-            json.dump(identity(os.getpid()), file)
-        try:
-            os.link(mine, os.path.join(self.folder, "shim.json"))
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(mine)
-        return True
+    # --- the two steps of its life ---
 
     def start(self) -> None:
         """Start the command in a session of its own, its output straight to the log.
 
+        What the agent gave us to inherit, the locks of GPUs, it inherits as well: should somebody
+        kill us, its cards are its own as long as it lives.
+
         Raises:
-            OSError, ValueError: the system will not run it.
+            OSError: the system will not run it.
         """
         order = self.order
-        log = (os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.chdir(order["directory"])
-        self.pid = os.posix_spawn(
-            order["executable"],
-            order["arguments"],
-            order["environment"],
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, order["log"], *log),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
-        )
-        os.chdir("/")
+        read, write = os.pipe()
+        self.pid = os.fork()  # posix_spawn() cannot change the user
+        if self.pid == 0:
+            become_command(order, self.cgroup, write)
+        os.close(write)
+        with open(read, "rb") as pipe:
+            error = pipe.read()  # nothing: the pipe was closed by exec()
+        if error:
+            os.waitpid(self.pid, 0)
+            raise OSError(0, error.decode())
         self.started_at = wall_clock()
         if order["time_limit_seconds"] is not None:
             self.deadline = now() + order["time_limit_seconds"]
@@ -172,12 +206,9 @@ class Supervisor:
         """Block until the command has ended. Return why it was made to, None: by itself."""
         while self.status is None:
             if cause := self.reason_to_stop():
-                self.stop(
-                    FENCE_GRACE_SECONDS if cause == "fenced" else self.order["grace_seconds"]
-                )
+                self.stop(self.grace_of(cause))
                 return cause
-            look = FENCE_LOOK_SECONDS if self.order["fence_seconds"] else LOOK_SECONDS
-            self.wait(min(look, max(0.0, self.deadline - now())))
+            self.wait(min(self.look_seconds, max(0.0, self.deadline - now())))
         return None
 
     # --- what they are made of ---
@@ -194,24 +225,30 @@ class Supervisor:
             return "stopped"
         if now() >= self.deadline:
             return "timed_out"
-        return "fenced" if self.fenced() else None
+        return "fenced" if self.overdue() >= 0 else None
 
-    def fenced(self) -> bool:
+    def overdue(self) -> float:
         limit = self.order["fence_seconds"]
-        if limit is None:
-            return False
-        renewed = self.born
-        with suppress(OSError, ValueError), open(os.path.join(self.folder, "fence")) as file:
-            renewed = float(file.read())
-        return now() - renewed >= limit
+        return float("-inf") if limit is None else overdue(self.folder, limit, self.born)
+
+    def grace_of(self, cause: str) -> float:
+        """None for a fence that is long overdue (the host slept, or somebody stopped us): by now
+        the job may run elsewhere."""
+        if cause != "fenced":
+            return self.order["grace_seconds"]
+        return FENCE_GRACE_SECONDS - self.overdue()
 
     def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to the whole group; whoever is still there after the grace, SIGKILL."""
-        self.signal_group(signal.SIGTERM)
-        self.signal_group(signal.SIGCONT)  # one that was stopped could not act on it
+        """SIGTERM to the whole group; whoever is still there after the grace, SIGKILL.
+
+        A long grace ends with the fence's: by then the job may run elsewhere.
+        """
+        if grace_seconds > 0:
+            self.signal_group(signal.SIGTERM)
+            self.signal_group(signal.SIGCONT)  # one that was stopped could not act on it
         end = now() + grace_seconds
-        while self.status is None and now() < end:
-            self.wait(end - now())
+        while self.status is None and now() < end and self.overdue() < FENCE_GRACE_SECONDS:
+            self.wait(max(0.0, min(self.look_seconds, end - now())))
         self.signal_group(signal.SIGKILL)
         while self.status is None:
             self.wait(1.0)
@@ -222,10 +259,12 @@ class Supervisor:
         As a subreaper we inherit each orphan below us, also one that made a session of its own.
         """
         began, told = now(), set[int]()
-        while left := descendants(os.getpid()):
+        while left := self.left():
             spent = now() - began
             if spent > UNKILLABLE_SECONDS:
                 return left
+            if spent > LEFTOVER_GRACE_SECONDS:
+                self.cgroup.kill()
             for pid in left:
                 with suppress(OSError):
                     if spent > LEFTOVER_GRACE_SECONDS:
@@ -234,7 +273,11 @@ class Supervisor:
                         os.kill(pid, signal.SIGTERM)
             told.update(left)
             self.wait(0.05)
+        self.cgroup.remove()
         return []
+
+    def left(self) -> list[int]:
+        return sorted({*descendants(os.getpid()), *self.cgroup.members()})
 
     def wait(self, seconds: float) -> None:
         """Wait for a signal, then collect whoever has died."""
@@ -254,6 +297,83 @@ class Supervisor:
     def signal_group(self, signum: int) -> None:
         with suppress(OSError):  # nobody of the group is left, which is what we wanted
             os.killpg(self.pid, signum)
+
+
+def become_command(order: Order, cgroup: Cgroup, complain: int) -> None:
+    """In the child: turn into the command. Never returns.
+
+    Args:
+        complain: a pipe that takes the reason when it cannot be; exec() closes it.
+    """
+    try:
+        os.setsid()
+        cgroup.enter()
+        if order["user"] is not None:
+            become_user(*order["user"])
+        os.chdir(order["directory"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(open_log(order["log"]), 1)
+        os.dup2(1, 2)
+        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+            signal.signal(ignored, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execve(order["executable"], order["arguments"], order["environment"])  # noqa: S606
+    except (OSError, ValueError) as exc:  # the latter: what no process can be given, such as NUL
+        why = exc.strerror if isinstance(exc, OSError) else None
+        os.write(complain, (why or str(exc)).encode())
+    finally:
+        os._exit(127)
+
+
+def open_log(path: str) -> int:
+    """
+    Raises:
+        OSError: what lies there is no file. A FIFO would keep us waiting for its reader.
+    """
+    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        log = os.open(path, mode | os.O_NONBLOCK, 0o644)
+    except OSError as exc:
+        raise OSError(exc.errno, f"{path} cannot be written: {exc.strerror}") from None
+    if not os.path.isfile(path):
+        raise OSError(0, f"{path} is no file: remove it")
+    os.set_blocking(log, True)
+    return log
+
+
+def become_user(name: str, uid: int, gid: int) -> None:
+    """For good, before anything of the job's is opened: a link may lie where its log is to be."""
+    os.initgroups(name, gid)
+    os.setgid(gid)
+    os.setuid(uid)
+    os.umask(0o027)
+
+
+def overdue(folder: str, limit_seconds: float, born_seconds: float = float("inf")) -> float:
+    """Seconds since the lease of the attempt in `folder` ran out; negative: it holds.
+
+    Args:
+        limit_seconds: how long it holds after an answered poll, whose time stands in `fence`.
+        born_seconds: CLOCK_BOOTTIME of the supervisor's birth, which counts until then.
+    """
+    renewed = born_seconds
+    with suppress(OSError, ValueError), open(os.path.join(folder, "fence")) as file:
+        renewed = float(file.read())
+    return now() - renewed - limit_seconds
+
+
+def claim(folder: str, who: dict[str, object]) -> bool:
+    """Write once who is the attempt's only supervisor. False: there is one, or there was."""
+    mine = os.path.join(folder, f"shim.{os.getpid()}")
+    with open(mine, "w") as file:
+        json.dump(who, file)
+    try:
+        os.link(mine, os.path.join(folder, "shim.json"))
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(mine)
+    return True
 
 
 def identity(pid: int) -> dict[str, object]:
@@ -289,7 +409,8 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     supervisor = Supervisor(order)
-    if not supervisor.claim():
+    who = {**identity(os.getpid()), "cgroup": supervisor.cgroup.path}
+    if not claim(supervisor.folder, who):
         return CLAIMED
     if cause := supervisor.reason_to_stop():  # before it came to be
         conclude(supervisor.folder, {"pid": None, "exit_code": None, "cause": cause})
@@ -297,9 +418,8 @@ def main() -> int:
         return 0
     try:
         supervisor.start()
-    except (OSError, ValueError) as exc:  # the latter: what no process can be given, such as NUL
-        error = exc.strerror if isinstance(exc, OSError) else str(exc)
-        conclude(supervisor.folder, {"pid": None, "exit_code": None, "error": error})
+    except OSError as exc:
+        conclude(supervisor.folder, {"pid": None, "exit_code": None, "error": exc.strerror})
         say("ended")
         return 0
     say("started")

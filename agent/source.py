@@ -18,7 +18,9 @@ GIT_SECONDS = 20.0  # `git status` of a large checkout on NFS takes a while
 class SourceWatch:
     """Asks git now and then, in a thread of its own, so that no heartbeat waits for a disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        """None: nobody is asked. A repository may name programs for git to run, so whoever can
+        write there could have an agent of root's run them."""
         self._folder = folder
         self._latest: wire.Source | None = None
         self._bell = Bell()
@@ -32,7 +34,7 @@ class SourceWatch:
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            self._latest = read(self._folder)
+            self._latest = read(self._folder) if self._folder else None
             self._bell.wait(LOOK_SECONDS)
 
 

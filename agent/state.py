@@ -79,8 +79,8 @@ class State:
                 file.seek(0)
                 raise ConfigError(
                     f"Another agent (process {file.read().strip() or '?'}) works on "
-                    f"{self.folder}: stop it first, or give this one its own --host-id and "
-                    "--workdir"
+                    f"{self.folder}: stop it first (lab-agent --stop), or give this one its own "
+                    "--host-id and --workdir"
                 ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
@@ -123,10 +123,11 @@ def state_folder(server: str, host_id: str, chosen: Path | None) -> Path:
     parts = urlsplit(server)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     name = re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{port}")
-    return _base(chosen) / f"{name}_{host_id}"
+    return base_folder(chosen) / f"{name}_{host_id}"
 
 
-def _base(chosen: Path | None) -> Path:
+def base_folder(chosen: Path | None) -> Path:
+    """Where the states of this user's agents lie."""
     if chosen is None and os.geteuid() == 0:
         chosen = Path("/var/lib/lab-agent")
     folder = chosen or host.home() / ".local/state/lab-agent" / host.machine_id()

@@ -61,3 +61,25 @@ class Store:
     def close(self) -> None:
         with self._turn:
             self._db.close()
+
+
+class StoreReader(Store):
+    """The store of an agent that may be running: nothing is written, and nobody is held up."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            sqlite3.Error: there is none, or it cannot be read.
+        """
+        self._turn = threading.RLock()
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+
+    def register(self, schema: str) -> None:
+        """The tables are those that the agent has made."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._turn:
+            yield self._db

@@ -1,29 +1,32 @@
 """`.sync_state.json` beside the projects: how far each file is, for people to read."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent import shim
+from agent import shim, wire
 from agent.runfiles import RunFiles
 from agent.tracked import Tracked
 
 NAME = ".sync_state.json"
 WRITE_SECONDS = 1.0
-KEPT_RUNS = 50  # the newest; also those whose files are all sent
+KEPT_RUNS = 50  # the newest of those whose files are all sent
 
 
 class SyncState:
-    """Used by one thread. Nothing is ever read from it but by people: see agent.filejournal."""
+    """Used by one thread. The agent itself never reads anything from it: see agent.filejournal."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._runs = _read(self._path)
+        self._runs = read(self._path)
         self._changed = False
         self._written_at = float("-inf")
 
-    def note(self, run: RunFiles, files: dict[str, Tracked]) -> None:
+    def note(
+        self, run: RunFiles, files: dict[str, Tracked], left_out: Sequence[wire.LeftOut] = ()
+    ) -> None:
         """How one attempt stands now."""
         told = {name: _told(file) for name, file in sorted(files.items())}
         entry = {
@@ -32,9 +35,11 @@ class SyncState:
             "attempt": run.number,
             "folder": str(run.run_dir),
             "ended": run.exited,
+            "behind_bytes": sum(file.behind_bytes for file in files.values()),
             "files": told,
+            "left_out": {one.name: one.reason.value for one in left_out},
         }
-        key = f"{run.experiment_uid}-{run.number}"
+        key = key_of(run.experiment_uid, run.number)
         if self._runs.get(key) != entry:
             self._runs.pop(key, None)  # to the end: the newest stand last
             self._runs[key] = entry
@@ -47,7 +52,7 @@ class SyncState:
         """
         if not self._changed or shim.now() - self._written_at < WRITE_SECONDS:
             return self._changed
-        self._runs = dict(list(self._runs.items())[-KEPT_RUNS:])
+        self._forget()
         content = json.dumps({"written_at": shim.wall_clock(), "runs": self._runs}, indent=1)
         part = self._path.with_name(f"{NAME}.part")
         with suppress(OSError):  # a full disk: it is written again
@@ -56,6 +61,20 @@ class SyncState:
         self._changed = False
         self._written_at = shim.now()
         return False
+
+    def _forget(self) -> None:
+        """The oldest of the runs that are told of only because they were here."""
+        sent = [key for key, run in self._runs.items() if run["ended"] and not _is_behind(run)]
+        for key in sent[:-KEPT_RUNS]:
+            del self._runs[key]
+
+
+def key_of(experiment_uid: str, number: int) -> str:
+    return f"{experiment_uid}-{number}"
+
+
+def _is_behind(run: dict[str, Any]) -> bool:
+    return any("why" in file for file in run["files"].values())
 
 
 def _told(file: Tracked) -> dict[str, Any]:
@@ -66,12 +85,14 @@ def _told(file: Tracked) -> dict[str, Any]:
         "acked_bytes": sent.acked_bytes if sent else 0,
         "generation": sent.generation if sent else None,
     }
-    if file.error is not None:
-        told |= {"error": file.error, "since": file.since}
+    if file.why is not None:
+        since = file.since if file.error else file.behind_since
+        told |= {"behind_bytes": file.behind_bytes, "why": file.why, "since": since}
     return told
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Run and attempt (see key_of) → what is told of it; nothing, if that cannot be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return dict(json.loads(path.read_text())["runs"])
     return {}

@@ -25,8 +25,15 @@ from agent.transport import Transport
 
 logger = logging.getLogger(__name__)
 
+STILL_SECONDS = 1.0  # without a change, before a file counts as written
 HOPELESS_SECONDS = 60.0  # while the server does not speak with this agent at all
 PARKED_SECONDS = 3600.0  # a refusal that a person has to do something about
+
+
+_LEFT_OUT = {
+    wire.WhyLeftOut.NOT_WISHED: "kept here, as `sync: checkpoints` of its job says",
+    wire.WhyLeftOut.TOO_LARGE: "kept here: above `sync: max_file` of its job",
+}
 
 
 class Tracked(ABC):
@@ -41,10 +48,15 @@ class Tracked(ABC):
         self.seen = Mark(0, 0, 0)
         self.seen_at = 0.0  # when it was last there
         self.still_since = 0.0
+        self.is_replaced = False  # by another file of its name, when it last changed
+        self.behind_from = 0.0  # CLOCK_BOOTTIME of behind_since
         self.queued = False  # a worker has it, or will
         self.error: str | None = None
         self.since = shim.wall_clock()  # when `error` began
+        self.behind_since: str | None = None  # None: it is not
         self.parked = False
+        self._doubted = False  # whether the server still has what it acknowledged
+        self.left_out: wire.WhyLeftOut | None = None  # not to be sent, as its job wishes it
         self._journal = journal
         self._stop = stop
         self._not_before = 0.0
@@ -55,13 +67,19 @@ class Tracked(ABC):
 
     def see(self, mark: Mark, now_seconds: float) -> None:
         if mark != self.seen:
+            self.is_replaced = self.seen.inode not in (0, mark.inode)
             self.seen = mark
             self.still_since = now_seconds
         self.seen_at = now_seconds
+        if self.has_arrived:
+            self.behind_since = None
+        elif self.behind_since is None:
+            self.behind_since, self.behind_from = shim.wall_clock(), now_seconds
 
     def is_due(self, now_seconds: float) -> bool:
-        waits = self.queued or now_seconds < self._not_before
-        return not waits and not self.settled and self._has_work(now_seconds)
+        waits = self.queued or self.left_out or now_seconds < self._not_before
+        work = self._doubted or self._has_work(now_seconds)
+        return not waits and not self.settled and work
 
     def nudge(self) -> None:
         """Do not wait any longer: the server was away. It may take now what it refused, since a
@@ -69,29 +87,73 @@ class Tracked(ABC):
         self._not_before = 0.0
         self._backoff.reset()
 
+    def doubt(self) -> None:
+        """The server lacks what it has acknowledged: offer it again."""
+        self._doubted = self.sent is not None
+        self._not_before = 0.0
+
     @property
     def settled(self) -> bool:
+        """Nothing is left to be done with it."""
+        return self.confirmed or (self.left_out is not None and not self.queued)
+
+    @property
+    def confirmed(self) -> bool:
         """All that lies here is acknowledged and confirmed, or the server does not want it."""
         sent = self.sent
-        if sent is None:
+        if sent is None or self._doubted:
             return False
         return sent.deleted or (sent.complete and sent.mark == str(self.seen))
+
+    @property
+    def has_arrived(self) -> bool:
+        """All that was seen of it, or is wanted, is acknowledged; after the end: settled."""
+        if self.run.exited or self.left_out is not None:
+            return self.settled
+        return not self.behind_bytes
+
+    @property
+    def behind_bytes(self) -> int:
+        """How much of what was last seen of it is not acknowledged."""
+        sent = self.sent
+        if sent is None:
+            return self.seen.size
+        return 0 if sent.deleted or sent.mark == str(self.seen) else self._missing_bytes(sent)
+
+    @abstractmethod
+    def _missing_bytes(self, sent: Sent) -> int: ...
 
     @property
     def state(self) -> str:
         """For people."""
         if self.sent is not None and self.sent.deleted:
             return "deleted on the server"
+        if self.left_out is not None and not self.confirmed:
+            return _LEFT_OUT[self.left_out]
         if self.parked:
             return "refused"
         if self.error is not None:
             return "waiting"
-        whole = self.sent is not None and self.sent.mark == str(self.seen)
-        return "synced" if whole else "syncing"
+        return "synced" if self.has_arrived else "syncing"
+
+    @property
+    def why(self) -> str | None:
+        """Why it is behind, in a sentence; None: it is not."""
+        if self.error is not None or self.has_arrived:
+            return self.error
+        return "it is on its way" if self.queued else self._why_not_yet()
+
+    def _why_not_yet(self) -> str:
+        return "it is sent next"
 
     def report(self) -> wire.FileReport:
         sent = self.sent or Sent(generation=0)
         return wire.FileReport(sent.generation, self.seen.size, sent.acked_bytes)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it counts as written."""
+        return self.run.exited or shim.now() - self.still_since >= STILL_SECONDS
 
     @abstractmethod
     def _has_work(self, now_seconds: float) -> bool: ...
@@ -102,6 +164,7 @@ class Tracked(ABC):
         """Do the next bit. Return whether there is more to do at once; never raises but for a
         mistake of ours."""
         try:
+            self._reconsider()
             more = self._step(transport)
         except FileNotFoundError:
             return False  # gone or being replaced: the next look tells
@@ -111,11 +174,24 @@ class Tracked(ABC):
             why = f"it cannot be read or noted here: {exc}"
             self._wait(why, self._next_seconds(), logging.WARNING)
             return False
+        self._taken()
+        return more
+
+    def _reconsider(self) -> None:
+        if self._doubted and self.sent is not None:
+            self._keep(self._unconfirmed(self.sent))
+        self._doubted = False
+
+    def _unconfirmed(self, sent: Sent) -> Sent:
+        """As it was before the server confirmed it: it then says how much it has."""
+        return replace(sent, complete=False, mark="")
+
+    def _taken(self) -> None:
+        """The server takes it: what came in between is over."""
         if self.error is not None:
             logger.debug("%s is taken again", self._label)
         self.error, self.parked = None, False
         self._backoff.reset()
-        return more
 
     def give_way(self, exc: BaseException) -> None:
         """A mistake of ours: leave the file alone for a while, and send the others."""
@@ -164,7 +240,7 @@ class Tracked(ABC):
         if exc.code == "deleted" and exc.status == 410:
             logger.info("%s: the run was deleted on the server; its files stay here", self._label)
             self._keep(replace(self.sent or Sent(generation=0), deleted=True))
-        elif exc.code == "diverged" and self.sent is not None:
+        elif exc.code in ("diverged", "upload_expired") and self.sent is not None:
             self._renew(self.sent.generation + 1, **self._kept_when_renewed())
             self._wait(str(exc), self._renewals.next_seconds())
         elif exc.code == "stale_generation":
@@ -214,6 +290,16 @@ class Tracked(ABC):
 
 def read_mark(source: BinaryIO) -> Mark:
     return Mark.of(os.fstat(source.fileno()))
+
+
+def read_at(source: BinaryIO, offset: int, length: int) -> bytes:
+    """At most `length` bytes; fewer only at the end of the file."""
+    source.seek(offset)
+    blocks = []
+    while length and (block := source.read(length)):
+        blocks.append(block)
+        length -= len(block)
+    return b"".join(blocks)  # of one block, as a rule: that is no copy
 
 
 def stored(answer: Mapping[str, Any], sent: Sent, acked_bytes: int) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ import requests
 from requests.auth import AuthBase
 
 from agent import wire
+from agent.bandwidth import Bandwidth, Paced
 from agent.errors import (
     AgentError,
     NotTheServer,
@@ -30,7 +31,8 @@ CONNECT_SECONDS = 3.0
 BEAT_SECONDS = 5.0  # a beat that takes longer is no sign of life; the next one tries anew
 ANSWER_SECONDS = 10.0  # beyond what a poll is held
 TRANSFER_SECONDS = 20.0  # without a byte, for files: a line that went dead holds them up no longer
-MAX_REPLY_BYTES = 16 * 1024 * 1024
+MAX_REPLY_BYTES = 16 * 1024 * 1024  # files apart: no answer of the lab server is near it
+REPLY_BLOCK_BYTES = 16 * 1024  # small, since a compressed one may expand a thousandfold
 BLOCK_BYTES = 256 * 1024
 SENT_BLOCK_BYTES = 64 * 1024  # each has CONNECT_SECONDS to leave, on however slow a line
 SLOWEST_DISK_BYTES_PER_SECOND = 20e6  # at which a server reads again what it was sent
@@ -87,6 +89,31 @@ class Body:
             yield block
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is this machine, by whatever name that nobody can give to another."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+class TooLong(Exception):
+    """An answer of more than MAX_REPLY_BYTES."""
+
+
+def whole(response: requests.Response) -> bytes:
+    """The body of a streamed answer, as far as a lab server's can go; then let go of it.
+
+    Raises:
+        TooLong: there is more; what came of it is dropped.
+        requests.RequestException: it was cut short.
+    """
+    body = bytearray()
+    with response:
+        for block in response.iter_content(REPLY_BLOCK_BYTES):
+            body += block
+            if len(body) > MAX_REPLY_BYTES:
+                raise TooLong
+    return bytes(body)
+
+
 def hashing_seconds(length: int) -> float:
     """How long a server may be silent while it hashes a file of so many bytes."""
     return length / SLOWEST_DISK_BYTES_PER_SECOND
@@ -106,11 +133,21 @@ class Transport:
         # Given with each request: a session's own `verify` loses against REQUESTS_CA_BUNDLE.
         self._verify: bool | str = ca_file or True
         self._session = requests.Session()
+        # Whatever proxy the environment names, this very machine is not behind it.
+        host = urlsplit(server).hostname or ""
+        self._proxies = {"no_proxy": host} if is_loopback(host) else None
+        self.server_date: str | None = None  # of the last answer
         self._check: Callable[[], None] | None = None
+        self._bandwidth: Bandwidth | None = None
 
     def asking_first(self, check: Callable[[], None]) -> "Transport":
         """Call `check` before each request from now on; what it raises, the request raises."""
         self._check = check
+        return self
+
+    def sharing(self, bandwidth: Bandwidth | None) -> "Transport":
+        """Send files no faster than that, together with all that share it; None: at will."""
+        self._bandwidth = bandwidth
         return self
 
     def close(self) -> None:
@@ -121,11 +158,16 @@ class Transport:
     def enroll(self, message: wire.Enroll) -> wire.Enrolled:
         return self._ask(wire.Enrolled, "/api/devices/enroll", message)
 
+    def whoami(self) -> wire.Enrolled:
+        """What the token is good for. Changes nothing, and is no sign of life."""
+        return self._decoded(wire.Enrolled, self._send("GET", "/api/devices/me"))
+
     def heartbeat(self, message: wire.Heartbeat) -> wire.HeartbeatReply:
         return self._ask(wire.HeartbeatReply, "/api/devices/heartbeat", message, BEAT_SECONDS)
 
     def goodbye(self, message: wire.Goodbye) -> None:
-        self._send("POST", "/api/devices/goodbye", data=wire.dumps(message), headers=JSON)
+        data = wire.dumps(message)
+        self._whole(self._send("POST", "/api/devices/goodbye", data=data, headers=JSON))
 
     def poll(self, message: wire.Poll) -> wire.PollReply:
         wait = message.wait_seconds
@@ -136,7 +178,7 @@ class Transport:
 
     def config(self, attempt_id: str) -> bytes:
         """The attempt's YAML, byte for byte."""
-        return self._send("GET", f"/api/agent/attempts/{attempt_id}/config").content
+        return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/config"))
 
     # --- files (protocol §6) ---
 
@@ -150,7 +192,7 @@ class Transport:
     ) -> dict[str, Any]:
         """Send `chunk` as a raw body; offset, generation and hash stand in `headers`."""
         path = f"/api/sync/delta/{experiment_uid}/{quote(file_name)}"
-        body = Body(io.BytesIO(chunk), len(chunk)) if chunk else b""
+        body = self._paced(Body(io.BytesIO(chunk), len(chunk)), first=True) if chunk else b""
         return self._json("POST", path, body, {**RAW, **headers}, seconds)
 
     def full(
@@ -161,9 +203,28 @@ class Transport:
         headers: Mapping[str, str],
         seconds: float = TRANSFER_SECONDS,
     ) -> dict[str, Any]:
-        """Send a whole file, streamed; `seconds` without a byte are too many."""
+        """Send a whole file, or a chunk of it (by `headers`), streamed; `seconds` without a byte
+        are too many."""
         path = f"/api/sync/full/{experiment_uid}/{quote(file_name)}"
-        return self._json("POST", path, body or b"", {**RAW, **headers}, seconds)
+        paced = self._paced(body, first=False) if isinstance(body, Body) and body else body
+        return self._json("POST", path, paced or b"", {**RAW, **headers}, seconds)
+
+    def upload_offset(
+        self, experiment_uid: str, file_name: str, upload_id: str, headers: Mapping[str, str]
+    ) -> int:
+        """How many bytes of an upload in chunks the server has; 0 also of one not begun."""
+        path = f"/api/sync/full/{experiment_uid}/{quote(file_name)}?upload_id={quote(upload_id)}"
+        try:
+            answer = self._json("GET", path, None, dict(headers))
+        except Rejected as exc:
+            if exc.status != 404:
+                raise
+            return 0
+        data = answer.get("data")
+        offset = data.get("expected_offset") if isinstance(data, dict) else None
+        if not isinstance(offset, int) or offset < 0:
+            raise self._stranger(f"{str(answer)[:200]} for how far an upload is")
+        return offset
 
     def sync_status(self, experiment_uid: str) -> dict[str, Any]:
         return self._json("GET", f"/api/sync/status/{experiment_uid}", None, {})
@@ -175,11 +236,14 @@ class Transport:
         """A file of the run as the server has it, in blocks, from `offset` on."""
         path = f"/api/sync/file/{experiment_uid}/{quote(file_name)}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._send("GET", path, headers=headers, stream=True)
+        response = self._send("GET", path, headers=headers)
         try:
             yield _blocks(response)
         finally:
             response.close()
+
+    def _paced(self, body: Body, *, first: bool) -> "Body | Paced":
+        return Paced(body, self._bandwidth, first=first) if self._bandwidth else body
 
     # --- below all of them ---
 
@@ -193,8 +257,11 @@ class Transport:
         response = self._send(
             "POST", path, data=wire.dumps(message), headers=JSON, seconds=seconds
         )
+        return self._decoded(reply, response)
+
+    def _decoded(self, reply: type[Reply], response: requests.Response) -> Reply:
         try:
-            return wire.decode(reply, wire.loads(response.content))
+            return wire.decode(reply, wire.loads(self._whole(response)))
         except wire.Malformed as exc:
             raise self._stranger(f"a {reply.__name__} whose {exc}") from None
 
@@ -217,8 +284,8 @@ class Transport:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = ANSWER_SECONDS,
-        stream: bool = False,
     ) -> requests.Response:
+        """The answer, unless it is a refusal; its body is still to be read."""
         if self._check is not None:
             self._check()
         try:
@@ -230,11 +297,13 @@ class Transport:
                 auth=self._auth,
                 timeout=(CONNECT_SECONDS, seconds),
                 verify=self._verify,
+                proxies=self._proxies,
                 allow_redirects=False,  # a POST that is redirected comes back as a GET
-                stream=stream,
+                stream=True,
             )
         except requests.RequestException as exc:
             raise ServerUnreachable(self._why(exc)) from None
+        self.server_date = response.headers.get("Date")
         if response.status_code >= 300:
             raise self._refusal(response)
         return response
@@ -242,9 +311,11 @@ class Transport:
     def _refusal(self, response: requests.Response) -> AgentError:
         status = response.status_code
         if status < 400:
+            response.close()
             there = response.headers.get("Location", "elsewhere")
             return self._stranger(f"a redirection to {there}; name that address instead")
         if status >= 500 or status in (408, 423, 429):
+            self._whole(response)  # or its connection could not be used again
             wait = _seconds(response.headers.get("Retry-After"))
             return ServerUnreachable(f"{self._server} answers {status}", wait)
         try:
@@ -258,12 +329,20 @@ class Transport:
 
     def _object(self, response: requests.Response) -> dict[str, Any]:
         try:
-            body = wire.loads(response.content)
-        except (wire.Malformed, requests.RequestException):
+            body = wire.loads(self._whole(response))
+        except wire.Malformed:
             body = None
         if not isinstance(body, dict):
             raise self._stranger(f"{response.status_code} without a JSON object")
         return body
+
+    def _whole(self, response: requests.Response) -> bytes:
+        try:
+            return whole(response)
+        except TooLong:
+            raise self._stranger(f"with more than {MAX_REPLY_BYTES} bytes") from None
+        except requests.RequestException as exc:
+            raise ServerUnreachable(self._why(exc)) from None
 
     def _stranger(self, what: str) -> NotTheServer:
         return NotTheServer(f"{self._server} answers {what}. Is it the address of the lab server?")
@@ -283,6 +362,11 @@ RAW = {"Content-Type": "application/octet-stream"}
 _REFUSALS: dict[int, type[Rejected]] = {401: Unauthorized, 403: Unauthorized, 426: WrongProtocol}
 
 _CAUSES = [
+    (
+        r"ProxyError|Tunnel connection failed",
+        "The proxy that HTTP_PROXY or HTTPS_PROXY names here does not let {host} be reached: "
+        "correct it, or put {host} into NO_PROXY",
+    ),
     (
         r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|RECORD_LAYER",
         "{host} speaks http there, not https: try --server http://{rest}",

@@ -10,6 +10,7 @@ message means; here stand its form and its limits.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any
@@ -27,9 +28,14 @@ PROTOCOL = 1
 MAX_HEARTBEAT_BYTES = 64 * 1024
 MAX_POLL_BYTES = 1024 * 1024
 MAX_EVENT_BYTES = 64 * 1024
+MAX_GPUS = 64  # of one host
 MAX_CHECKPOINT_BYTES = 16 * 1024
 MAX_CHUNK_BYTES = 4 * 1024 * 1024  # raw bytes of one delta
 MAX_WHOLE_FILE_BYTES = 8 * 1024 * 1024  # above this a whole file travels in resumable chunks
+MAX_UPLOAD_CHUNK_BYTES = 8 * 1024 * 1024  # raw bytes of one of those
+MAX_GZIP_RATIO = 200  # raw bytes to compressed ones; a body beyond it is refused
+MAX_BATCH_BYTES = 8 * 1024 * 1024  # of a batch's body
+MAX_BATCH_PARTS = 64
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_OFFSET = 2**63 - 1
 
@@ -42,14 +48,51 @@ LEASE_SECONDS = 135.0  # policy `requeue`: the server gives the attempt up
 FENCE_SECONDS = 105.0  # policy `requeue`: the supervisor stops the job, well before that
 INCUMBENT_SECONDS = 3.0  # silence after which another agent may take a device over
 STOP_GRACE_SECONDS = 30.0
+RELEASE_SECONDS = 60.0  # memory of an ended attempt that is not back by then: the GPU is faulty
+GONE_SECONDS = 10.0  # a card that no reading showed for so long has fallen off the bus
+
+#: What the UUID of a card that does not exist begins with (`--simulate-gpus`).
+SIMULATED = "SIM-"
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _NAME = re.compile(NAME_PATTERN)
+#: How the server names an earlier generation that it laid aside.
+_LAID_ASIDE = re.compile(r"\.g\d+$")
+MAX_PATH_CHARACTERS = 512
+MAX_PART_BYTES = 233  # a file system's 255, less what the server adds while a file comes in
+UNIX_USER_PATTERN = r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}"  # also names a folder on GPU servers
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` may name a project, a run or one part of a file's path (protocol §6)."""
+    """Whether `text` may name a project, a run or a run's own file (protocol §6)."""
     return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def is_file_of(run_name: str, path: str) -> bool:
+    """Whether `path` may name a file of that run: `run_001.csv`, or an artifact beneath
+    `run_001/`, which may be called whatever scripts call their files."""
+    first, *parts = path.split("/")
+    if not parts:
+        return path.startswith(f"{run_name}.") and is_name(path) and not _LAID_ASIDE.search(path)
+    fits = first == run_name and len(path) <= MAX_PATH_CHARACTERS
+    return fits and all(map(is_artifact_part, parts))
+
+
+def is_artifact_part(text: str) -> bool:
+    """Whether `text` may be one part of an artifact's path: NFC, printable (so nothing that turns
+    the direction of writing either), nothing that leads elsewhere, nor a shell's `*` into an
+    option, and no name that the server gives to what is on its way in or laid aside."""
+    return (
+        text.isprintable()
+        and unicodedata.is_normalized("NFC", text)
+        and 0 < len(text.encode()) <= MAX_PART_BYTES
+        and not text.startswith(("-", " "))
+        and not text.endswith(" ")
+        and text not in (".", "..")
+        and not (text.startswith(".") and text.endswith(".part"))
+        and not _LAID_ASIDE.search(text)
+        and not set(text) & {"/", "\\"}
+    )
 
 
 Count = Annotated[int, Range(0, MAX_OFFSET)]
@@ -58,8 +101,10 @@ Percent = Annotated[float, Range(0, 100)]
 Id = Annotated[str, Text(64, r"[A-Za-z0-9_-]{1,64}")]
 GPUUuid = Annotated[str, Text(96, r"[A-Za-z0-9_:.-]{1,96}")]
 Name = Annotated[str, Text(128, NAME_PATTERN)]
+FilePath = Annotated[str, Text(MAX_PATH_CHARACTERS)]  # is_file_of() says whether it is one
 Short = Annotated[str, Text(255)]
 Line = Annotated[str, Text(4000)]
+UnixUser = Annotated[str, Text(64, UNIX_USER_PATTERN)]
 Sha256 = Annotated[str, Text(64, r"[0-9a-f]{64}")]
 Time = Annotated[str, Text(40)]  # ISO 8601 UTC; shown to people, never decided upon
 
@@ -94,9 +139,35 @@ class ExitCause(str, Enum):
     SUPERVISOR_LOST = "supervisor_lost"
 
 
+class JobUser(str, Enum):
+    """Which Unix user runs a device's jobs. Root chooses it there, where the agent is started."""
+
+    AGENT = "agent"
+    SUBMITTER = "submitter"  # whose Unix name a manager sets; nobody runs jobs without one
+
+
 class OnDeviceLost(str, Enum):
     WAIT = "wait"
     REQUEUE = "requeue"
+
+
+class Checkpoints(str, Enum):
+    """Which checkpoints of a run come to the server."""
+
+    ALL = "all"
+    LAST = "last"
+    NONE = "none"
+
+
+class WhyLeftOut(str, Enum):
+    """Why a file of a run is not sent."""
+
+    NOT_WISHED = "not_wished"  # by `sync: {checkpoints: …}`: it is kept on the host
+    TOO_LARGE = "too_large"  # by `sync: {max_file: …}`
+    NAME = "name"  # no file of a run may be called so
+    LINK = "link"  # out of the folder that it lies in
+    TOO_MANY = "too_many"  # the folder `name` holds more files than are looked at, or taken
+    SHARED = "shared"  # `name` is written to by another run too: its outputs are here as well
 
 
 # --- agent → server ---------------------------------------------------------------------------
@@ -153,6 +224,24 @@ class GPUReading:
     ecc_errors: Count | None = None  # uncorrected (double-bit) ones since the driver was loaded
     processes: Annotated[list[GPUProcess], Items(256)] = field(default_factory=list)
     simulated: bool = False  # not a real card: `--simulate-gpus`
+    used_elsewhere: bool = False  # another agent of this host has its lock (agent.gpulock)
+    graphics_clock_mhz: Annotated[int, Range(0, 1_000_000)] | None = None
+    memory_clock_mhz: Annotated[int, Range(0, 1_000_000)] | None = None
+    #: Why its clocks are held down: power_cap, hw_slowdown, sync_boost, sw_thermal, hw_thermal,
+    #: power_brake.
+    throttle_reasons: Annotated[list[Short], Items(16)] = field(default_factory=list)
+    ecc_errors_lifetime: Count | None = None  # uncorrected ones since the card was made
+    remap_pending: bool | None = None  # rows of its memory are replaced at its next reset
+
+
+@dataclass(frozen=True)
+class HeldGPU:
+    """A card whose memory an ended attempt has not given back."""
+
+    uuid: GPUUuid
+    held_seconds: Annotated[float, Range(0, 1e10)]  # since its end, as far as the agent saw it
+    memory_bytes: Bytes | None = None  # in use on the card
+    processes: Annotated[list[GPUProcess], Items(16)] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -185,10 +274,16 @@ class Heartbeat:
     cuda_version: Short | None = None
     torch_version: Short | None = None
     python_version: Short | None = None
-    unix_user: Short | None = None
+    unix_user: Short | None = None  # the agent's own
+    run_as: JobUser = JobUser.AGENT
     source_directory: Line | None = None  # where commands run unless a job says otherwise
     source: Source | None = None
-    gpus: Annotated[list[GPUReading], Items(64)] = field(default_factory=list)
+    gpus: Annotated[list[GPUReading], Items(MAX_GPUS)] = field(default_factory=list)
+    #: False: there is a driver and it does not answer, so that `gpus` tells nothing of now.
+    #: None: there is none, or the agent does not say.
+    driver_answers: bool | None = None
+    #: Cards of this host that `--gpus` keeps from this server: not offered, and not lost.
+    gpus_left_out: Annotated[list[GPUUuid], Items(MAX_GPUS)] = field(default_factory=list)
     protocol: int = PROTOCOL
 
 
@@ -200,6 +295,13 @@ class FileReport:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    name: Annotated[str, Text(MAX_PATH_CHARACTERS)]  # as it may be shown; not one to ask for
+    reason: WhyLeftOut
+    size_bytes: Bytes = 0
+
+
+@dataclass(frozen=True)
 class AttemptReport:
     id: Id
     state: AttemptState
@@ -207,6 +309,9 @@ class AttemptReport:
     started_at: Time | None = None
     exit_code: Annotated[int, Range(-255, 255)] | None = None
     files: dict[str, FileReport] = field(default_factory=dict)
+    #: exited: those of its cards that are not free again; once one stands here, the others are.
+    held_gpus: Annotated[list[HeldGPU], Items(64)] = field(default_factory=list)
+    left_out: Annotated[list[LeftOut], Items(64)] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -238,6 +343,8 @@ class AttemptEvent:
     cause: ExitCause | None = None  # exited
     message: Line = ""  # start_failed: one sentence that says what to do
     gpu_uuids: Annotated[list[GPUUuid], Items(64)] = field(default_factory=list)  # released
+    # start_failed: another agent of this host has these of its GPUs; no fault of the job
+    used_elsewhere: Annotated[list[GPUUuid], Items(64)] = field(default_factory=list)
 
 
 # --- server → agent ---------------------------------------------------------------------------
@@ -269,8 +376,8 @@ class ResumeFile:
     """
 
     experiment_uid: Name
-    file_name: Name
-    lay_as: Name
+    file_name: FilePath
+    lay_as: FilePath
     size_bytes: Bytes | None  # None, as the hash: as the server has it when it is fetched
     sha256: Sha256 | None
 
@@ -278,13 +385,21 @@ class ResumeFile:
 @dataclass(frozen=True)
 class Resume:
     files: list[ResumeFile]
-    checkpoint: Name | None  # the `lay_as` of the one that LAB_RESUME_FROM names
+    checkpoint: FilePath | None  # the `lay_as` of the one that LAB_RESUME_FROM names
     point: dict[str, Any]  # what the script last said by POST /api/sync/checkpoint
 
 
 @dataclass(frozen=True)
 class Stop:
     reason: Short  # cancelled, requeued, preempted
+
+
+@dataclass(frozen=True)
+class SyncPolicy:
+    """What of a run comes to the server."""
+
+    checkpoints: Checkpoints = Checkpoints.ALL
+    max_file_bytes: Bytes | None = None  # of what is sent whole: curves and logs always come
 
 
 @dataclass(frozen=True)
@@ -305,7 +420,7 @@ class AttemptOrder:
     python: str | None  # a venv's folder, or a conda environment's name
     working_directory: str | None  # None: the agent's --source
     source: dict[str, Any] | None  # a snapshot to run in; None: the working directory as it is
-    run_as: str | None  # a Unix user; None: the agent's
+    run_as: UnixUser | None  # None: the agent's
     config_sha256: Sha256 | None  # GET /api/agent/attempts/{id}/config; None: a job without YAML
     time_limit_seconds: float | None
     stop_grace_seconds: float
@@ -314,6 +429,9 @@ class AttemptOrder:
     resume: Resume | None
     stop: Stop | None
     confirmed: bool  # the server has seen it accepted: only then may its process start
+    outputs: list[str] = field(default_factory=list)  # globs below the working directory
+    ignore: list[str] = field(default_factory=list)  # of outputs and artifacts, gitignore-like
+    sync: SyncPolicy = SyncPolicy()
 
 
 @dataclass(frozen=True)

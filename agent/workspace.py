@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,24 @@ from agent import host, wire
 from agent.environment import Places
 from agent.errors import ConfigError, StartFailed
 from agent.journal import Journal
+from agent.runfiles import open_regular
+from agent.userfolders import UserFolders
+from agent.users import User, is_other, own
 from agent.wire import AttemptOrder
 
+MAX_METADATA_BYTES = 4 * wire.MAX_CONFIG_BYTES
 MARK = ".lab-agent.json"  # in a server's folder: whose it is
+#: What a run's metadata tells of its start, besides who it is.
+FACTS = (
+    "host",
+    "unix_user",
+    "gpus",
+    "command",
+    "working_directory",
+    "python",
+    "torch",
+    "resumed_from",
+)
 
 
 class Workspace:
@@ -32,22 +48,30 @@ class Workspace:
         """`root` as claim() gives it."""
         self.root = root
         self._journal = journal
+        self._folders = UserFolders(root)
 
     def places(self, order: AttemptOrder) -> Places:
         """Where the files of this attempt are. Touches nothing."""
         run_dir = self.root / order.project
+        if order.run_as is not None and is_other(order.run_as):
+            run_dir = self._folders.run_dir(order.run_as, order.project)
         config = run_dir / f"{order.experiment_uid}_config.yaml" if order.config_sha256 else None
         resume = order.resume.checkpoint if order.resume else None
         return Places(run_dir, order.run_name, config, run_dir / resume if resume else None)
 
     def prepare(
-        self, order: AttemptOrder, config: bytes | None, moved: Callable[[str, Path], None]
+        self,
+        order: AttemptOrder,
+        config: bytes | None,
+        moved: Callable[[str, Path], None],
+        user: User | None = None,
     ) -> Places:
         """Make the attempt's places: folder, config, no file of anybody else.
 
         Args:
             config: the job's YAML as the server has it; None: it has none.
             moved: told (attempt id, folder) when what an earlier attempt left was put aside.
+            user: who runs the job; None: the agent's own.
 
         Raises:
             StartFailed: a name is not allowed, the config is not the one ordered, or the
@@ -60,15 +84,27 @@ class Workspace:
             raise StartFailed("The config that arrived is not the one ordered: requeue the job")
         places = self.places(order)
         try:
-            places.run_dir.mkdir(parents=True, exist_ok=True)
-            if places.run_dir.is_symlink() or not os.access(places.run_dir, os.W_OK):
-                raise StartFailed(f"{places.run_dir} is a link or not writable: repair it there")
+            self._make(places.run_dir, order.project, user or own())
             self._put_aside(order, places, moved)
             if places.config is not None and config is not None:
-                replace_file(places.config, config)
+                with self._rights_in(places.run_dir):
+                    replace_file(places.config, config)
         except OSError as exc:
-            raise StartFailed(f"{places.run_dir} cannot be written: {exc.strerror}") from exc
+            by = f" by {user.name!r}" if user and not user.is_own else ""
+            raise StartFailed(f"{places.run_dir} cannot be written{by}: {exc.strerror}") from exc
         return places
+
+    def _make(self, run_dir: Path, project: str, user: User) -> None:
+        if not user.is_own:
+            self._folders.make(user, project)
+            return
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if run_dir.is_symlink() or not os.access(run_dir, os.W_OK):
+            raise StartFailed(f"{run_dir} is a link or not writable: repair it there")
+
+    def _rights_in(self, run_dir: Path) -> contextlib.AbstractContextManager[None]:
+        """The user's, for whatever touches files of a run; the journal is not touched in it."""
+        return self._folders.rights_in(run_dir)
 
     def finish_moves(self) -> None:
         """Carry to their end the moves that an earlier agent was killed in.
@@ -95,19 +131,28 @@ class Workspace:
         if owner == (order.experiment_uid, order.id):
             return  # a start that is repeated
         self._refuse_if_written(owner, run_name)
-        if owner or _files_of(run_dir, run_name):
-            aside = _new_folder(run_dir / ".old", "-".join(owner) if owner else "unknown")
+        with self._rights_in(run_dir):
+            aside = self._aside(run_dir, run_name, owner)
+        if aside is not None:
             self._journal.move(str(run_dir), run_name, str(aside))
             self._move(run_dir, run_name, aside)
             if owner:
                 moved(owner[1], aside)
         self._journal.own(str(run_dir), order)
 
+    @staticmethod
+    def _aside(run_dir: Path, run_name: str, owner: tuple[str, str] | None) -> Path | None:
+        """A new folder for what lies there under that name; None: nothing does, nor did."""
+        if not (owner or _files_of(run_dir, run_name)):
+            return None
+        return _new_folder(run_dir / ".old", "-".join(owner) if owner else "unknown")
+
     def _move(self, run_dir: Path, run_name: str, aside: Path) -> None:
-        for path in _files_of(run_dir, run_name):
-            taken = (aside / path.name).exists()  # a stray process wrote it anew since
-            target = _new_folder(aside.parent, aside.name) if taken else aside
-            path.rename(target / path.name)
+        with self._rights_in(run_dir):
+            for path in _files_of(run_dir, run_name):
+                taken = (aside / path.name).exists()  # a stray process wrote it anew since
+                target = _new_folder(aside.parent, aside.name) if taken else aside
+                path.rename(target / path.name)
         self._journal.moved(str(run_dir), run_name)
 
     def _refuse_if_written(self, owner: tuple[str, str] | None, run_name: str) -> None:
@@ -130,50 +175,103 @@ class Workspace:
             "user": order.user,
             **facts,
         }
-        if places.config is not None:
-            with contextlib.suppress(OSError):
-                content["config"] = _Block(places.config.read_bytes().decode(errors="replace"))
-        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        replace_file(places.metadata, text.encode())
+        with self._rights_in(places.run_dir):
+            if places.config is not None:
+                with contextlib.suppress(OSError):
+                    config = _read(places.config, wire.MAX_CONFIG_BYTES)
+                    content["config"] = _Block(config.decode(errors="replace"))
+            text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+            replace_file(places.metadata, text.encode())
+
+    def facts(self, order: AttemptOrder) -> dict[str, Any]:
+        """What this attempt's `run_001.yaml` says of its start; nothing if that is another's."""
+        places = self.places(order)
+        try:
+            with self._rights_in(places.run_dir):
+                content = yaml.safe_load(_read(places.metadata, MAX_METADATA_BYTES))
+        except (OSError, yaml.YAMLError):
+            return {}
+        if not isinstance(content, dict) or content.get("attempt_id") != order.id:
+            return {}
+        return {name: content[name] for name in FACTS if name in content}
 
 
 def claim(workdir: Path, server_host: str, port: int, server_id: str, host_id: str) -> Path:
     """The server's folder beneath `workdir`: `logs_{host}`, with the port only when that one
-    belongs to another server.
+    belongs to another server, and with our host id when it is another machine's (a home that
+    several share).
 
     Raises:
-        ConfigError: it cannot be made, or another agent writes there.
+        ConfigError: it cannot be made, or another agent of this machine writes there.
     """
     safe = re.sub(r"[^A-Za-z0-9.-]", "-", server_host).strip(".") or "server"
     mine = {"server_id": server_id, "host_id": host_id, "machine_id": host.machine_id()}
-    for name in (f"logs_{safe}", f"logs_{safe}_{port}", f"logs_{safe}_{port}_{server_id}"):
+    names = [f"logs_{safe}", f"logs_{safe}_{port}", f"logs_{safe}_{port}_{server_id}"]
+    for name in [*names, *(f"{name}_{host_id}" for name in names)]:
+        if _is_marked(workdir / name, mine):
+            return workdir / name  # as before, whatever has become of the others since
+    for name in names:
         folder = workdir / name
         mark = _mark(folder, mine)
         if mark == mine:
             return folder
         if mark["server_id"] == server_id:
-            raise ConfigError(
-                f"{folder} is the workspace of the agent {mark['host_id']!r}: "
-                "two agents write the same file names, so give this one its own --workdir"
-            )
+            return _beside(folder, mark, mine)
     raise ConfigError(f"{workdir} holds workspaces of three other servers: choose a new --workdir")
+
+
+def _beside(folder: Path, mark: dict[str, str], mine: dict[str, str]) -> Path:
+    """The place of another agent of the same server as the one whose `folder` it is."""
+    if mark["machine_id"] != mine["machine_id"]:
+        folder = folder.with_name(f"{folder.name}_{mine['host_id']}")
+        mark = _mark(folder, mine)
+    if mark == mine:
+        return folder
+    raise ConfigError(
+        f"{folder} is the workspace of the agent {mark['host_id']!r}: "
+        "two agents write the same file names, so give this one its own --workdir"
+    )
+
+
+def _is_marked(folder: Path, mine: dict[str, str]) -> bool:
+    return os.path.exists(folder / MARK) and _read_mark(folder) == mine
 
 
 def _mark(folder: Path, mine: dict[str, str]) -> dict[str, str]:
     """Whose folder it is; ours, if it was nobody's."""
-    path = folder / MARK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            replace_file(path, json.dumps(mine).encode())
-        mark: dict[str, str] = json.loads(path.read_bytes())
+        if not (folder / MARK).exists():
+            _write_once(folder / MARK, json.dumps(mine).encode())
     except OSError as exc:
         raise ConfigError(
             f"{folder} cannot be written ({exc.strerror}): choose another --workdir"
         ) from exc
-    except ValueError as exc:
+    return _read_mark(folder)
+
+
+def _read_mark(folder: Path) -> dict[str, str]:
+    path = folder / MARK
+    try:
+        mark = json.loads(path.read_bytes())
+        return {name: str(mark[name]) for name in ("server_id", "host_id", "machine_id")}
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} cannot be read ({exc.strerror}): choose another --workdir"
+        ) from exc
+    except (ValueError, TypeError, KeyError) as exc:
         raise ConfigError(f"{path} is damaged: delete it if no other agent uses it") from exc
-    return mark
+
+
+def _write_once(path: Path, content: bytes) -> None:
+    """Make the file unless there is one: of two agents that start at once, one is the first."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        replace_file(part, content)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -185,6 +283,11 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(path)
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
+    with open_regular(path) as file:
+        return file.read(most_bytes)
 
 
 def _files_of(run_dir: Path, run_name: str) -> list[Path]:

@@ -1,29 +1,96 @@
 """Pictures of every page: wide and narrow, light and dark, English and Korean.
 
-    .venv/bin/python bench/screenshots.py [FOLDER] [--keep]
+    .venv/bin/python bench/screenshots.py [FOLDER] [--keep] [--only NAMES]
+    .venv/bin/python bench/screenshots.py --serve
 
 Serves a lab made up for the purpose from a temporary folder, and takes the pictures with the
-system's Chromium. `--keep` writes the ones the README shows to docs/img.
+system's Chromium. `--keep` writes the ones that README and guides show to docs/img. `--serve`
+serves the lab until its standard input ends, and takes none: tests/browser looks at the same
+pages.
 """
 
 import argparse
+import json
 import math
 import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery"
 WIDTHS = {"1440": (1440, 900), "390": (390, 844)}
-README_SHOWS = {"run": "run.png", "devices": "devices.png"}
+_GUIDES = {"dashboard", "run", "devices", "compare", "execute", "people"}
+#: What README and the guides show, by the reader's language and the folder that it lies in.
+SHOWN = {
+    "en": ("img", {*_GUIDES, "runs", "sweep"}),
+    "ko": ("img/ko", _GUIDES),
+}
+MANAGER, RESEARCHER = "yoon", "minjun"
+#: A name that Chromium finds here, and the server does not know.
+STRANGE_NAME = "another-name.test"
+LAUNCH = ["--no-sandbox", f"--host-resolver-rules=MAP {STRANGE_NAME} 127.0.0.1"]
+
+#: Pages by their address; login, forbidden and strange are not the manager's.
+ADDRESSES = {
+    "login": "/login/",
+    "dashboard": "/",
+    "wall": "/?wall=1",
+    "devices": "/devices/",
+    "filtered": "/devices/?type=A6000",
+    "device": "/devices/1/?span=hour",
+    "add": "/devices/add/",
+    "queue": "/queue/",
+    "projects": "/projects/",
+    "project": "/projects/mstar-curriculum/?what=failed&older_than_days=0",
+    "archived": "/projects/ablation-2025/",
+    "runs": "/runs/",
+    "none": "/runs/?q=nothing+is+like+that",
+    "wrong": "/runs/?q=lr%3C0.1+state:faled+tag:seeds",
+    "columns": "/projects/mstar-curriculum/?c=tag&c=notes&c=best:test_accuracy&c=key:lr&choose=1",
+    "grouped": "/projects/mstar-curriculum/?g=key:lr&g=key:seed",
+    "new": "/execute/",
+    "execute": "/execute/?config=mstar/curriculum.yaml",
+    "account": "/account/",
+    "people": "/people/",
+    "person": "/people/1/",
+    "several": "/people/several/",
+    "audit": "/people/audit/",
+    "settings": "/projects/mstar-curriculum/settings/",
+    "sweeps": "/sweeps/",
+    "sweep": "/sweeps/1/",
+    "missing": "/nowhere/",
+    "forbidden": "/devices/add/",
+}
+#: The page of a run, by the words that find it.
+RUNS = {
+    "run": "seed 0",
+    "failed": "smaller step",
+    "succeeded": "sar-flow baseline",
+    "unreachable": "det-aerial run_001",
+    "waiting": "fixmatch-ssl 4",
+    "changed": "larger batch",
+}
+#: Pages that one comes to by doing something.
+DONE = [
+    "refused", "code", "mistakes", "varied", "altered", "strange", "ticked", "compare",
+    "cancelling", "editing", "file", "rerun",
+]  # fmt: skip
+#: What is pressed once runs are ticked; nothing: they are only ticked.
+PRESSED = {"ticked": "", "compare": "compare", "cancelling": "cancel"}
+PAGES = [*ADDRESSES, *RUNS, *DONE]
+OF_NOBODY, OF_RESEARCHER = {"login", "refused", "strange"}, {"forbidden"}
 
 CONFIG = """\
 # Curriculum by Fisher criterion, from easy to hard
@@ -79,8 +146,47 @@ def fill(now) -> None:
         _host("gpu-06", "NVIDIA GeForce RTX 3090", 24, 2, now),
     ]
     _jobs(hosts, now)
+    _sweep(hosts, now)
+    _projects(hosts, now)
     _oddities(hosts, now)
     _dispatched(now)
+    _history(hosts, now)
+    _done_by_managers(now)
+
+
+def _done_by_managers(now) -> None:
+    from django.contrib.auth.models import User
+
+    from devices.models import Device
+    from experiments.models import Job, Member, MemberRole, Project
+    from experiments.states import Priority
+    from people.audit import recorded
+    from people.models import ApiToken, Invite, Profile
+    from people.roles import Role
+
+    people = {user.username: user for user in User.objects.all()}
+    yoon, minjun = people["yoon"], people["minjun"]
+    for name, of in (("laptop", yoon), ("sweeps on gpu-01", minjun), ("notebook", minjun)):
+        ApiToken.make(of, name, now, timedelta(days=90) if of == minjun else None)
+    Invite.make(Role.RESEARCHER, now, by=yoon, uses=4, note="new students")
+    with recorded(yoon, people["haeun"], "role"):
+        Profile.set_role(people["haeun"], Role.VIEWER, by=yoon)
+    device = Device.objects.get(host_id="gpu-02")
+    with recorded(yoon, device, "drain"):
+        device.drain()
+    with recorded(yoon, device, "resume"):
+        device.resume()
+    job = Job.objects.queued().filter(held=False).last()
+    with recorded(yoon, job, "priority"):
+        job.set_priority(Priority.HIGH, by=yoon)
+    Project.objects.filter(name="sar-flow").update(private=True)
+    project = Project.objects.get(name="mstar-curriculum")
+    Member.put(project, people["jiho"], MemberRole.LEAD)
+    Member.put(project, people["seoyeon"], MemberRole.WORK)
+    with recorded(yoon, project, "change"):
+        Project.objects.filter(pk=project.pk).update(
+            main_metric="test_accuracy", title="MSTAR, from easy to hard"
+        )
 
 
 def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
@@ -106,9 +212,13 @@ def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
 
 
 def _jobs(hosts, now) -> None:
+    from experiments.models import Job
+
     first, second, _third, large, gone, _last = hosts
     for n in range(2):
         _running(_submit("mstar-curriculum", "minjun", f"seed {n}", 2), first, now, 97 - 7 * n)
+    _leave_behind(Job.objects.get(name="seed 0"))
+    _store(Job.objects.get(name="seed 1"), "log", _long_log())
     done = _submit("mstar-curriculum", "minjun", "smaller step", 1)
     attempt = _running(done, second, now, 37)
     _end(attempt, "failed", 1, now - timedelta(minutes=12))
@@ -125,16 +235,47 @@ def _jobs(hosts, now) -> None:
     ended = _submit("sar-flow", "jiho", "baseline", 1)
     _end(_running(ended, hosts[5], now, 340), "succeeded", 0, now - timedelta(minutes=46))
     _submit("mstar-curriculum", "minjun", "with mixup", 2).hold(True)
+    for n in range(4):
+        config = CONFIG.replace("lr: 0.0003", f"lr: {0.003 if n % 2 else 0.001}\nseed: {n // 2}")
+        ended = _submit("mstar-curriculum", "minjun", f"sweep {n}", 1, config)
+        _end(_running(ended, second, now, 120 + 9 * n), "succeeded", 0, now)
+        ended.edit(tags=["sweep", "paper"], notes="for the table of section 4" if n else "")
+    changed = CONFIG.replace("batch_size: 64", "batch_size: 128").replace(
+        "lr: 0.0003", "lr: 0.0006"
+    )
+    _submit(
+        "mstar-curriculum", "minjun", "larger batch", 2, changed, Job.objects.get(name="seed 0")
+    )
 
 
-def _submit(project, user, name, gpus):
+def _sweep(hosts, now) -> None:
+    """One in the middle of its work: some ended, one failed, some run, the others wait."""
+    from django.contrib.auth.models import User
+
+    from experiments import sweeps
+
+    minjun = User.objects.get(username="minjun")
+    wish = {
+        "project": "digits", "name": "rate and width", "resources": {"gpus": 1},
+        "sweep": {"grid": {"lr": [0.1, 0.03, 0.01, 0.003], "batch_size": [32, 64, 128]}},
+    }  # fmt: skip
+    wish["sweep"]["max_running"] = 2
+    made = sweeps.submit(CONFIG, wish, by=minjun)
+    for n, job in enumerate(made.jobs.order_by("pk")[:8]):
+        attempt = _running(job, hosts[2] if n > 5 else hosts[5], now, 80 - 9 * n)
+        if n < 6:
+            _end(attempt, "failed" if n == 2 else "succeeded", n == 2, now - timedelta(minutes=5))
+
+
+def _submit(project, user, name, gpus, config=None, parent=None):
     from django.contrib.auth.models import User
 
     from experiments import submission
 
     given = {"project": project, "name": name or None, "resources": {"gpus": gpus}}
     given = {key: value for key, value in given.items() if value}
-    return submission.submit(CONFIG, given, by=User.objects.get(username=user))
+    by = User.objects.get(username=user)
+    return submission.submit(config or CONFIG, given, by=by, parent=parent)
 
 
 def _running(job, device, now, minutes):
@@ -189,26 +330,152 @@ def _oddities(hosts, now) -> None:
     hosts[5].drain()
 
 
+def _history(hosts, now) -> None:
+    """The last hour of each card and host, and a day of the lab."""
+    from devices.models import DeviceSample, GPUSample, minute_of
+    from experiments.models import LabSample
+
+    last, dice = minute_of(now), random.Random(7)
+    DeviceSample.objects.bulk_create(
+        DeviceSample(
+            device=device, minute=minute, cpu_percent_mean=dice.randint(20, 60),
+            memory_mib_mean=90_000 + dice.randint(0, 9000), disk_free_mib_min=1_500_000,
+        )
+        for device in hosts
+        for minute in range(last - 59, last + 1)
+    )  # fmt: skip
+    rows = []
+    for card in [card for device in hosts for card in device.gpus.all()]:
+        for minute in range(last - 59, last + 1):
+            use = max(0, min(100, round(card.utilization_percent + dice.gauss(0, 3))))
+            memory = card.memory_used_bytes // 2**20
+            rows.append(
+                GPUSample(
+                    gpu=card, minute=minute, utilization_percent_min=use,
+                    utilization_percent_mean=use, utilization_percent_max=use,
+                    memory_mib_mean=memory, memory_mib_max=memory, job_minutes=use > 50,
+                    temperature_celsius_mean=card.temperature_celsius,
+                    temperature_celsius_max=card.temperature_celsius,
+                    power_watts_mean=card.power_watts, power_watts_max=card.power_watts,
+                )
+            )  # fmt: skip
+    GPUSample.objects.bulk_create(rows)
+    LabSample.objects.bulk_create(
+        LabSample(
+            minute=minute, gpus=24, busy=round(13 + 6 * math.sin(minute / 170)), outside=1,
+            faulty=1, unreachable=2, utilization_percent=91, running=9, waiting=5,
+        )
+        for minute in range(last - 1439, last + 1)
+    )  # fmt: skip
+
+
+def _projects(hosts, now) -> None:
+    """One that is nearly full, one in the archive with something in its trash, and a disk that
+    fills up."""
+    from experiments.models import Job, Project
+    from sync import disk, tasks
+    from sync.models import DiskSample, SyncFile, Trash
+
+    for name, tag in (("ablation-2025", "no flip"), ("ablation-2025", "no mixup")):
+        attempt = _running(_submit(name, "jiho", tag, 1), hosts[5], now, 90)
+        _end(attempt, "succeeded", 0, now - timedelta(days=20))
+    SyncFile.objects.filter(job__project__name="mstar-curriculum").update(
+        complete=True, sha256="0" * 64
+    )
+    Job.objects.get(project__name="ablation-2025", run_number=2).delete_run(now)
+    tasks.tidy()
+    Trash.objects.update(made_at=now - timedelta(days=3))
+    tasks.recount()
+    Project.objects.filter(name="mstar-curriculum").update(
+        quota_bytes=500 * 10**9, used_bytes=462 * 10**9
+    )
+    Project.objects.get(name="ablation-2025").archive(now - timedelta(days=2))
+    DiskSample.objects.all().delete()
+    free, total = disk.free_and_total()
+    for hours in range(1, 14 * 24):
+        at = now - timedelta(hours=hours)
+        DiskSample.objects.create(
+            at=at, free_bytes=free + int(free * hours / 24 / 9), total_bytes=total
+        )
+
+
 def _store(job, suffix: str, text: str) -> None:
     """As sync does it."""
-    from sync import storage, summary
+    from sync import summary
+
+    row = _put(job, f"{job.run_name}.{suffix}", text.encode())
+    if suffix == "csv":
+        summary.update(job, row)
+
+
+def _put(job, name: str, data: bytes):
+    from sync import storage
     from sync.models import SyncFile
 
-    name, data = f"{job.run_name}.{suffix}", text.encode()
     storage.write_at(storage.Place.of(job, name), 0, data)
     row, _made = SyncFile.objects.update_or_create(
         job=job, name=name, attempt=1, generation=1,
         defaults={"size": len(data), "synced_at": job.submitted_at},
     )  # fmt: skip
-    if suffix == "csv":
-        summary.update(job, row)
+    return row
+
+
+def _leave_behind(job) -> None:
+    """Images by step, checkpoints, and what else a script writes."""
+    folder = job.run_name
+    for step in range(0, 1000, 100):
+        for name, seed in (("generated", 4), ("real", 0)):
+            image = _png(32, lambda x, y, t=step + seed: (x * 8 + t // 4, y * 8, x * y // 16 + t))
+            _put(job, f"{folder}/samples/{name}_{step:05d}.png", image)
+    shapes = {"conv1.weight": (64, 3, 7, 7), "bn1.weight": (64,), "fc.weight": (10, 512)}
+    for epoch in (50, 60):
+        _put(job, f"{folder}/epoch_{epoch:03d}.safetensors", _tensors(shapes, epoch))
+    _put(job, f"{folder}/broken.pt", b"half of a checkpoint")
+    _put(job, f"{folder}/report.json", b'{"accuracy": 0.9433, "classes": {"T72": 0.971}}')
+
+
+def _png(side: int, colour) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        whole = kind + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    rows = (
+        b"\0" + bytes(part % 256 for x in range(side) for part in colour(x, y))
+        for y in range(side)
+    )
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"".join(rows)))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def _tensors(shapes: dict[str, tuple[int, ...]], epoch: int) -> bytes:
+    """As safetensors has it."""
+    header: dict = {"__metadata__": {"epoch": str(epoch), "test_accuracy": "0.9433"}}
+    at = 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(at)
+
+
+def _long_log() -> str:
+    return "".join(
+        f"\x1b[43m WARN \x1b[0m gradient norm of step {n} is \x1b[38;5;196mlarge\x1b[0m\n"
+        if n % 1000 == 0
+        else f"\x1b[2m[{n // 3600 % 24:02d}:{n // 60 % 60:02d}:{n % 60:02d}]\x1b[0m step {n} "
+        f"\x1b[32mtrain_loss\x1b[0m {2 / (1 + n / 3000):.4f}, see https://lab.test/{n}\n"
+        for n in range(1, 20_001)
+    )
 
 
 def _write_curve(job, minutes) -> None:
     dice = random.Random(job.uid)
+    pace = dice.uniform(12, 40) if job.swept else 22
     rows = ["epoch,train_loss,test_loss,test_accuracy,lr"]
     for epoch in range(1, 1 + max(8, min(100, int(minutes * 0.64)))):
-        fall = math.exp(-epoch / 22)
+        fall = math.exp(-epoch / pace)
         spike = 0.3 if epoch == 41 else 0
         rows.append(
             f"{epoch},{2.2 * fall + 0.1 + dice.gauss(0, 0.03) + spike:.5f},"
@@ -237,7 +504,9 @@ def _write_log(job, *, failed: bool = False) -> None:
             "    trainer.fit(model, loader)",
             '  File "/home/lab/experiments/trainer.py", line 88, in fit',
             "    loss.backward()",
-            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to get 2.5 GiB.",
+            "\x1b[31mtorch.OutOfMemoryError\x1b[0m: CUDA out of memory. Tried to allocate "
+            "2.50 GiB. GPU 0 has a total capacity of 23.69 GiB of which 1.06 GiB is free. "
+            "Including non-PyTorch memory, this process has 22.62 GiB memory in use.",
         ]
     _store(job, "log", "\n".join(lines) + "\n")
 
@@ -257,55 +526,144 @@ def keep_alive(stop: threading.Event) -> None:
     connection.close()
 
 
+def sign_in(page, url: str, user: str) -> None:
+    page.goto(f"{url}/login/")
+    page.fill("#u", user)
+    page.fill("#p", PASSWORD)
+    page.click("button.primary")
+    page.wait_for_url(f"{url}/")
+
+
+def visit(page, url: str, name: str) -> None:
+    """Go to the page of that name, one of PAGES."""
+    if name in ADDRESSES:
+        page.goto(url + ADDRESSES[name])
+    elif name in RUNS:
+        page.goto(f"{url}/runs/?q={RUNS[name]}")
+        page.click("td.lead a")
+    elif name in PRESSED:
+        _tick(page, url, PRESSED[name])
+    else:
+        DOING[name](page, url)
+
+
+def _refused(page, url: str) -> None:
+    page.goto(f"{url}/login/")
+    page.fill("#u", f"nobody{time.time_ns()}")  # who guesses five times has to wait
+    page.fill("#p", "wrong")
+    page.click("button.primary")
+
+
+def _code(page, url: str) -> None:
+    page.goto(f"{url}/devices/add/")
+    page.click("main button.primary")
+
+
+def _mistakes(page, url: str) -> None:
+    page.goto(f"{url}/execute/")
+    text = "lr: 0.1\nlab:\n  comand: [python, train.py]\n  time_limit: 120\n"
+    page.evaluate("t => document.querySelector('.CodeMirror').CodeMirror.setValue(t)", text)
+    page.wait_for_selector(".cm-say")
+
+
+def _varied(page, url: str) -> None:
+    page.goto(f"{url}/execute/?config=mstar/curriculum.yaml")
+    page.fill("#sw", "lr=0.001,0.0003 optimiser=adam,sgd seed=1..3")
+    page.fill("#mr", "4")
+    page.wait_for_selector("#preview-wide .notice")
+
+
+def _altered(page, url: str) -> None:
+    page.goto(f"{url}/runs/?q=smaller step")
+    page.click("td.lead a")
+    page.click("#head a[href*='/execute/?from=']")
+    page.wait_for_selector(".CodeMirror")
+    page.evaluate(
+        """() => {
+            const editor = document.querySelector(".CodeMirror").CodeMirror;
+            const text = editor.getValue().replace("lr: 0.0003", "lr: 0.0001");
+            editor.setValue(text.replace("batch_size: 64", "batch_size: 32"));
+        }"""
+    )
+    page.wait_for_selector("#preview-wide .differs")
+
+
+def _editing(page, url: str) -> None:
+    page.goto(f"{url}/projects/mstar-curriculum/?q=sweep&c=tag&c=notes")
+    page.locator("[data-edit]").first.click()
+
+
+def _file(page, url: str) -> None:
+    visit(page, url, "run")
+    page.click("#files td.lead a >> nth=0")
+    page.wait_for_url("**folder=**")
+    page.click("#files td.lead a >> text=epoch_060")
+
+
+def _rerun(page, url: str) -> None:
+    visit(page, url, "failed")
+    page.click(".failed .next .btn")
+
+
+def _strange(page, url: str) -> None:
+    page.goto(url.replace("127.0.0.1", STRANGE_NAME))
+
+
+#: What is done on the way to a page.
+DOING = {
+    "refused": _refused, "code": _code, "mistakes": _mistakes, "varied": _varied,
+    "altered": _altered, "editing": _editing, "strange": _strange, "file": _file,
+    "rerun": _rerun,
+}  # fmt: skip
+
+
+def _tick(page, url: str, press: str) -> None:
+    page.goto(f"{url}/projects/mstar-curriculum/?q=state:running,succeeded")
+    for box in page.locator("input[name=run]").all():
+        box.check()
+    if press:
+        page.click(f"button[value={press}]")
+        page.wait_for_url("**/compare/**" if press == "compare" else "**/act/")
+
+
 def take(url: str, folder: Path, only: str) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
-        for width, (w, h) in WIDTHS.items():
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=LAUNCH)
+        for w, h in WIDTHS.values():
             for theme in ("light", "dark"):
                 for language in ("en", "ko"):
-                    page = browser.new_page(
-                        viewport={"width": w, "height": h}, color_scheme=theme, locale=language
-                    )
-                    page.on("console", lambda message: print("console:", message.text))
-                    _tour(page, url, folder, f"{width}-{theme}-{language}", only)
-                    page.close()
+                    given = {"viewport": {"width": w, "height": h}, "color_scheme": theme}
+                    _tour(browser, {**given, "locale": language}, url, folder, only)
         browser.close()
 
 
-def _tour(page, url: str, folder: Path, mark: str, only: str) -> None:
-    def shoot(name: str) -> None:
-        if name in only.split(",") or not only:
-            page.wait_for_timeout(700)
-            page.screenshot(path=folder / f"{name}-{mark}.png", full_page=True)
-        if mark == "1440-light-en" and name in README_SHOWS:
-            page.screenshot(path=folder / README_SHOWS[name])  # as a reader sees it at first
+def _tour(browser, given, url: str, folder: Path, only: str) -> None:
+    wanted = only.split(",") if only else PAGES
+    mark = f"{given['viewport']['width']}-{given['color_scheme']}-{given['locale']}"
+    for user, names in {
+        None: [name for name in PAGES if name in OF_NOBODY],
+        RESEARCHER: [name for name in PAGES if name in OF_RESEARCHER],
+        MANAGER: [name for name in PAGES if name not in OF_NOBODY | OF_RESEARCHER],
+    }.items():
+        page = browser.new_page(**given)
+        page.on("console", lambda message: print("console:", message.text))
+        if user:
+            sign_in(page, url, user)
+        for name in names:
+            if name in wanted:
+                visit(page, url, name)
+                _shoot(page, folder, name, mark)
+        page.close()
 
-    page.goto(f"{url}/login/")
-    shoot("login")
-    page.fill("#u", "yoon")
-    page.fill("#p", PASSWORD)
-    page.click("button.primary")
-    page.wait_for_url("**/devices/")
-    shoot("devices")
-    page.goto(f"{url}/queue/")
-    shoot("queue")
-    page.goto(f"{url}/runs/")
-    shoot("runs")
-    for name, words in [
-        ("run", "seed 0"), ("failed", "smaller step"), ("unreachable", "det-aerial run_001"),
-        ("waiting", "fixmatch-ssl 4"),
-    ]:  # fmt: skip
-        page.goto(f"{url}/runs/?q={words}")
-        page.click("td.lead a")
-        shoot(name)
-    page.goto(f"{url}/execute/?config=mstar/curriculum.yaml")
-    shoot("execute")
-    page.goto(f"{url}/nowhere/")
-    shoot("missing")
+
+def _shoot(page, folder: Path, name: str, mark: str) -> None:
+    page.wait_for_timeout(700)
+    page.screenshot(path=folder / f"{name}-{mark}.png", full_page=True)
+    for language, (place, names) in SHOWN.items():
+        if mark == f"1440-light-{language}" and name in names:  # as a reader sees it at first
+            page.screenshot(path=folder / place / f"{name}.png")
 
 
 def main() -> None:
@@ -313,18 +671,50 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("screenshots"))
     parser.add_argument("--keep", action="store_true", help="renew docs/img")
     parser.add_argument("--only", default="", help="names of pages, with commas")
+    parser.add_argument("--serve", action="store_true", help="take none, serve till stdin ends")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    with _served() as url:
+        if options.serve:
+            print(url, flush=True)
+            sys.stdin.read()
+            return
+        options.folder.mkdir(parents=True, exist_ok=True)
+        take(url, options.folder, options.only)
+    if options.keep:
+        shutil.copytree(options.folder / "img", ROOT / "docs/img", dirs_exist_ok=True)
+
+
+@contextmanager
+def _served() -> Iterator[str]:
+    """The address of a lab on a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="lab-shots-") as data:
         os.environ |= {"LAB_DATA_DIR": data, "DJANGO_SETTINGS_MODULE": "labsite.settings"}
         os.environ |= {"LAB_TIME_ZONE": "Asia/Seoul", "DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
-        _serve_and_take(Path(data), options)
-    if options.keep:
-        for name in README_SHOWS.values():
-            shutil.copy(options.folder / name, ROOT / "docs/img" / name)
+        _make(Path(data))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "labsite.asgi:application", "--port", str(port)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stop = threading.Event()
+        alive = threading.Thread(target=keep_alive, args=[stop], daemon=True)
+        alive.start()
+        try:
+            _wait_for(port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop.set()
+            server.terminate()
+            server.wait()
+            alive.join()
 
 
-def _serve_and_take(data: Path, options: argparse.Namespace) -> None:
+def _make(data: Path) -> None:
     sys.path.insert(0, str(ROOT))
     import django
 
@@ -337,27 +727,10 @@ def _serve_and_take(data: Path, options: argparse.Namespace) -> None:
     (data / "config/mstar").mkdir(parents=True)
     (data / "config/mstar/curriculum.yaml").write_text(CONFIG)
     fill(timezone.now())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "labsite.asgi:application", "--port", str(port)],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )
-    stop = threading.Event()
-    threading.Thread(target=keep_alive, args=[stop], daemon=True).start()
-    try:
-        _wait_for(port)
-        take(f"http://127.0.0.1:{port}", options.folder, options.only)
-    finally:
-        stop.set()
-        server.terminate()
-        server.wait()
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(100):
+    for _ in range(900):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,9 +59,13 @@ class Server:
 
 
 @contextmanager
-def running(*, agent: bool) -> Iterator[Server]:
-    """Start it and wait until it serves (and until its agent is healthy); stop it after."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+def running(*, agent: bool, prepared: Path | None = None) -> Iterator[Server]:
+    """Start it and wait until it serves (and until its agent is healthy); stop it after.
+
+    `prepared`: a folder whose `data` holds a database already; a fresh one otherwise.
+    """
+    fresh = tempfile.TemporaryDirectory(prefix="bench-")
+    with fresh if prepared is None else nullcontext(str(prepared)) as name:
         folder = Path(name)
         environment = {**os.environ, "LAB_DATA_DIR": str(folder / "data")}
         command = [sys.executable, "manage.py", "runlab", "--host", "127.0.0.1", "--port", "0"]
@@ -114,11 +118,11 @@ def _serves(session: requests.Session, url: str) -> bool:
 
 
 def _token(environment: dict[str, str]) -> str:
-    command = [sys.executable, "manage.py", "drf_create_token", "admin"]
+    command = [sys.executable, "manage.py", "token", "admin"]
     made = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    return made.stdout.split()[2]  # Generated token <key> for user admin
+    return made.stdout.strip()
 
 
 def _healthy(server: Server) -> bool:

@@ -7,14 +7,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from unfold.admin import TabularInline
 
-from devices.desk import Desk
-from devices.models import GPU, Device, EnrollmentCode, EnrollmentUse
+from devices.desk import Desk, Rows
+from devices.models import GPU, Device, EnrollmentCode, EnrollmentUse, GPUEvent
+from devices.remarks import remarks
 from labsite.clock import database_now
 
 
-class GPUInline(TabularInline):
+class GPUInline(Rows):
     model = GPU
     fields = readonly_fields = (
         "index",
@@ -23,14 +23,15 @@ class GPUInline(TabularInline):
         "utilization_percent",
         "memory_used_bytes",
         "temperature_celsius",
-        "quarantine_reason",
+        "graphics_clock_mhz",
+        "simulated",
+        "faulty",
     )
-    extra = 0
-    can_delete = False
     show_change_link = True
 
-    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
+    @admin.display(description=gettext_lazy("faulty"))
+    def faulty(self, gpu: GPU) -> str:
+        return gpu.quarantine_reason or "–"
 
 
 @admin.register(Device)
@@ -46,13 +47,16 @@ class DeviceDesk(Desk):
     list_filter = ("draining", "is_local")
     search_fields = ("host_id",)
     by_hand = ("max_jobs", "cpu_slots", "labels", "environment", "python", "working_directory")
-    hidden = ("token_sha256", "next_token_sha256", "heartbeat_seq", "poll_seq", "instance_id")
-    readonly_fields = ("enroll_again",)
+    hidden = (
+        "token_sha256", "next_token_sha256", "heartbeat_seq", "poll_seq", "instance_id",
+        "expects_word", "unknown_attempts",
+    )  # fmt: skip
+    readonly_fields = ("enroll_again", "to_know")
     inlines = (GPUInline,)
     actions = ("drain", "resume", "revoke")
 
     def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> list[str]:
-        return ["enroll_again", *super().get_readonly_fields(request, obj)]
+        return ["enroll_again", "to_know", *super().get_readonly_fields(request, obj)]
 
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, device: Device) -> str:
@@ -61,6 +65,10 @@ class DeviceDesk(Desk):
     @admin.display(description=gettext_lazy("agent"))
     def agent(self, device: Device) -> str:
         return device.versions.get("agent") or "–"
+
+    @admin.display(description=gettext_lazy("to know"))
+    def to_know(self, device: Device) -> str:
+        return " ".join(remarks(device)) or "–"
 
     @admin.display(description=gettext_lazy("new token"))
     def enroll_again(self, device: Device) -> SafeString:
@@ -84,21 +92,41 @@ class DeviceDesk(Desk):
 
 @admin.register(GPU)
 class GPUDesk(Desk):
-    list_display = ("__str__", "name", "present", "utilization_percent", "quarantine_reason")
-    list_filter = ("present", "name", "device")
+    list_display = ("__str__", "name", "present", "simulated", "utilization_percent", "faulty")
+    list_filter = ("present", "simulated", "fault", "name", "device")
     search_fields = ("uuid", "device__host_id", "name")
     list_select_related = ("device",)
+    hidden = ("errors_judged", "fault_facts")
+    readonly_fields = ("faulty",)
     actions = ("quarantine", "release")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> list[str]:
+        return ["faulty", *super().get_readonly_fields(request, obj)]
+
+    @admin.display(description=gettext_lazy("faulty"))
+    def faulty(self, gpu: GPU) -> str:
+        return gpu.quarantine_reason or "–"
 
     @admin.action(description=gettext_lazy("Mark as faulty: give it to nobody"))
     def quarantine(self, request: HttpRequest, gpus) -> None:
         now = database_now()
         reason = _("set aside by %(user)s") % {"user": request.user}
-        self.each(request, gpus, lambda gpu: gpu.quarantine(reason, now), "quarantine")
+        self.each(
+            request, gpus, lambda gpu: gpu.quarantine(reason, now, by=request.user), "quarantine"
+        )
 
     @admin.action(description=gettext_lazy("Release: it works again"))
     def release(self, request: HttpRequest, gpus) -> None:
-        self.each(request, gpus, GPU.release, "release")
+        self.each(request, gpus, lambda gpu: gpu.release(by=request.user), "release")
+
+
+@admin.register(GPUEvent)
+class GPUEventDesk(Desk):
+    """What was done about cards, by whom; nothing here is changed."""
+
+    list_display = ("gpu", "kind", "at", "by", "reason")
+    list_filter = ("kind", "fault")
+    list_select_related = ("gpu__device", "by")
 
 
 @admin.register(EnrollmentCode)

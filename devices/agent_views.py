@@ -16,7 +16,7 @@ from agent import wire
 from devices import heartbeat
 from devices.auth import DeviceAuthentication, IsDevice
 from devices.errors import EnrollmentRefused, TooManyTries
-from devices.models import EnrollmentCode, ServerIdentity, digest
+from devices.models import Device, EnrollmentCode, ServerIdentity, digest
 from devices.schema import body, schema_of
 from labsite import api
 from labsite.clock import database_now
@@ -61,10 +61,19 @@ class EnrollView(APIView):
         except EnrollmentRefused:
             tries.count()
             raise
-        reply = wire.Enrolled(
-            device.pk, device.host_id, ServerIdentity.current(), settings.LAB_NAME
-        )
-        return Response(asdict(reply), status=201)
+        return Response(asdict(_enrolled(device)), status=201)
+
+
+class MeView(AgentView):
+    """GET devices/me: what a token is good for, without being a sign of life (`doctor`)."""
+
+    @extend_schema(responses={(200, JSON): schema_of(wire.Enrolled)})
+    def get(self, request: Request) -> Response:
+        return Response(asdict(_enrolled(request.auth)))
+
+
+def _enrolled(device: Device) -> wire.Enrolled:
+    return wire.Enrolled(device.pk, device.host_id, ServerIdentity.current(), settings.LAB_NAME)
 
 
 def _code(text: str) -> EnrollmentCode:

@@ -1,14 +1,17 @@
 """Who an agent is: a bearer token, of which only the SHA-256 is kept.
 
 `resolve()` serves the lane, which caches its answer for a second; DeviceAuthentication serves
-DRF's views. A revoked token is therefore worthless within 1 s in every process.
+DRF's views, and RecentDeviceAuthentication those that are asked hundreds of times a second. A
+revoked token is therefore worthless within 1 s in every process.
 """
 
 import base64
 import binascii
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from django.core.cache import cache
 from django.db import transaction
+from django.db.models import QuerySet
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
@@ -16,6 +19,8 @@ from rest_framework.request import Request
 
 from devices.models import Device, devices_with, digest
 
+#: A token is taken for known so long after it was looked up.
+TOKEN_SECONDS = 1.0
 TOKEN_PREFIX = "labd_"  # noqa: S105 - public, so that a leaked token is recognised
 REJECTED = (
     "This token is not known here, or was revoked. On the GPU host, enroll again with a new "
@@ -28,15 +33,19 @@ def resolve(digests: Collection[str]) -> dict[str, int]:
 
     The first use of a rotated token ends the life of the old one.
     """
+    few = devices_with(list(digests)).only("id", "token_sha256", "next_token_sha256")
+    return {token: device.pk for token, device in _known(few, digests)}
+
+
+def _known(devices: QuerySet[Device], digests: Collection[str]) -> Iterator[tuple[str, Device]]:
+    """Of each token that is known: its digest, and its device."""
     # Looked up by digest: what its timing could tell is of a hash, and leads to no token.
-    known = {}
-    for device in devices_with(list(digests)).only("id", "token_sha256", "next_token_sha256"):
+    for device in devices:
         if device.token_sha256 in digests:
-            known[device.token_sha256] = device.pk
+            yield device.token_sha256, device
         if device.next_token_sha256 in digests:
             _promote(device, device.next_token_sha256)
-            known[device.next_token_sha256] = device.pk
-    return known
+            yield device.next_token_sha256, device
 
 
 def _promote(device: Device, token_sha256: str) -> None:
@@ -73,14 +82,30 @@ class DeviceAuthentication(BaseAuthentication):
         token = token_of(request.headers.get("Authorization", ""))
         if token is None:
             return None
-        device_id = resolve([digest(token)]).get(digest(token))
-        if device_id is None:
+        device = self.holder(digest(token))
+        if device is None:
             raise AuthenticationFailed(REJECTED)
-        device = Device.objects.get(pk=device_id)
         return DevicePrincipal(device), device
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="device"'
+
+    @staticmethod
+    def holder(sha256: str) -> Device | None:
+        return dict(_known(devices_with([sha256]), [sha256])).get(sha256)
+
+
+class RecentDeviceAuthentication(DeviceAuthentication):
+    """`request.auth` is the Device as it was at most TOKEN_SECONDS ago."""
+
+    @staticmethod
+    def holder(sha256: str) -> Device | None:
+        key = f"token:{sha256}"
+        device = cache.get(key)
+        if device is None:
+            device = DeviceAuthentication.holder(sha256)
+            cache.set(key, device, TOKEN_SECONDS)
+        return device
 
 
 def token_of(header: str) -> str | None:

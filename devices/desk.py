@@ -2,23 +2,62 @@
 
 Rows are shown; nothing is written by hand but what a person sets (`by_hand`). Whatever has a
 state changes by an action, which is the same verb that pages and API use, and a refusal is a
-sentence. Each action leaves a line in the admin's history.
+sentence. Each action and each change leaves an entry in the audit log (people.audit).
 """
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils.translation import ngettext
-from unfold.admin import ModelAdmin
+from unfold.admin import ModelAdmin, TabularInline
 
 from labsite.errors import Refused
+from people.audit import recorded
+from people.roles import may_manage
 
 
-class Desk(ModelAdmin):
+class Rows(TabularInline):
+    """What belongs to a row, beneath it; looked at only."""
+
+    extra = 0
+    can_delete = False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may_manage(request.user)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class Audited:
+    """The history of a row is what the audit log has of it; Django's own is not kept beside it."""
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        of_row = urlencode({"kind": self.model._meta.label_lower, "key": object_id})
+        return redirect(f"{reverse('admin:people_auditentry_changelist')}?{of_row}")
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        pass
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        pass
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> None:
+        pass
+
+
+class Desk(Audited, ModelAdmin):
     #: The fields that a person may set; all others are read-only.
     by_hand: tuple[str, ...] = ()
     #: Never shown: digests of secrets, and what is only for programs.
@@ -34,6 +73,15 @@ class Desk(ModelAdmin):
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return self.hidden
 
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return may_manage(request.user)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may_manage(request.user)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return may_manage(request.user)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -46,7 +94,8 @@ class Desk(ModelAdmin):
             super().save_model(request, obj, form, change)
         elif form.changed_data:
             values = {name: getattr(obj, name) for name in form.changed_data}
-            self.model.objects.filter(pk=obj.pk).update(**values)
+            with recorded(request.user, obj, "change"):
+                self.model.objects.filter(pk=obj.pk).update(**values)
 
     def each(
         self,
@@ -55,21 +104,16 @@ class Desk(ModelAdmin):
         verb: Callable[[Any], object],
         name: str,
     ) -> None:
-        """Do `verb` to each row, note it, and say to how many; a refusal is told as it is."""
+        """Do `verb` to each row, record it, and say to how many; a refusal is told as it is."""
         done = 0
         for row in rows:
             try:
-                verb(row)
+                with recorded(request.user, row, name):
+                    verb(row)
             except Refused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 done += 1
-                self._note(request, row, name)
         if done:
             words = ngettext("Done for %(n)d.", "Done for %(n)d.", done) % {"n": done}
             self.message_user(request, words, messages.SUCCESS)
-
-    def _note(self, request: HttpRequest, row: Any, name: str) -> None:
-        LogEntry.objects.log_actions(
-            request.user.pk, [row], CHANGE, change_message=name, single_object=True
-        )

@@ -36,6 +36,11 @@ def record(beats: Sequence[Beat]) -> list[wire.HeartbeatReply | Refused]:
     with transaction.atomic():
         devices = readings.load(beat.device_id for beat in beats)
         before = {pk: device.state(now) for pk, device in devices.items()}
+        missed_since = {
+            pk: device.last_heartbeat_at
+            for pk, device in devices.items()
+            if before[pk] == DeviceState.DISCONNECTED and not device.has_said_goodbye
+        }  # an orderly stop is no silence
         answers = [_take(beat, devices, now, server_id) for beat in beats]
         newest = {
             beat.device_id: beat.message
@@ -43,6 +48,9 @@ def record(beats: Sequence[Beat]) -> list[wire.HeartbeatReply | Refused]:
             if isinstance(answer, wire.HeartbeatReply) and not answer.ignored
         }
         readings.write(newest, devices, now)
+        for pk in newest:
+            if since := missed_since.get(pk):
+                devices[pk].came_back(since, now)
         if any(before[pk] != DeviceState.HEALTHY and not devices[pk].draining for pk in newest):
             wake.ask_dispatch()  # one came back, and may take work
     return answers

@@ -12,29 +12,34 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection, models
+from django.db.models import Case, Value, When
 
 from agent import wire
+from devices import faults
 from devices.models import GPU, Device, DeviceState
 from labsite.clock import database_now
 
 #: What is loaded of a device to judge a beat, besides SELDOM_OF_DEVICE.
 JUDGED = (
     "host_id", "heartbeat_seq", "last_heartbeat_at", "goodbye_at", "revoked_at", "draining",
+    "is_demo", "created_at",
 )  # fmt: skip
 SELDOM_OF_DEVICE = (
     "instance_id", "boot_id", "heartbeat_interval_seconds", "cpu_count", "memory_total_bytes",
-    "disk_total_bytes", "versions", "unix_user", "source_directory", "source",
+    "disk_total_bytes", "versions", "unix_user", "run_as", "source_directory", "source",
+    "driver_answers",
 )  # fmt: skip
 ALWAYS_OF_DEVICE = (
     "heartbeat_seq", "last_heartbeat_at", "cpu_percent", "memory_used_bytes", "disk_free_bytes",
 )  # fmt: skip
 SELDOM_OF_GPU = (
-    "device_id", "present", "index", "name", "simulated", "memory_total_bytes",
-    "power_limit_watts",
+    "device_id", "present", "missing_since", "index", "name", "simulated", "memory_total_bytes",
+    "power_limit_watts", "used_elsewhere", "ecc_errors_lifetime", "remap_pending",
 )  # fmt: skip
 ALWAYS_OF_GPU = (
     "memory_used_bytes", "utilization_percent", "temperature_celsius", "power_watts",
-    "xid_errors", "ecc_errors", "processes",
+    "graphics_clock_mhz", "memory_clock_mhz", "throttle_reasons", "xid_errors", "ecc_errors",
+    "processes",
 )  # fmt: skip
 
 
@@ -56,7 +61,7 @@ def write(
         if any(getattr(devices[pk], name) != fact for name, fact in facts.items()):
             Device.objects.filter(pk=pk).update(**facts)
     _update(Device, ALWAYS_OF_DEVICE, "id", rows)
-    _write_cards(newest)
+    _write_cards(newest, now)
 
 
 def _seldom_of_device(beat: wire.Heartbeat) -> dict[str, Any]:
@@ -75,14 +80,20 @@ def _seldom_of_device(beat: wire.Heartbeat) -> dict[str, Any]:
             "python": beat.python_version,
         },
         "unix_user": beat.unix_user or "",
+        "run_as": beat.run_as.value,
         "source_directory": beat.source_directory or "",
         "source": asdict(beat.source) if beat.source else None,
+        "driver_answers": beat.driver_answers,
     }
 
 
-def _write_cards(newest: Mapping[int, wire.Heartbeat]) -> None:
-    stored = GPU.objects.filter(device_id__in=newest).values_list("uuid", *SELDOM_OF_GPU)
-    known = {uuid: facts for uuid, *facts in stored}
+def _write_cards(newest: Mapping[int, wire.Heartbeat], now: datetime) -> None:
+    stored = GPU.objects.filter(device_id__in=newest).values_list(
+        "uuid", "errors_judged", *SELDOM_OF_GPU
+    )
+    known, judged = {}, {}
+    for uuid, errors, *facts in stored:
+        known[uuid], judged[uuid] = facts, errors
     rows, others, named = [], [], set()
     for pk, beat in newest.items():
         for card in beat.gpus:
@@ -93,16 +104,39 @@ def _write_cards(newest: Mapping[int, wire.Heartbeat]) -> None:
                 others.append((pk, card))
     _update(GPU, ALWAYS_OF_GPU, "uuid", rows)
     _lay_in(others)
-    # A card that its device no longer names has fallen off the bus, or was taken out.
-    gone = [uuid for uuid, facts in known.items() if facts[1] and uuid not in named]
+    faults.judge_errors(newest, judged, now)
+    _miss({uuid: facts for uuid, facts in known.items() if uuid not in named}, newest, now)
+
+
+def _miss(
+    unnamed: Mapping[str, list[Any]], newest: Mapping[int, wire.Heartbeat], now: datetime
+) -> None:
+    """Cards that their device no longer names: fallen off the bus, taken out, or not read once.
+    Those that `--gpus` leaves out are none of these."""
+    left_out = {uuid for beat in newest.values() for uuid in beat.gpus_left_out} & unnamed.keys()
+    if left_out:
+        GPU.objects.filter(uuid__in=left_out).update(present=False, missing_since=None)
+    gone, lost = [], []
+    for uuid in unnamed.keys() - left_out:
+        facts = dict(zip(SELDOM_OF_GPU, unnamed[uuid], strict=True))
+        since = facts["missing_since"]
+        if facts["present"]:
+            gone.append(uuid)
+        elif (
+            since and now - since >= faults.GONE and faults.sees_cards(newest[facts["device_id"]])
+        ):
+            lost.append(uuid)
     if gone:
-        GPU.objects.filter(uuid__in=gone).update(present=False)
+        rows = GPU.objects.filter(uuid__in=gone)
+        rows.update(present=False, missing_since=Case(When(simulated=False, then=Value(now))))
+    if lost:
+        faults.judge_missing(lost, now)
 
 
 def _seldom_of_card(device_id: int, card: wire.GPUReading) -> list[Any]:
     return [
-        device_id, True, card.index, card.name, card.simulated, card.memory_total_bytes,
-        card.power_limit_watts,
+        device_id, True, None, card.index, card.name, card.simulated, card.memory_total_bytes,
+        card.power_limit_watts, card.used_elsewhere, card.ecc_errors_lifetime, card.remap_pending,
     ]  # fmt: skip
 
 
@@ -110,7 +144,9 @@ def _row(card: wire.GPUReading) -> tuple[Any, ...]:
     processes = json.dumps([asdict(one) for one in card.processes]) if card.processes else "[]"
     return (
         card.memory_used_bytes, card.utilization_percent, card.temperature_celsius,
-        card.power_watts, json.dumps(card.xid_errors), card.ecc_errors, processes, card.uuid,
+        card.power_watts, card.graphics_clock_mhz, card.memory_clock_mhz,
+        json.dumps(card.throttle_reasons), json.dumps(card.xid_errors), card.ecc_errors,
+        processes, card.uuid,
     )  # fmt: skip
 
 

@@ -6,8 +6,12 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from devices.models import GPU, Device, DeviceState, EnrollmentCode
+from devices.remarks import remarks
 from labsite.api import ByHand
 from labsite.clock import database_now
+
+#: Why a card is set aside by hand.
+REASON_CHARACTERS = 255
 
 
 class GPUSerializer(serializers.ModelSerializer):
@@ -16,8 +20,9 @@ class GPUSerializer(serializers.ModelSerializer):
         fields = [
             "uuid", "index", "name", "present", "simulated", "memory_total_bytes",
             "memory_used_bytes", "utilization_percent", "temperature_celsius", "power_watts",
-            "power_limit_watts", "xid_errors", "ecc_errors", "processes", "quarantined_at",
-            "quarantine_reason",
+            "power_limit_watts", "graphics_clock_mhz", "memory_clock_mhz", "throttle_reasons",
+            "xid_errors", "ecc_errors", "ecc_errors_lifetime", "remap_pending", "processes",
+            "foreign_users", "used_elsewhere", "quarantined_at", "fault", "quarantine_reason",
         ]  # fmt: skip
 
 
@@ -27,6 +32,9 @@ class DeviceSerializer(ByHand):
     state = serializers.SerializerMethodField()
     server_origin = serializers.CharField(source="origin", read_only=True)
     gpus = GPUSerializer(many=True, read_only=True)
+    remarks = serializers.SerializerMethodField(
+        help_text="What a person should know of it, in sentences."
+    )
 
     class Meta:
         model = Device
@@ -34,8 +42,10 @@ class DeviceSerializer(ByHand):
             "id", "host_id", "state", "server_origin", "draining", "max_jobs", "cpu_slots",
             "labels", "environment", "python", "working_directory", "last_heartbeat_at",
             "heartbeat_interval_seconds", "cpu_percent", "cpu_count", "memory_used_bytes",
-            "memory_total_bytes", "disk_free_bytes", "disk_total_bytes", "versions", "unix_user",
-            "source_directory", "source", "open_attempts", "created_at", "revoked_at", "gpus",
+            "memory_total_bytes", "disk_free_bytes", "disk_total_bytes", "versions",
+            "driver_answers", "unix_user", "run_as", "source_directory", "source", "open_attempts",
+            "runs_ended_attempt", "unknown_attempts", "silent_since", "back_at", "created_at",
+            "revoked_at", "gpus", "remarks",
         ]  # fmt: skip
         read_only_fields = [
             name
@@ -55,9 +65,19 @@ class DeviceSerializer(ByHand):
     def get_state(self, device: Device) -> str:
         return device.state(self.context.get("now") or database_now())
 
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_remarks(self, device: Device) -> list[str]:
+        return remarks(device)
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         Device(**attrs).clean()  # DRF by itself does not ask the model
         return attrs
+
+
+class QuarantineSerializer(serializers.Serializer):
+    reason = serializers.CharField(
+        max_length=REASON_CHARACTERS, help_text="In a few words: everybody reads it."
+    )
 
 
 class NewEnrollmentCodeSerializer(serializers.Serializer):

@@ -80,16 +80,16 @@ class Lab:
             return False
 
     def _token(self) -> str:
-        """As `manage.py drf_create_token` makes one for a script of an administrator."""
+        """As `manage.py token` makes one for a script of an administrator."""
         made = subprocess.run(
-            [sys.executable, "manage.py", "drf_create_token", "admin"],
+            [sys.executable, "manage.py", "token", "admin"],
             cwd=ROOT,
             env={**os.environ, "LAB_DATA_DIR": str(self.data_dir)},
             capture_output=True,
             text=True,
             check=True,
         )
-        return made.stdout.split()[2]  # "Generated token … for user admin"
+        return made.stdout.strip()
 
     def get(self, path: str) -> Any:
         return self._answer(self._session.get(f"{self.url}/api/{path}", timeout=10))

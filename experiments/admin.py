@@ -2,42 +2,72 @@
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext_lazy
-from unfold.admin import TabularInline
 
-from devices.desk import Desk
-from experiments.models import Attempt, GPUClaim, Job, JobEvent, Project
+from devices.desk import Desk, Rows
+from experiments.models import (
+    Attempt,
+    GPUClaim,
+    Job,
+    JobEvent,
+    Member,
+    Project,
+    Sweep,
+    UnixAccount,
+)
 from experiments.states import Priority
+from labsite.clock import database_now
+
+
+class MemberInline(Rows):
+    """Set on the project's own settings page."""
+
+    model = Member
+    fields = readonly_fields = ("user", "role")
 
 
 @admin.register(Project)
 class ProjectDesk(Desk):
-    list_display = ("name", "last_run", "created_by", "created_at")
+    list_display = (
+        "name", "private", "last_run", "used", "quota_bytes", "archived_at", "created_by",
+    )  # fmt: skip
+    list_filter = (
+        "private",
+        ("archived_at", admin.EmptyFieldListFilter),
+    )
     search_fields = ("name",)
     list_select_related = ("created_by",)
-    by_hand = ("description", "command", "environment", "python", "working_directory")
+    inlines = (MemberInline,)
+    by_hand = (
+        "title", "private", "description", "main_metric", "main_metric_goal", "quota_bytes",
+        "command", "environment", "python", "working_directory", "outputs", "ignore", "sync",
+    )  # fmt: skip
+    actions = ("archive", "unarchive")
+
+    @admin.display(description=gettext_lazy("used"), ordering="used_bytes")
+    def used(self, project: Project) -> str:
+        return filesizeformat(project.used_bytes)
+
+    @admin.action(description=gettext_lazy("Archive"))
+    def archive(self, request: HttpRequest, projects) -> None:
+        self.each(request, projects, lambda one: one.archive(database_now()), "archive")
+
+    @admin.action(description=gettext_lazy("Take out of the archive"))
+    def unarchive(self, request: HttpRequest, projects) -> None:
+        self.each(request, projects, lambda one: one.unarchive(), "unarchive")
 
 
-class AttemptInline(TabularInline):
+class AttemptInline(Rows):
     model = Attempt
     fields = readonly_fields = (
         "number", "device", "started_at", "ended_at", "outcome", "exit_code", "message",
     )  # fmt: skip
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
 
 
-class EventInline(TabularInline):
+class EventInline(Rows):
     model = JobEvent
     fields = readonly_fields = ("at", "kind", "from_state", "to_state", "by", "data")
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
 
 
 @admin.register(Job)
@@ -49,7 +79,10 @@ class JobDesk(Desk):
     by_hand = ("name", "tags", "notes")
     hidden = ("config", "deleted_at")
     inlines = (AttemptInline, EventInline)
-    actions = ("cancel", "requeue", "keep_queued", "let_go", "raise_priority", "lower_priority")
+    actions = (
+        "cancel", "requeue", "run_elsewhere", "keep_queued", "let_go", "raise_priority",
+        "lower_priority", "delete_runs",
+    )  # fmt: skip
 
     @admin.action(description=gettext_lazy("Cancel"))
     def cancel(self, request: HttpRequest, jobs) -> None:
@@ -58,6 +91,12 @@ class JobDesk(Desk):
     @admin.action(description=gettext_lazy("Requeue"))
     def requeue(self, request: HttpRequest, jobs) -> None:
         self.each(request, jobs, lambda job: job.requeue(by=request.user), "requeue")
+
+    @admin.action(description=gettext_lazy("Give up and run elsewhere"))
+    def run_elsewhere(self, request: HttpRequest, jobs) -> None:
+        self.each(
+            request, jobs, lambda job: job.give_up(requeue=True, by=request.user), "elsewhere"
+        )
 
     @admin.action(description=gettext_lazy("Keep queued"))
     def keep_queued(self, request: HttpRequest, jobs) -> None:
@@ -75,19 +114,50 @@ class JobDesk(Desk):
     def lower_priority(self, request: HttpRequest, jobs) -> None:
         self.each(request, jobs, lambda job: _shift(job, -1, request.user), "priority")
 
+    @admin.action(description=gettext_lazy("Delete into the trash"))
+    def delete_runs(self, request: HttpRequest, jobs) -> None:
+        now = database_now()
+        self.each(request, jobs, lambda job: job.delete_run(now, by=request.user), "delete")
+
 
 def _shift(job: Job, by: int, user) -> None:
     level = min(max(job.priority + by, Priority.LOW), Priority.URGENT)
     job.set_priority(Priority(level), by=user)
 
 
+@admin.register(Sweep)
+class SweepDesk(Desk):
+    list_display = ("__str__", "project", "name", "user", "max_running", "submitted_at")
+    list_filter = ("project",)
+    search_fields = ("name", "project__name", "user__username")
+    list_select_related = ("project", "user")
+    by_hand = ("name", "max_running")
+    hidden = ("config",)
+    actions = ("cancel", "keep_queued", "let_go")
+
+    @admin.action(description=gettext_lazy("Cancel"))
+    def cancel(self, request: HttpRequest, sweeps) -> None:
+        self.each(request, sweeps, lambda sweep: sweep.cancel(by=request.user), "cancel")
+
+    @admin.action(description=gettext_lazy("Keep queued"))
+    def keep_queued(self, request: HttpRequest, sweeps) -> None:
+        self.each(request, sweeps, lambda sweep: sweep.hold(True, by=request.user), "hold")
+
+    @admin.action(description=gettext_lazy("Let go"))
+    def let_go(self, request: HttpRequest, sweeps) -> None:
+        self.each(request, sweeps, lambda sweep: sweep.hold(False, by=request.user), "unhold")
+
+
 @admin.register(Attempt)
 class AttemptDesk(Desk):
-    list_display = ("__str__", "device", "started_at", "ended_at", "outcome", "exit_code")
-    list_filter = ("outcome", "device")
+    list_display = (
+        "__str__", "device", "started_at", "ended_at", "outcome", "exit_code", "unconfirmed",
+        "found",
+    )  # fmt: skip
+    list_filter = ("outcome", "unconfirmed", "device")
     search_fields = ("job__uid", "id")
     list_select_related = ("job__project", "device")
-    hidden = ("resume", "files_advertised")
+    hidden = ("resume", "files_advertised", "files_left_out")
 
 
 @admin.register(GPUClaim)
@@ -100,6 +170,22 @@ class GPUClaimDesk(Desk):
     def release(self, request: HttpRequest, claims) -> None:
         rows = claims.select_related("attempt__job__project", "gpu")
         self.each(request, rows, lambda claim: claim.attempt.release([claim.gpu.uuid]), "release")
+
+
+@admin.register(Member)
+class MemberDesk(Desk):
+    list_display = ("project", "user", "role")
+    search_fields = ("project__name", "user__username")
+    list_select_related = ("project", "user")
+
+
+@admin.register(UnixAccount)
+class UnixAccountDesk(Desk):
+    """Who runs as whom; set on the user's own page."""
+
+    list_display = ("user", "name")
+    search_fields = ("user__username", "name")
+    list_select_related = ("user",)
 
 
 @admin.register(JobEvent)

@@ -8,12 +8,14 @@ project, then device. The device's part is laid beneath by whoever chooses the d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from agent.wire import MAX_CONFIG_BYTES, STOP_GRACE_SECONDS, is_name
+from agent.wire import MAX_CONFIG_BYTES, STOP_GRACE_SECONDS, Checkpoints, is_name
+from experiments.grid import Grid
 from experiments.options import (
     MAX_NAME_CHARACTERS,
     Options,
@@ -30,7 +32,11 @@ BUILT_IN = Options(
     stop_grace_seconds=STOP_GRACE_SECONDS,
     max_attempts=3,
     on_device_lost="wait",
+    sync={"checkpoints": Checkpoints.ALL.value, "max_file_bytes": 20 * 10**9},
 )
+
+#: What a job has where nobody said anything.
+EMPTY = {"environment": dict, "labels": dict, "tags": list, "outputs": list, "ignore": list}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,10 @@ class JobSpec:
     max_attempts: int
     on_device_lost: str  # wait, requeue
     tags: list[str]
+    outputs: list[str]  # globs below the working directory: what comes to the server besides
+    ignore: list[str]
+    sync: dict[str, Any]  # as agent.wire.SyncPolicy
+    sweep: Grid | None = None  # what is varied; None: it is one job
 
 
 def no_defaults(project: str | None) -> Options:
@@ -91,14 +101,13 @@ def parse(
 
 def _read_file(config: bytes, mistakes: Mistakes) -> tuple[dict[str, Any], Options]:
     if len(config) > MAX_CONFIG_BYTES:
-        message = f"the config has {len(config)} bytes, and at most {MAX_CONFIG_BYTES} are taken"
-        raise ConfigInvalid([Mistake(message)])
+        words = _("the config has %(n)d bytes, and at most %(limit)d are taken")
+        raise ConfigInvalid([Mistake(words % {"n": len(config), "limit": MAX_CONFIG_BYTES})])
     root = read(decode(config))
     if root is None or root.tag == NULL:
         return {}, Options()
     if not isinstance(root, MappingNode):
-        message = "a config holds keys and values, as in “lr: 0.1”"
-        mistakes.add(message, root)
+        mistakes.add(_("a config holds keys and values, as in “lr: 0.1”"), root)
         mistakes.raise_any()
     tree = Tree(mistakes)
     tree.find_duplicates(root)
@@ -130,23 +139,25 @@ def _check_command(options: Options, has_config: bool, mistakes: Mistakes) -> No
         return  # what is wrong there has been said
     if options.command is None:
         mistakes.add(
-            "there is no command: write one under lab: in the file"
-            " (command: [python, train.py, --config, '{config}']), give one with the job,"
-            " or set the project's default command",
+            _(
+                "there is no command: write one under lab: in the file"
+                " (command: [python, train.py, --config, '{config}']), give one with the job,"
+                " or set the project's default command"
+            ),
             field="command",
         )
     elif not has_config and any("{config}" in word for word in options.command):
         mistakes.add(
-            "the command names {config}, and there is no YAML: add one, or leave {config} out",
+            _("the command names {config}, and there is no YAML: add one, or leave {config} out"),
             field="command",
         )
 
 
 def _spec(config: bytes, keys: dict[str, Any], options: Options) -> JobSpec:
-    values = asdict(options)
-    for name, empty in (("environment", {}), ("labels", {}), ("tags", [])):
+    values = dict(vars(options))
+    for name, empty in EMPTY.items():
         if values[name] is None:
-            values[name] = empty
+            values[name] = empty()
     if options.gpus == 0:  # a project's default for GPU jobs says nothing of this one
         values |= {"gpu_memory_bytes": None, "gpu_type": None}
     return JobSpec(config=config, keys=keys, **values)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from agent.wire import MAX_CONFIG_BYTES
 from labsite.errors import BadRequest, NotFound
@@ -25,13 +26,16 @@ def read(name: str) -> bytes:
     root = settings.LAB_CONFIG_DIR.resolve()
     path = (root / name.removeprefix("config/")).resolve()
     if not path.is_relative_to(root) or path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise NotFound(
-            f"There is no config “{name}” on the server. Put it beneath {_shown(root)}, "
-            "or paste it into the editor.",
-            field="config_path",
+        words = _(
+            "There is no config “%(name)s” on the server. Put it beneath %(folder)s, "
+            "or paste it into the editor."
         )
+        raise NotFound(words % {"name": name, "folder": _shown(root)}, field="config_path")
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise BadRequest(f"“{name}” is larger than a config may be.", limit=MAX_CONFIG_BYTES)
+        raise BadRequest(
+            _("“%(name)s” is larger than a config may be.") % {"name": name},
+            limit=MAX_CONFIG_BYTES,
+        )
     return path.read_bytes()
 
 

@@ -6,8 +6,9 @@ one reading of the database, and then assigns job by job; each assignment is saf
 (conditional UPDATEs and constraints), so a plan that has grown stale costs a LostRace and
 nothing else.
 
-Order (docs/adr/0010): priority, then the user who holds the fewest GPUs, then age. A job that
-fits nowhere now may be passed by smaller ones, until it has waited for
+Order (docs/adr/0010): priority, then what a manager has laid before the others, then the user
+who holds the fewest GPUs, then age or the place to which a submitter moved it among their own.
+A job that fits nowhere now may be passed by smaller ones, until it has waited for
 LAB_HOLD_BACK_AFTER_SECONDS; then free GPUs are held back for it.
 """
 
@@ -27,6 +28,7 @@ from experiments import reasons
 from experiments.errors import IllegalTransition, LostRace
 from experiments.models import Attempt, GPUClaim, Job, Pulse
 from experiments.places import Place, read_places
+from experiments.rooms import Room, read_rooms
 from labsite import wake
 from labsite.clock import database_now
 
@@ -44,8 +46,14 @@ Planned = tuple[Job, Place, list[GPU]]
 _NEEDED = (
     "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
     "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
-    "on_device_lost", "resume_point", "project__name",
+    "on_device_lost", "resume_point", "project__name", "project__private", "rank", "placed",
+    "sweep_id",
 )  # fmt: skip
+
+
+def _told_to_all(job: Job) -> str:
+    """Its name; empty for one of a private project."""
+    return "" if job.project.private else str(job)
 
 
 def dispatch(now: datetime | None = None) -> list[Attempt]:
@@ -53,13 +61,14 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     the attempts made."""
     now = now or database_now()
     Pulse.beat(Pulse.DISPATCH, now)
-    if not Job.objects.queued().exists():
+    queued = Job.objects.queued().real()
+    if not queued.exists():
         return []  # as a rule: this is asked every other second
     until = time.monotonic() + PASS_SECONDS
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
-        plan = Plan(read_places(now), held_gpus(), now)
-        jobs = Job.objects.queued().select_related("project").order_by("-priority", "id")
+        plan = Plan(read_places(now), held_gpus(), now, read_rooms())
+        jobs = queued.select_related("project").in_line()
         planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
         done, lost = _assign_all(planned, now, until)
         made += done
@@ -98,11 +107,16 @@ def held_gpus() -> Counter:
 class Plan:
     """Who gets what, as far as one reading of the database tells."""
 
-    def __init__(self, places: Sequence[Place], held: Counter, now: datetime) -> None:
+    def __init__(
+        self, places: Sequence[Place], held: Counter, now: datetime, rooms: dict[int, Room]
+    ) -> None:
         self._places = places
+        self._rooms = rooms
         self._held = held
         self._now = now
         self._hold_back_since = now - timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
+        #: Users with a Unix name; None: no place asks for one.
+        self._named = next((p.admitted for p in places if p.admitted is not None), None)
         self._held_back_for: Job | None = None
         #: What did not fit: asked again in the same pass it would not fit either.
         self._refused: dict[tuple, dict[str, Any]] = {}
@@ -121,26 +135,40 @@ class Plan:
             yield from self._of_class(by_priority[priority])
 
     def _of_class(self, jobs: Sequence[Job]) -> Iterator[Planned]:
-        """One priority class: always the oldest job of the user who holds the fewest GPUs."""
+        """One priority class: what a manager laid before the others, then always the first job
+        of the user who holds the fewest GPUs."""
+        for job in sorted((job for job in jobs if job.placed is not None), key=_placed):
+            yield from self._given(job)
         queues: dict[int | None, list[Job]] = defaultdict(list)
         for job in jobs:
-            queues[job.user_id].append(job)
+            if job.placed is None:
+                queues[job.user_id].append(job)
         for queue in queues.values():
-            queue.reverse()  # the oldest is at the end, where pop() is cheap
-        turn = [(self._held[user], queue[-1].pk, user) for user, queue in queues.items()]
+            queue.reverse()  # the first is at the end, where pop() is cheap
+        turn = [self._turn(user, queue[-1]) for user, queue in queues.items()]
         heapq.heapify(turn)
         while turn:
-            _held, _oldest, user = heapq.heappop(turn)
-            job = queues[user].pop()
-            fit = self._fit(job)
-            if fit:
-                self._held[user] += job.gpus
-                yield job, *fit
+            user = heapq.heappop(turn)[-1]
+            yield from self._given(queues[user].pop())
             if queues[user]:
-                heapq.heappush(turn, (self._held[user], queues[user][-1].pk, user))
+                heapq.heappush(turn, self._turn(user, queues[user][-1]))
+
+    def _turn(self, user: int | None, first: Job) -> tuple[int, int, int, int | None]:
+        return self._held[user], first.rank, first.pk, user
+
+    def _given(self, job: Job) -> Iterator[Planned]:
+        """What it gets now, if it gets something."""
+        room = self._rooms.get(job.sweep_id)
+        if room is not None and room.is_full:
+            self.waiting.append((job, reasons.sweep_full(room.running, room.most)))
+        elif fit := self._fit(job):
+            self._held[job.user_id] += job.gpus
+            if room is not None:
+                room.take()
+            yield job, *fit
 
     def _fit(self, job: Job) -> tuple[Place, list[GPU]] | None:
-        wish = _wish(job, self._now)
+        wish = self._wish(job)
         if wish not in self._refused:
             # The fullest place that it fits into: large gaps are kept for large jobs.
             fitting = [place for place in self._places if place.fits(job, self._now)]
@@ -158,43 +186,67 @@ class Plan:
         wants = _wants(job)
         if not self._places:
             return reasons.NO_DEVICES
-        able = [place for place in self._places if place.could_ever(job)]
-        if not able:
+        fitting = [place for place in self._places if place.could_ever(job)]
+        if not fitting:
             return {"code": "nothing_fits", **wants}
-        open_now = [place for place in able if place.accepts]
+        admitting = [place for place in fitting if place.admits(job)]
+        if not admitting:
+            return {"code": "no_unix_name", "devices": _names(fitting)}
+        return self._why_not_now(job, admitting)
+
+    def _why_not_now(self, job: Job, fitting: list[Place]) -> dict[str, Any]:
+        wants = _wants(job)
+        open_now = [place for place in fitting if place.accepts]
         if not open_now:
-            return {"code": "unreachable", "devices": _names(able), **wants}
+            return _none_accepts(fitting, wants)
         usable = [place for place in open_now if not place.is_avoided(job, self._now)]
         if not usable:
             return {"code": "avoids", "devices": _names(open_now)}
         if self._held_back_for and any(place.held_back for place in usable):
-            return {"code": "held_back", "job": str(self._held_back_for)}
+            return {"code": "held_back", "job": _told_to_all(self._held_back_for)}
         if not job.gpus:
             return {"code": "busy_cpu"}
+        if reason := _used_by_others(usable):
+            return {**reason, **wants}
         outside = [place for place in usable if place.outside]
-        if outside and not any(place.claimed for place in usable):
-            return {"code": "outside", "devices": _names(outside), **wants}
         free = sum(len(place.free_for(job)) for place in usable)
-        return {"code": "busy", "free": free, "all": sum(p.able(job) for p in usable), **wants}
+        able = sum(place.able(job) for place in usable)
+        return {"code": "busy", "free": free, "all": able, **_users(outside), **wants}
+
+    def _wish(self, job: Job) -> tuple:
+        """What decides where a job fits: two jobs with one wish fit at the same places."""
+        now = self._now.isoformat()
+        labels = tuple(sorted(job.labels.items()))
+        avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
+        admitted = self._named is None or job.user_id in self._named
+        return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted)
 
     def _hold_back(self, job: Job) -> None:
         """Keep the place that is nearest to fitting this job free of smaller ones."""
         if self._held_back_for:
             return  # one at a time: the eldest in order
-        able = [place for place in self._places if place.accepts and place.could_ever(job)]
+        able = [
+            place
+            for place in self._places
+            if place.accepts and place.could_ever(job) and place.admits(job)
+        ]
         if able:
             nearest = max(able, key=lambda place: len(place.free_for(job)))
             nearest.hold_back()
             self._held_back_for = job
-            wish = _wish(job, self._now)
+            wish = self._wish(job)
             self._refused = {wish: self._refused[wish]}
 
 
-def _wish(job: Job, now: datetime) -> tuple:
-    """What decides where a job fits: two jobs with one wish fit at the same places."""
-    labels = tuple(sorted(job.labels.items()))
-    avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now.isoformat()))
-    return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids)
+def _placed(job: Job) -> int:
+    return job.placed or 0
+
+
+def _none_accepts(able: Sequence[Place], wants: dict[str, Any]) -> dict[str, Any]:
+    stopping = [place for place in able if place.is_stopping]
+    if stopping:
+        return {"code": "stopping", "devices": _names(stopping)}
+    return {"code": "unreachable", "devices": _names(able), **wants}
 
 
 def _wants(job: Job) -> dict[str, Any]:
@@ -206,9 +258,27 @@ def _wants(job: Job) -> dict[str, Any]:
     }
 
 
+def _used_by_others(usable: Sequence[Place]) -> dict[str, Any] | None:
+    """The reason, where no job of ours has a GPU that this one could have instead."""
+    if any(place.claimed for place in usable):
+        return None
+    if elsewhere := [place for place in usable if place.elsewhere]:
+        return {"code": "elsewhere", "devices": _names(elsewhere)}
+    outside = [place for place in usable if place.outside]
+    if not outside:
+        return None
+    return {"code": "outside", "devices": _names(outside), **_users(outside)}
+
+
 def _names(places: Sequence[Place], at_most: int = 5) -> list[str]:
     names = [place.device.host_id for place in places]
     return names if len(names) <= at_most else [*names[:at_most], "…"]
+
+
+def _users(places: Sequence[Place], at_most: int = 3) -> dict[str, Any]:
+    """Who works there outside the queue, as far as drivers show it."""
+    users = sorted({user for place in places for user in place.outside_users})
+    return {"outside": users[:at_most]} if users else {}
 
 
 def _assign(job: Job, place: Place, gpus: Sequence[GPU], now: datetime) -> Attempt | None:

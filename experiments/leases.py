@@ -8,6 +8,7 @@ server itself was blind.
 
 import hashlib
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from django.conf import settings
 from agent import wire
 from devices.errors import DuplicateAgent
 from devices.models import Device, DeviceState, ServerIdentity
+from experiments import held
 from experiments.errors import AttemptEnded, LostRace
-from experiments.models import Attempt, GPUClaim, Pulse
+from experiments.models import Attempt, Found, GPUClaim, Pulse
 from experiments.models.event import change
 from experiments.states import OnDeviceLost, Outcome
 from labsite.clock import database_now
@@ -29,10 +31,11 @@ from labsite.errors import NotFound, Refused
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between polls that are not held
-FRESH = timedelta(seconds=3)  # a stamp of the lane older than this: the server is blind
 SIGHT = timedelta(seconds=min(wire.LEASE_SECONDS, 600))  # so long it must have seen without a gap
+ACCEPTANCE = timedelta(seconds=wire.ACCEPT_SECONDS)
 MASS_WINDOW = timedelta(seconds=60)
 MASS_AT_LEAST = 3
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ def poll(calls: Sequence[Call]) -> list[wire.PollReply | Refused]:
         devices = Device.objects.in_bulk({call.device_id for call in calls})
         refusals = [_refusal(call, devices.get(call.device_id)) for call in calls]
         heard = [call for call, refused in zip(calls, refusals, strict=True) if not refused]
-        named = _named(heard)
+        named, holders = _named(heard), _holders(heard)
         for call in sorted(heard, key=lambda call: call.device_id):
-            _take_in(call, devices[call.device_id], named, now)
+            device = devices[call.device_id]
+            if _take_in(call, device, named, now) and device.pk in holders:
+                _release_unnamed(device, {report.id for report in call.message.attempts})
         replies = iter(answer(heard))
     return [refused or next(replies) for refused in refusals]
 
@@ -81,15 +86,24 @@ def _named(calls: Iterable[Call]) -> dict[str, Attempt]:
     ids = {report.id for call in calls for report in call.message.attempts}
     devices = {call.device_id for call in calls}
     known = Attempt.objects.filter(pk__in=_uuids(ids), device_id__in=devices)
-    return {str(attempt.pk): attempt for attempt in known.select_related("job")}
+    return {str(attempt.pk): attempt for attempt in known.select_related("job__project")}
 
 
 def _uuids(ids: Iterable[str]) -> list[str]:
     """Those that have a UUID's form; another id is unknown here, which is not an error."""
-    return [one for one in ids if len(one) == 36 and set(one) <= set("0123456789abcdef-")]
+    return [one for one in ids if _UUID.fullmatch(one)]
 
 
-def _take_in(call: Call, device: Device, named: dict[str, Attempt], now: datetime) -> None:
+def _holders(calls: Iterable[Call]) -> set[int]:
+    """The polling devices on which an ended attempt still holds a GPU. Asked once for all of
+    them: as a rule there is none."""
+    devices = {call.device_id for call in calls}
+    claims = GPUClaim.objects.filter(attempt__device__in=devices, attempt__ended_at__isnull=False)
+    return set(claims.values_list("attempt__device_id", flat=True))
+
+
+def _take_in(call: Call, device: Device, named: dict[str, Attempt], now: datetime) -> bool:
+    """Return whether it was news."""
     alive = {report.id for report in call.message.attempts if report.state.alive}
     mine = [
         (report, attempt)
@@ -97,12 +111,56 @@ def _take_in(call: Call, device: Device, named: dict[str, Attempt], now: datetim
         if (attempt := named.get(report.id)) and attempt.device_id == device.pk
     ]
     runs_ended = any(report.id in alive and not attempt.is_open for report, attempt in mine)
-    if not device.polled(call.message.poll_seq, now, runs_ended_attempt=runs_ended):
-        return
+    known = {report.id for report, _attempt in mine}
+    unknown = [report for report in call.message.attempts if report.id in alive - known]
+    if not device.polled(
+        call.message.poll_seq,
+        now,
+        runs_ended_attempt=runs_ended,
+        unknown=_unknown(unknown, device, now),
+    ):
+        return False
     _renew([attempt for _report, attempt in mine if attempt.is_open], now)
     for report, attempt in mine:
         _note(report, attempt, now)
-    _release_unnamed(device, {report.id for report in call.message.attempts})
+    if device.expects_word:
+        _ask_what_became(device, call.message, now)
+    return True
+
+
+def _unknown(
+    reports: Iterable[wire.AttemptReport], device: Device, now: datetime
+) -> list[dict[str, Any]]:
+    """What is alive there and unknown here, with the moment since when that is so."""
+    since = {one["id"]: one["since"] for one in device.unknown_attempts}
+    return [
+        {
+            "id": report.id,
+            "pid": report.pid,
+            "started_at": report.started_at,
+            "since": since.get(report.id, now.isoformat()),
+        }
+        for report in reports
+    ]
+
+
+def _ask_what_became(device: Device, message: wire.Poll, now: datetime) -> None:
+    """Note of each attempt that was ended while this device could not be reached what is left.
+
+    One that is named as exited is left to the event that tells how (reports.receive). The
+    device's row is locked by now, so that no further such end comes in between.
+    """
+    states = {report.id: report.state for report in message.attempts}
+    waits = False
+    for attempt in Attempt.objects.unsettled().filter(device=device).select_related("job"):
+        state = states.get(str(attempt.pk))
+        waits = waits or state is not None
+        if state is None:
+            attempt.note_found(Found.GONE, now)
+        elif state.alive:
+            attempt.note_found(Found.RUNNING, now)
+    if not waits:
+        device.has_given_word()
 
 
 def _renew(attempts: Sequence[Attempt], now: datetime) -> None:
@@ -113,6 +171,8 @@ def _renew(attempts: Sequence[Attempt], now: datetime) -> None:
 
 
 def _note(report: wire.AttemptReport, attempt: Attempt, now: datetime) -> None:
+    if report.held_gpus and not attempt.is_open:
+        held.note(attempt, report.held_gpus, now)
     if attempt.is_open and attempt.accepted_at is None:
         attempt.accept(now)
     files = {
@@ -123,8 +183,12 @@ def _note(report: wire.AttemptReport, attempt: Attempt, now: datetime) -> None:
         }
         for name, file in report.files.items()
     }
-    if files != attempt.files_advertised:
-        attempt.advertise(files, now)
+    left_out = [
+        {"name": one.name, "reason": one.reason.value, "size_bytes": one.size_bytes}
+        for one in report.left_out
+    ]
+    if (files, left_out) != (attempt.files_advertised, attempt.files_left_out):
+        attempt.advertise(files, now, left_out)
 
 
 def _release_unnamed(device: Device, named: set[str]) -> None:
@@ -133,8 +197,8 @@ def _release_unnamed(device: Device, named: set[str]) -> None:
     While it still names one as exited, the event `released` gives them back: the agent has not
     seen the cards' memory return yet.
     """
-    held = GPUClaim.objects.filter(attempt__device=device, attempt__ended_at__isnull=False)
-    for attempt_id in set(held.values_list("attempt_id", flat=True)):
+    claims = GPUClaim.objects.filter(attempt__device=device, attempt__ended_at__isnull=False)
+    for attempt_id in set(claims.values_list("attempt_id", flat=True)):
         if str(attempt_id) not in named:
             Attempt.objects.select_related("job").get(pk=attempt_id).release()
 
@@ -200,7 +264,7 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         python=job.python or device.python or None,
         working_directory=job.working_directory or device.working_directory or None,
         source=None,
-        run_as=None,
+        run_as=_run_as(attempt, device),
         config_sha256=hashlib.sha256(job.config).hexdigest() if job.config else None,
         time_limit_seconds=job.time_limit_seconds,
         stop_grace_seconds=job.stop_grace_seconds,
@@ -209,7 +273,17 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         resume=wire.decode(wire.Resume, attempt.resume) if attempt.resume else None,
         stop=wire.Stop(reason) if reason else None,
         confirmed=attempt.accepted_at is not None,
+        outputs=job.outputs,
+        ignore=job.ignore,
+        sync=wire.decode(wire.SyncPolicy, job.sync),
     )
+
+
+def _run_as(attempt: Attempt, device: Device) -> str | None:
+    """Its agent refuses None when it runs jobs as their submitters: then nobody is named."""
+    if device.run_as == wire.JobUser.AGENT:
+        return None
+    return attempt.unix_user or None
 
 
 def stamp() -> None:
@@ -222,13 +296,17 @@ def stamp() -> None:
 
 def reap(now: datetime | None = None) -> list[Attempt]:
     """End the attempts that nobody accepted, and those whose lease ran out; return them.
+    Release what ended ones hold of cards that are faulty.
 
     May be called at any time, twice, or by two processes: each end is a conditional UPDATE.
     """
     now = now or database_now()
+    held.release_faulty()
     if not Attempt.objects.open().exists():
         return []  # as a rule: this is asked every other second
-    ended = [attempt for attempt in _not_accepted(now) if _end(attempt, Outcome.NOT_ACCEPTED, now)]
+    ended = []
+    if server_sees(now, ACCEPTANCE):
+        ended = [one for one in _not_accepted(now) if _end(one, Outcome.NOT_ACCEPTED, now)]
     if server_sees(now):
         brake = mass_loss(now)
         for attempt in _leases_out(now):
@@ -239,54 +317,67 @@ def reap(now: datetime | None = None) -> list[Attempt]:
     return ended
 
 
-def server_sees(now: datetime) -> bool:
-    """Whether the lane answers now and did without a gap for a whole lease.
+def server_sees(now: datetime, for_so_long: timedelta = SIGHT) -> bool:
+    """Whether the lane answers now and did without a gap for a whole lease, or for so long.
 
     A server that was down, stalled or without its database heard nobody, and nobody is to blame
     for that.
     """
-    lane = Pulse.last(Pulse.LANE)
-    if lane is None or abs(now - lane.at) > FRESH:  # a stamp of the future: the clock was set back
-        return False
-    return now - lane.unbroken_since >= SIGHT
+    return now - Pulse.sees_since(now) >= for_so_long
 
 
 @dataclass(frozen=True)
 class MassLoss:
     """Half or more of the busy devices vanished together: the network, not they."""
 
-    vanished: list[str]
+    vanished: list[Device]
     busy: int
 
     @property
+    def since(self) -> datetime:
+        return min(device.last_heartbeat_at for device in self.vanished)
+
+    @property
     def sentence(self) -> str:
+        names = ", ".join(device.host_id for device in self.vanished[:5])
         return (
             f"{len(self.vanished)} of {self.busy} busy GPU servers vanished within a minute "
-            f"({', '.join(self.vanished[:5])}); check the network and power first"
+            f"({names}); check the network and power first"
         )
 
 
 def mass_loss(now: datetime) -> MassLoss | None:
     """The brake on requeueing, while it holds. Pages ask here too, to tell the manager."""
-    busy = list(Device.objects.filter(attempts__ended_at=None, attempts__isnull=False).distinct())
-    gone = [d for d in busy if d.last_heartbeat_at and d.state(now) == DeviceState.DISCONNECTED]
+    busy = list(
+        Device.objects.filter(
+            is_demo=False, attempts__ended_at=None, attempts__isnull=False
+        ).distinct()
+    )
+    gone = [device for device in busy if _has_vanished(device, now)]
     for device in gone:
         since = device.last_heartbeat_at
         together = [d for d in gone if timedelta(0) <= d.last_heartbeat_at - since <= MASS_WINDOW]
         if len(together) >= MASS_AT_LEAST and 2 * len(together) >= len(busy):
-            return MassLoss([d.host_id for d in together], len(busy))
+            return MassLoss(together, len(busy))
     return None
 
 
+def _has_vanished(device: Device, now: datetime) -> bool:
+    """Without a word: neither was its agent stopped in order, nor its access taken away."""
+    if device.last_heartbeat_at is None or device.has_said_goodbye or device.revoked_at:
+        return False
+    return device.state(now) == DeviceState.DISCONNECTED
+
+
 def _not_accepted(now: datetime) -> list[Attempt]:
-    since = now - timedelta(seconds=wire.ACCEPT_SECONDS)
-    waiting = Attempt.objects.open().filter(accepted_at=None, created_at__lte=since)
+    since = now - ACCEPTANCE
+    waiting = Attempt.objects.real().open().filter(accepted_at=None, created_at__lte=since)
     return list(waiting.select_related("job__project", "device"))
 
 
 def _leases_out(now: datetime) -> list[Attempt]:
     """Policy `requeue`: not named for a lease. Policy `wait`: for LAB_GIVE_UP_AFTER_SECONDS."""
-    accepted = Attempt.objects.open().filter(accepted_at__isnull=False)
+    accepted = Attempt.objects.real().open().filter(accepted_at__isnull=False)
     given = accepted.select_related("job__project", "device")
     patience = timedelta(seconds=settings.LAB_GIVE_UP_AFTER_SECONDS)
     requeue = given.filter(

@@ -10,15 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
+from django.utils.translation import gettext as _
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from agent.wire import OnDeviceLost, is_name
+from agent.wire import Checkpoints, OnDeviceLost, is_name
+from experiments.grid import Grid, grid_of
 from experiments.values import (
     Wrong,
+    did_you_mean,
     integer_of,
+    it,
     line_of,
     node_of,
     one_of,
+    pattern_of,
     seconds_of,
     size_of,
     split_command,
@@ -39,6 +44,7 @@ MAX_TAG_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 128
 MAX_PATH_CHARACTERS = 1024  # as the database holds
 MAX_ATTEMPTS = 100
+MAX_PATTERNS = 64
 MAX_STOP_GRACE_SECONDS = 3600.0
 MAX_TIME_LIMIT_SECONDS = 366 * 86_400.0
 
@@ -63,17 +69,21 @@ class Options:
     max_attempts: int | None = None
     on_device_lost: str | None = None
     tags: list[str] | None = None
+    outputs: list[str] | None = None
+    ignore: list[str] | None = None
+    sync: dict[str, Any] | None = None  # checkpoints, max_file_bytes
+    sweep: Grid | None = None
 
 
 def layered(*layers: Options) -> Options:
     """One from many: the first layer that says something wins (job, then project, then device).
 
-    Environments and labels are laid together, name by name.
+    Environments, labels and what is said of the sync are laid together, name by name.
     """
     chosen: dict[str, Any] = {}
     for option in fields(Options):
         said = [value for layer in layers if (value := getattr(layer, option.name)) is not None]
-        if option.name in ("environment", "labels") and said:
+        if option.name in ("environment", "labels", "sync") and said:
             chosen[option.name] = {k: v for value in reversed(said) for k, v in value.items()}
         elif said:
             chosen[option.name] = said[0]
@@ -117,7 +127,8 @@ class _Reader:
         said: dict[str, Any] = {}
         if not isinstance(node, MappingNode):
             place = self._path.rstrip(".")
-            self._mistakes.add(f"{place or 'it'} must hold keys and values", node, place)
+            words = _("%(what)s must hold keys and values") % {"what": place or it()}
+            self._mistakes.add(words, node, place)
             return said
         for key, value in self._tree.pairs(node):
             word = key.value if isinstance(key, ScalarNode) else "?"
@@ -145,63 +156,82 @@ class _Reader:
         said = inner.block(node, RESOURCES)
         for word in ("gpu_memory", "gpu_type"):
             if said.get("gpus") == 0 and RESOURCES[word].option in said:
-                inner._note(f"{word} is asked for, and gpus is 0: leave one out", node, word)
+                words = _("%(word)s is asked for, and gpus is 0: leave one out")
+                inner._note(words % {"word": word}, node, word)
         return said
+
+    def sync(self, node: Node) -> dict[str, Any]:
+        return _Reader(self._tree, self._mistakes, f"{self._path}sync.").block(node, SYNC)
+
+    def sweep(self, node: Node) -> Grid:
+        return grid_of(node, self._tree)
+
+    def checkpoints(self, node: Node) -> str:
+        return one_of(node, tuple(member.value for member in Checkpoints))
+
+    def outputs(self, node: Node) -> list[str]:
+        return _patterns(node, _("write a list, as in [lightning_logs/**, runs/**]"))
+
+    def ignore(self, node: Node) -> list[str]:
+        return _patterns(node, _("write a list, as in ['*.tmp', wandb/**/media]"))
 
     def command(self, node: Node) -> list[str]:
         if isinstance(node, SequenceNode):
-            _at_most(MAX_WORDS, node.value, "words")
-            words = [text_of(item, "a word of the command", empty=True) for item in node.value]
+            _at_most(MAX_WORDS, node.value, _("words"))
+            words = [text_of(item, _("a word of the command"), empty=True) for item in node.value]
         else:
             words = split_command(text_of(node))
         if not words or not words[0].strip():
-            raise Wrong("it is empty: write what to run, as in [python, train.py]")
+            raise Wrong(_("it is empty: write what to run, as in [python, train.py]"))
         if sum(len(word.encode()) for word in words) > MAX_COMMAND_BYTES:
-            raise Wrong(f"it is longer than {MAX_COMMAND_BYTES} bytes: put it into a script")
+            too_long = _("it is longer than %(limit)d bytes: put it into a script")
+            raise Wrong(too_long % {"limit": MAX_COMMAND_BYTES})
         return words
 
     def environment(self, node: Node) -> dict[str, str]:
         if not isinstance(node, MappingNode):
-            raise Wrong("write names and values, as in {SEED: 1}")
+            raise Wrong(_("write names and values, as in {SEED: 1}"))
         made: dict[str, str] = {}
-        for key, value in _at_most(MAX_ENVIRONMENT, self._tree.pairs(node), "variables"):
+        for key, value in _at_most(MAX_ENVIRONMENT, self._tree.pairs(node), _("variables")):
             with self._noting("environment", key):
                 name = variable_name(key)
                 made[name] = variable_value(name, value)
         if sum(len(f"{k}={v}".encode()) for k, v in made.items()) > MAX_ENVIRONMENT_BYTES:
-            raise Wrong(f"it is longer than {MAX_ENVIRONMENT_BYTES} bytes: use a file")
+            too_long = _("it is longer than %(limit)d bytes: use a file")
+            raise Wrong(too_long % {"limit": MAX_ENVIRONMENT_BYTES})
         return made
 
     def labels(self, node: Node) -> dict[str, str]:
         if not isinstance(node, MappingNode):
-            raise Wrong("write names and values, as in {room: b104}")
+            raise Wrong(_("write names and values, as in {room: b104}"))
         return {
-            line_of(key, "a label", MAX_TAG_CHARACTERS): line_of(
-                value, "a label's value", MAX_TAG_CHARACTERS
+            line_of(key, MAX_TAG_CHARACTERS, _("a label")): line_of(
+                value, MAX_TAG_CHARACTERS, _("a label's value")
             )
-            for key, value in _at_most(MAX_TAGS, self._tree.pairs(node), "labels")
+            for key, value in _at_most(MAX_TAGS, self._tree.pairs(node), _("labels"))
         }
 
     def tags(self, node: Node) -> list[str]:
         if not isinstance(node, SequenceNode):
-            raise Wrong("write a list, as in [baseline, resnet50]")
-        items = _at_most(MAX_TAGS, node.value, "tags")
-        return list(dict.fromkeys(line_of(item, "a tag", MAX_TAG_CHARACTERS) for item in items))
+            raise Wrong(_("write a list, as in [baseline, resnet50]"))
+        items = _at_most(MAX_TAGS, node.value, _("tags"))
+        return list(dict.fromkeys(line_of(item, MAX_TAG_CHARACTERS, _("a tag")) for item in items))
 
     def project(self, node: Node) -> str:
         text = text_of(node)
         if not is_name(text):
-            raise Wrong(
-                f"“{clip(text)}” cannot be a folder's name: use up to 128 letters, digits,"
+            words = _(
+                "“%(text)s” cannot be a folder's name: use up to 128 letters, digits,"
                 " dots, _ and -, a letter or digit first"
             )
+            raise Wrong(words % {"text": clip(text)})
         return text
 
     def name(self, node: Node) -> str:
-        return line_of(node, "it", MAX_NAME_CHARACTERS)
+        return line_of(node, MAX_NAME_CHARACTERS)
 
     def path(self, node: Node) -> str:
-        return line_of(node, "it", MAX_PATH_CHARACTERS)
+        return line_of(node, MAX_PATH_CHARACTERS)
 
     def size(self, node: Node) -> int:
         return size_of(node)
@@ -219,10 +249,10 @@ class _Reader:
         return one_of(node, tuple(member.value for member in OnDeviceLost))
 
     def time_limit(self, node: Node) -> float:
-        return seconds_of(node, 1.0, MAX_TIME_LIMIT_SECONDS, "1s to 366d")
+        return seconds_of(node, 1.0, MAX_TIME_LIMIT_SECONDS, ("1s", "366d"))
 
     def stop_grace(self, node: Node) -> float:
-        return seconds_of(node, 0.0, MAX_STOP_GRACE_SECONDS, "0s to 1h")
+        return seconds_of(node, 0.0, MAX_STOP_GRACE_SECONDS, ("0s", "1h"))
 
 
 @dataclass(frozen=True)
@@ -236,6 +266,10 @@ RESOURCES = {
     "gpu_memory": _Field("gpu_memory_bytes", _Reader.size),
     "gpu_type": _Field("gpu_type", _Reader.name),
     "labels": _Field("labels", _Reader.labels),
+}
+SYNC = {
+    "checkpoints": _Field("checkpoints", _Reader.checkpoints),
+    "max_file": _Field("max_file_bytes", _Reader.size),
 }
 KEYS = {
     "project": _Field("project", _Reader.project),
@@ -251,6 +285,10 @@ KEYS = {
     "max_attempts": _Field("max_attempts", _Reader.attempts),
     "on_device_lost": _Field("on_device_lost", _Reader.on_device_lost),
     "tags": _Field("tags", _Reader.tags),
+    "outputs": _Field("outputs", _Reader.outputs),
+    "ignore": _Field("ignore", _Reader.ignore),
+    "sync": _Field("sync", _Reader.sync),
+    "sweep": _Field("sweep", _Reader.sweep),
 }
 # What other queues call these.
 _SYNONYMS = {
@@ -266,21 +304,35 @@ _SYNONYMS = {
     "gpu": "gpus",
     "num_gpus": "gpus",
     "vram": "gpu_memory",
+    "artifacts": "outputs",
+    "exclude": "ignore",
+    "matrix": "sweep",
 }
+
+
+def _patterns(node: Node, example: str) -> list[str]:
+    if not isinstance(node, SequenceNode):
+        raise Wrong(example)
+    items = _at_most(MAX_PATTERNS, node.value, _("patterns"))
+    return list(dict.fromkeys(pattern_of(item) for item in items))
 
 
 def _at_most(limit: int, items: list[Any], what: str) -> list[Any]:
     if len(items) > limit:
-        raise Wrong(f"{len(items)} {what} are more than {limit}")
+        words = _("%(n)d %(what)s are more than %(limit)d")
+        raise Wrong(words % {"n": len(items), "what": what, "limit": limit})
     return items
 
 
 def _unknown(word: str, known: Mapping[str, _Field]) -> str:
     meant = _SYNONYMS.get(word, word)
+    about = {"word": clip(word), "meant": meant}
     if meant in RESOURCES and known is KEYS:
-        return f"“{clip(word)}” belongs under resources: write resources: {{{meant}: …}}"
+        words = _("“%(word)s” belongs under resources: write resources: {%(meant)s: …}")
+        return words % about
     if meant in KEYS and known is RESOURCES:
-        return f"“{clip(word)}” belongs one level up, directly under lab: as {meant}"
+        return _("“%(word)s” belongs one level up, directly under lab: as %(meant)s") % about
     near = [meant] if meant in known else difflib.get_close_matches(word[:60], known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"“{clip(word)}” is not one of the lab's keys: {hint}"
+    all_of_them = _("known are %(words)s") % {"words": ", ".join(known)}
+    hint = did_you_mean(near[0]) if near else all_of_them
+    return _("“%(word)s” is not one of the lab's keys: %(hint)s") % {**about, "hint": hint}

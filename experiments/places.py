@@ -4,8 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agent import wire
 from devices.models import GPU, Device, DeviceState
-from experiments.models import GPUClaim, Job
+from experiments.models import GPUClaim, Job, UnixAccount
 
 
 @dataclass
@@ -14,13 +15,17 @@ class Place:
 
     device: Device
     accepts: bool  # healthy, polling, not stopped, with nothing left over from an ended attempt
+    is_stopping: bool  # only the last of these keeps it from accepting
     gpus: list[GPU]  # all that are present and not faulty
-    free: list[GPU]  # those of them that nobody holds or uses
+    free: list[GPU]  # those of them that nobody holds or uses, here or elsewhere
     cpu_free: int
     jobs_free: float  # how many more jobs `max_jobs` admits
     claimed: int = 0
-    outside: int = 0
+    outside: int = 0  # GPUs used outside the queue
+    outside_users: list[str] = field(default_factory=list)
+    elsewhere: int = 0
     held_back: bool = False
+    admitted: set[int] | None = None  # users who have a Unix name; None: it takes anybody's jobs
     _labels: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -29,7 +34,7 @@ class Place:
     def fits(self, job: Job, now: datetime) -> bool:
         if not self.accepts or self.held_back or self.jobs_free < 1:
             return False
-        if not self._has_labels(job) or self.is_avoided(job, now):
+        if not self._has_labels(job) or self.is_avoided(job, now) or not self.admits(job):
             return False
         return len(self.free_for(job)) >= job.gpus if job.gpus else self.cpu_free > 0
 
@@ -38,6 +43,10 @@ class Place:
         if not self._has_labels(job):
             return False
         return self.able(job) >= job.gpus if job.gpus else self.device.cpu_slots > 0
+
+    def admits(self, job: Job) -> bool:
+        """Whether it has a Unix user to run the job as."""
+        return self.admitted is None or job.user_id in self.admitted
 
     def able(self, job: Job) -> int:
         """How many of its GPUs are of the kind that the job asks for."""
@@ -73,31 +82,46 @@ def _suits(gpu: GPU, job: Job) -> bool:
 
 
 def read_places(now: datetime) -> list[Place]:
-    """All enrolled devices, in a fixed order."""
+    """All enrolled devices that there are, in a fixed order."""
     claimed = set(GPUClaim.objects.values_list("gpu_id", flat=True))
     gpus = defaultdict(list)
-    for gpu in GPU.objects.present().filter(quarantined_at=None).order_by("index"):
+    for gpu in GPU.objects.usable().order_by("index"):
         gpus[gpu.device_id].append(gpu)
-    devices = Device.objects.enrolled().order_by("pk")
-    return [_place(device, gpus[device.pk], claimed, now) for device in devices]
+    devices = list(Device.objects.real().order_by("pk"))
+    named = _named(devices)
+    return [_place(device, gpus[device.pk], claimed, named, now) for device in devices]
 
 
-def _place(device: Device, gpus: list[GPU], claimed: set[int], now: datetime) -> Place:
+def _named(devices: list[Device]) -> set[int]:
+    """Users who have a Unix name, where any of these devices asks for one."""
+    if all(device.run_as == wire.JobUser.AGENT for device in devices):
+        return set()
+    return set(UnixAccount.objects.values_list("user_id", flat=True))
+
+
+def _place(
+    device: Device, gpus: list[GPU], claimed: set[int], named: set[int], now: datetime
+) -> Place:
     held = [gpu for gpu in gpus if gpu.pk in claimed]
-    outside = [gpu for gpu in gpus if gpu.used_outside(claimed=gpu.pk in claimed)]
+    elsewhere = [gpu for gpu in gpus if gpu.used_elsewhere]
+    others = [gpu for gpu in gpus if not gpu.used_elsewhere]
+    outside = [gpu for gpu in others if gpu.used_outside(claimed=gpu.pk in claimed)]
+    free = [gpu for gpu in others if gpu.pk not in claimed and gpu not in outside]
     most = device.max_jobs if device.max_jobs is not None else float("inf")
+    is_here = (
+        device.state(now) == DeviceState.HEALTHY and device.is_polling(now) and not device.draining
+    )
     return Place(
         device=device,
-        accepts=(
-            device.state(now) == DeviceState.HEALTHY
-            and device.is_polling(now)
-            and not device.draining
-            and not device.runs_ended_attempt
-        ),
+        accepts=is_here and not device.runs_ended_attempt,
+        is_stopping=is_here and device.runs_ended_attempt,
         gpus=gpus,
-        free=[gpu for gpu in gpus if gpu.pk not in claimed and gpu not in outside],
+        free=[] if device.driver_answers is False else free,  # what is said of them is old
         cpu_free=device.cpu_slots - device.open_cpu_attempts,
         jobs_free=most - device.open_attempts,
         claimed=len(held),
         outside=len(outside),
+        outside_users=sorted({user for gpu in outside for user in gpu.foreign_users}),
+        admitted=named if device.run_as == wire.JobUser.SUBMITTER else None,
+        elsewhere=len(elsewhere),
     )

@@ -15,6 +15,10 @@ HELD: dict[str, Any] = {"code": "held"}
 NO_DEVICES: dict[str, Any] = {"code": "no_devices"}
 
 
+def sweep_full(running: int, most: int) -> dict[str, Any]:
+    return {"code": "sweep_full", "running": running, "most": most}
+
+
 def sentence(waiting: dict[str, Any]) -> str:
     """The reason as one sentence, ending with what happens next or what to do."""
     code = waiting.get("code", "not_seen_yet")
@@ -46,12 +50,30 @@ def _unreachable(facts: dict[str, Any]) -> str:
     ) % {"devices": ", ".join(facts["devices"])}
 
 
+def _stopping(facts: dict[str, Any]) -> str:
+    return _(
+        "On %(devices)s a process of a run that was given up still lives; it is being stopped, "
+        "and new runs start there when it is gone."
+    ) % {"devices": ", ".join(facts["devices"])}
+
+
+def _no_unix_name(facts: dict[str, Any]) -> str:
+    return _(
+        "It fits only on %(devices)s, which runs each job as its submitter, and the submitter's "
+        "account has no Unix name; a manager sets it."
+    ) % {"devices": ", ".join(facts["devices"])}
+
+
 def _busy(facts: dict[str, Any]) -> str:
-    return _("It waits for %(wants)s: %(free)s of the %(all)s GPUs that fit are free.") % {
+    text = _("It waits for %(wants)s: %(free)s of the %(all)s GPUs that fit are free.") % {
         "wants": wants(facts),
         "free": facts["free"],
         "all": facts["all"],
     }
+    if facts.get("outside"):
+        users = ", ".join(facts["outside"])
+        text += " " + _("Used outside the queue by %(users)s.") % {"users": users}
+    return text
 
 
 def _busy_cpu(facts: dict[str, Any]) -> str:
@@ -59,15 +81,38 @@ def _busy_cpu(facts: dict[str, Any]) -> str:
 
 
 def _outside(facts: dict[str, Any]) -> str:
+    known = {"wants": wants(facts), "devices": ", ".join(facts["devices"])}
+    if not facts.get("outside"):
+        return (
+            _(
+                "It waits for %(wants)s: a GPU that would fit is used outside the queue on "
+                "%(devices)s."
+            )
+            % known
+        )
     return _(
-        "It waits for %(wants)s: a GPU that would fit is used outside the queue on %(devices)s."
+        "It waits for %(wants)s: a GPU that would fit is used outside the queue on %(devices)s, "
+        "by %(users)s."
+    ) % {**known, "users": ", ".join(facts["outside"])}
+
+
+def _elsewhere(facts: dict[str, Any]) -> str:
+    return _(
+        "It waits for %(wants)s: a GPU that would fit is used by another lab server on "
+        "%(devices)s."
     ) % {"wants": wants(facts), "devices": ", ".join(facts["devices"])}
 
 
 def _held_back(facts: dict[str, Any]) -> str:
     return _("Free GPUs are held back for %(job)s, which has waited longer and needs more.") % {
-        "job": facts["job"]
+        "job": facts["job"] or _("a private run")
     }
+
+
+def _sweep_full(facts: dict[str, Any]) -> str:
+    return _(
+        "Its sweep already runs %(running)d of at most %(most)d; it starts when one of them ends."
+    ) % {"running": facts["running"], "most": facts["most"]}
 
 
 def _avoids(facts: dict[str, Any]) -> str:
@@ -82,11 +127,15 @@ _SENTENCES = {
     "no_devices": _no_devices,
     "nothing_fits": _nothing_fits,
     "unreachable": _unreachable,
+    "stopping": _stopping,
+    "no_unix_name": _no_unix_name,
     "busy": _busy,
     "busy_cpu": _busy_cpu,
     "outside": _outside,
+    "elsewhere": _elsewhere,
     "held_back": _held_back,
     "avoids": _avoids,
+    "sweep_full": _sweep_full,
 }
 
 

@@ -5,9 +5,10 @@ from datetime import datetime
 from django.utils.dateparse import parse_datetime
 
 from agent import wire
-from devices.models import Device
+from devices.models import GPU, Device
+from experiments import held
 from experiments.errors import AttemptEnded, IllegalTransition
-from experiments.models import Attempt, ReceivedEvent
+from experiments.models import Attempt, Found, ReceivedEvent
 from experiments.models.event import change
 from experiments.states import Outcome
 from labsite.clock import database_now
@@ -29,6 +30,14 @@ def receive(device: Device, attempt_id: str, event: wire.AttemptEvent) -> wire.E
         NotFound: no such attempt, or another device's: it is none of this one's business.
         AttemptEnded: the attempt was given up before; to the agent, that settles the event.
     """
+    try:
+        return _receive(device, attempt_id, event)
+    except AttemptEnded:
+        _note_end(device, attempt_id, event)
+        raise
+
+
+def _receive(device: Device, attempt_id: str, event: wire.AttemptEvent) -> wire.EventReply:
     with change():
         attempt = _attempt_of(device, attempt_id)
         before = ReceivedEvent.objects.filter(pk=event.event_id, attempt=attempt).first()
@@ -41,6 +50,22 @@ def receive(device: Device, attempt_id: str, event: wire.AttemptEvent) -> wire.E
             event_id=event.event_id, attempt=attempt, type=event.type.value, answer=answer
         )
     return wire.EventReply(**answer)
+
+
+def _note_end(device: Device, attempt_id: str, event: wire.AttemptEvent) -> None:
+    """How an attempt that had been given up ended there: for people to know, and nothing else."""
+    if event.type not in (wire.EventType.EXITED, wire.EventType.START_FAILED):
+        return
+    attempt = Attempt.objects.filter(pk=attempt_id, device=device).select_related("job").get()
+    now = database_now()
+    attempt.note_found(
+        Found.ENDED,
+        now,
+        exit_code=event.exit_code,
+        cause=event.cause.value if event.cause else None,
+        ended_at=_between(attempt.created_at, event.ended_at, now).isoformat(),
+        message=event.message,
+    )
 
 
 def _attempt_of(device: Device, attempt_id: str) -> Attempt:
@@ -69,13 +94,17 @@ def _exited(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
 
 
 def _start_failed(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
-    attempt.end(Outcome.START_FAILED, now, message=event.message)
+    taken = set(event.used_elsewhere) & set(attempt.gpu_uuids)
+    outcome = Outcome.GPU_TAKEN if taken else Outcome.START_FAILED
+    attempt.end(outcome, now, message=event.message)
+    GPU.objects.filter(uuid__in=taken, device=attempt.device).note_used_elsewhere()
 
 
 def _released(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
     if attempt.is_open:
         raise IllegalTransition(f"{attempt} has not ended, so it still holds its GPUs.")
     attempt.release(event.gpu_uuids)
+    held.given_back(attempt)
 
 
 _HANDLERS = {

@@ -2,12 +2,20 @@
 
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from experiments.models import Attempt, Job, JobEvent, Project
-from experiments.states import OnDeviceLost, Priority
+from devices.models import DeviceState
+from experiments.contact import Contact, contact_with, sentences
+from experiments.endings import endings_of
+from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
+from experiments.states import JobState, OnDeviceLost, Priority
+from experiments.table.tags import checked
 from labsite.api import ByHand
+from labsite.clock import clock_words, database_now
+from people.roles import may_manage
 
 
 class ProjectSerializer(ByHand):
@@ -15,19 +23,31 @@ class ProjectSerializer(ByHand):
 
     created_by = serializers.SlugRelatedField("username", read_only=True)
     runs = serializers.IntegerField(source="last_run", read_only=True)
+    limit_bytes = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="Its own quota, else the lab's; null: none."
+    )
 
     class Meta:
         model = Project
         fields = [
-            "name", "description", "created_at", "created_by", "runs", "command", "environment",
-            "python", "working_directory",
+            "name", "title", "private", "description", "main_metric", "main_metric_goal",
+            "created_at", "created_by", "runs", "archived_at", "used_bytes", "quota_bytes",
+            "limit_bytes", "command", "environment", "python", "working_directory", "outputs",
+            "ignore", "sync",
         ]  # fmt: skip
-        read_only_fields = ["created_at"]
+        read_only_fields = ["created_at", "archived_at", "used_bytes"]
+
+    def validate_quota_bytes(self, quota_bytes: int | None) -> int | None:
+        if not may_manage(self.context["request"].user):
+            raise serializers.ValidationError(_("Only a manager may set a quota."))
+        return quota_bytes
 
     def validate_name(self, name: str) -> str:
         """The runs' files lie in a folder of that name, here and on the GPU servers."""
         if self.instance is not None and name != self.instance.name:
-            raise serializers.ValidationError("A project keeps its name; its runs' files bear it.")
+            raise serializers.ValidationError(
+                _("A project keeps its name; its runs' files bear it.")
+            )
         Project.check_name(name)
         return name
 
@@ -37,15 +57,40 @@ class ProjectSerializer(ByHand):
         return {name: getattr(project, name) for name in attrs}
 
 
+class ContactSerializer(serializers.Serializer):
+    """With the device of an attempt that is open, when it is not as it should be."""
+
+    device_state = serializers.ChoiceField(DeviceState.choices, source="state")
+    since = serializers.DateTimeField()
+    time_limit_at = serializers.DateTimeField(source="limit_at", allow_null=True)
+    then = serializers.ChoiceField(JobState.choices, help_text="If it stays away.")
+    then_at = serializers.DateTimeField(help_text="At the earliest.")
+    words = serializers.SerializerMethodField()
+
+    def get_words(self, contact: Contact) -> str:
+        return " ".join(sentences(contact, clock_words))
+
+
 class AttemptSerializer(serializers.ModelSerializer):
     device = serializers.SlugRelatedField("host_id", read_only=True)
+    contact = serializers.SerializerMethodField()
+    ending = serializers.SerializerMethodField(help_text="Why it ended, in a sentence.")
 
     class Meta:
         model = Attempt
         fields = [
-            "id", "number", "device", "gpu_uuids", "created_at", "accepted_at", "started_at",
-            "ended_at", "outcome", "exit_code", "message", "unconfirmed", "pid",
+            "id", "number", "device", "unix_user", "gpu_uuids", "created_at", "accepted_at",
+            "started_at", "ended_at", "outcome", "ending", "exit_code", "message", "unconfirmed",
+            "found", "pid", "contact",
         ]  # fmt: skip
+
+    @extend_schema_field(ContactSerializer(allow_null=True))
+    def get_contact(self, attempt: Attempt) -> dict[str, Any] | None:
+        contact = contact_with(attempt, database_now()) if attempt.is_open else None
+        return ContactSerializer(contact).data if contact else None
+
+    def get_ending(self, attempt: Attempt) -> str:
+        return self.context["endings"][attempt.pk]
 
 
 class JobSerializer(ByHand):
@@ -61,10 +106,12 @@ class JobSerializer(ByHand):
     class Meta:
         model = Job
         fields = [
-            "uid", "project", "run_name", "name", "user", "parent", "state", "waiting_reason",
+            "uid", "project", "run_name", "name", "user", "parent", "sweep", "swept", "state",
+            "waiting_reason",
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
-            "stop_grace_seconds", "max_attempts", "on_device_lost", "tags", "notes",
+            "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
+            "tags", "notes",
             "submitted_at", "started_at", "finished_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
         ]  # fmt: skip
@@ -76,15 +123,26 @@ class JobSerializer(ByHand):
 
     def validate_tags(self, tags: Any) -> Any:
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise serializers.ValidationError("Tags must be a list of texts.")
-        return tags
+            raise serializers.ValidationError(_("Tags must be a list of texts."))
+        return checked(tags)
+
+    def update(self, job: Job, said: dict[str, Any]) -> Job:
+        request = self.context.get("request")
+        job.edit(by=request.user if request else None, **said)
+        return job
 
 
 class JobDetailSerializer(JobSerializer):
-    attempts = AttemptSerializer(many=True, read_only=True)
+    attempts = serializers.SerializerMethodField()
 
     class Meta(JobSerializer.Meta):
         fields = [*JobSerializer.Meta.fields, "attempts"]
+
+    @extend_schema_field(AttemptSerializer(many=True))
+    def get_attempts(self, job: Job) -> list[dict[str, Any]]:
+        tries = job.attempts.all()
+        told = {**self.context, "endings": endings_of(job, tries)}
+        return AttemptSerializer(tries, many=True, context=told).data
 
 
 class SubmitSerializer(serializers.Serializer):
@@ -112,6 +170,10 @@ class SubmitSerializer(serializers.Serializer):
     max_attempts = serializers.IntegerField(required=False)
     on_device_lost = serializers.ChoiceField(OnDeviceLost.choices, required=False)
     tags = serializers.ListField(child=serializers.CharField(), required=False)
+    outputs = serializers.ListField(child=serializers.CharField(), required=False)
+    ignore = serializers.ListField(child=serializers.CharField(), required=False)
+    sync = serializers.DictField(required=False)
+    sweep = serializers.DictField(required=False, help_text="For /api/sweeps/: grid, list, …")
 
     def given(self) -> dict[str, Any]:
         """What was said besides the config, in the words of the `lab:` block."""
@@ -120,6 +182,46 @@ class SubmitSerializer(serializers.Serializer):
             for name, value in self.validated_data.items()
             if name not in ("config", "config_path") and value != ""
         }
+
+
+class SweepSerializer(ByHand):
+    """Many runs from one config. `keys` are varied; `states` counts the newest run of each
+    point."""
+
+    project = serializers.SlugRelatedField("name", read_only=True)
+    user = serializers.SlugRelatedField("username", read_only=True)
+    runs = serializers.SerializerMethodField()
+    states = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Sweep
+        fields = [
+            "id", "project", "user", "name", "keys", "max_running", "submitted_at", "runs",
+            "states",
+        ]  # fmt: skip
+        read_only_fields = ["keys", "submitted_at"]
+
+    def get_runs(self, sweep: Sweep) -> int:
+        return sum(self.context["counts"][sweep.pk].values())
+
+    @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
+    def get_states(self, sweep: Sweep) -> dict[str, int]:
+        return self.context["counts"][sweep.pk]
+
+
+class UnixAccountSerializer(serializers.ModelSerializer):
+    """The Unix user that a person's jobs run as, where a GPU server runs them so."""
+
+    user = serializers.SlugRelatedField("username", queryset=get_user_model().objects.all())
+
+    class Meta:
+        model = UnixAccount
+        fields = ["user", "name"]
+
+    def validate_user(self, user: Any) -> Any:
+        if self.instance is not None and user != self.instance.user:
+            raise serializers.ValidationError(_("Make another for another user."))
+        return user
 
 
 class RequeueSerializer(serializers.Serializer):

@@ -57,6 +57,7 @@ class Outcome(models.TextChoices):
     SUPERVISOR_LOST = "supervisor_lost", _("its supervisor was killed")
     LOST = "lost", _("given up")
     NOT_ACCEPTED = "not_accepted", _("not taken by the host")  # no process ever ran
+    GPU_TAKEN = "gpu_taken", _("its GPU was in use by another lab server")  # nor here
 
 
 #: Ends that `max_attempts` bounds; all others are nobody's fault and cost no try.
@@ -66,17 +67,21 @@ COUNTED = (Outcome.START_FAILED, Outcome.SUPERVISOR_LOST)
 class EventKind(models.TextChoices):
     """What a JobEvent tells. The first five change the job's state."""
 
-    SUBMITTED = "submitted"
-    ASSIGNED = "assigned"
-    STARTED = "started"
-    ENDED = "ended"  # an attempt's end, and with it a change of the job
-    CANCELLED = "cancelled"  # while it waited: no attempt was open
-    ACCEPTED = "accepted"
-    CANCEL_REQUESTED = "cancel_requested"
-    REQUEUE_REQUESTED = "requeue_requested"
-    PREEMPT_REQUESTED = "preempt_requested"
-    RELEASED = "released"
-    HELD = "held"
-    UNHELD = "unheld"
-    PRIORITY = "priority"
-    EDITED = "edited"
+    SUBMITTED = "submitted", _("Submitted")
+    ASSIGNED = "assigned", _("Assigned")
+    STARTED = "started", _("Started")
+    ENDED = "ended", _("Ended")  # an attempt's end, and with it a change of the job
+    CANCELLED = "cancelled", _("Cancelled")  # while it waited: no attempt was open
+    ACCEPTED = "accepted", _("Accepted")
+    CANCEL_REQUESTED = "cancel_requested", _("Cancel Requested")
+    REQUEUE_REQUESTED = "requeue_requested", _("Requeue Requested")
+    PREEMPT_REQUESTED = "preempt_requested", _("Preempt Requested")
+    RELEASED = "released", _("Released")
+    HELD = "held", _("Held")
+    UNHELD = "unheld", _("Unheld")
+    PRIORITY = "priority", _("Priority")
+    EDITED = "edited", _("Edited")
+    DELETED = "deleted", _("Deleted")
+    RESTORED = "restored", _("Restored")
+    MOVED = "moved", _("Moved")  # in the queue
+    FOUND = "found", _("Found")  # what a device that came back had of an attempt ended without it

@@ -1,28 +1,45 @@
 """From what a person sends (YAML, form, command line) to a queued job: one way for all doors."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from experiments import config
 from experiments.errors import NotSubmitted
 from experiments.models import Job, Project
-from experiments.options import Options
+from experiments.options import Options, options_of
 
 
-def read(text: bytes | str | None, given: Mapping[str, Any] | None = None) -> config.JobSpec:
+def read(
+    text: bytes | str | None, given: Mapping[str, Any] | None = None, *, by: Any = None
+) -> config.JobSpec:
     """What would be queued, with the project's defaults laid beneath it; queues nothing.
+
+    Args:
+        by: who reads: of a project that they do not see no default is told. None: the server.
 
     Raises:
         config.ConfigInvalid: with every mistake and its place.
         NotSubmitted: no project is named anywhere.
+        NotAllowed: `by` may not queue anything, or not in that project.
     """
-    spec = config.parse(text, given=given, defaults_of=defaults_of)
+    seen = Project.objects.all() if by is None else Project.objects.visible_to(by)
+    spec = config.parse(text, given=given, defaults_of=partial(defaults_of, seen=seen))
     if not spec.project:
         raise NotSubmitted(
-            "No project is named: give one with the job, or write project: in the file.",
+            _("No project is named: give one with the job, or write project: in the file."),
             field="project",
         )
+    _check_allowed(spec.project, by)
     return spec
+
+
+def _check_allowed(project: str, by: Any) -> None:
+    known = Project.objects.filter(name=project).first() or Project(name=project, created_by=by)
+    known.check_submit(by)
 
 
 def submit(
@@ -32,8 +49,16 @@ def submit(
     by=None,
     parent: Job | None = None,
 ) -> Job:
-    """Queue what was sent. Raises as read() does."""
-    spec = read(text, given)
+    """Queue one job.
+
+    Raises:
+        config.ConfigInvalid, NotAllowed: as read().
+        NotSubmitted: as read(), or it is a sweep of several.
+    """
+    spec = read(text, given, by=by)
+    if spec.sweep is not None:
+        words = _("This config is a sweep of %(n)d runs: send it to /api/sweeps/.")
+        raise NotSubmitted(words % {"n": spec.sweep.size}, field="sweep")
     return Job.objects.submit(
         spec, project=spec.project, by=by, name=spec.name or "", parent=parent
     )
@@ -48,7 +73,14 @@ def rerun(job: Job, *, by=None, resume: bool = False) -> Job:
     Raises:
         NotSubmitted: there is no checkpoint to go on from.
     """
-    spec = config.JobSpec(
+    return Job.objects.submit(
+        spec_of(job), project=job.project.name, by=by, name=job.name, parent=job, resume=resume
+    )
+
+
+def spec_of(job: Job) -> config.JobSpec:
+    """What was asked for, as it would be queued again."""
+    return config.JobSpec(
         config=bytes(job.config),
         keys=job.keys,
         project=job.project.name,
@@ -67,15 +99,15 @@ def rerun(job: Job, *, by=None, resume: bool = False) -> Job:
         max_attempts=job.max_attempts,
         on_device_lost=job.on_device_lost,
         tags=job.tags,
-    )
-    return Job.objects.submit(
-        spec, project=job.project.name, by=by, name=job.name, parent=job, resume=resume
+        outputs=job.outputs,
+        ignore=job.ignore,
+        sync=job.sync,
     )
 
 
-def defaults_of(project: str | None) -> Options:
-    """A project's own defaults; none for a project that is not there yet."""
-    known = Project.objects.filter(name=project).first() if project else None
+def defaults_of(project: str | None, *, seen: QuerySet[Project]) -> Options:
+    """A project's own defaults; none for one that is not there yet, or not among those `seen`."""
+    known = seen.filter(name=project).first() if project else None
     if known is None:
         return Options()
     return Options(
@@ -83,4 +115,7 @@ def defaults_of(project: str | None) -> Options:
         environment=known.environment or None,
         python=known.python or None,
         working_directory=known.working_directory or None,
+        outputs=known.outputs or None,
+        ignore=known.ignore or None,
+        sync=options_of({"sync": known.sync}).sync if known.sync else None,
     )

@@ -1,10 +1,12 @@
 """Sizes and durations as people write them: always with a unit.
 
 A bare number is refused, because `time_limit: 120` was meant as minutes by half of those who
-wrote it. The sentences of the ValueErrors are shown to them as they stand.
+wrote it. The sentences of the ValueErrors are shown to them as they stand, in their language.
 """
 
 import re
+
+from django.utils.translation import gettext as _
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _BYTES = {
@@ -30,22 +32,32 @@ def size_bytes(text: str) -> int:
     """
     text = _short(text)
     if _BARE.fullmatch(text):
-        raise ValueError(f"{text} has no unit: write {text}GiB, or MiB, or GB")
+        raise ValueError(
+            _("%(text)s has no unit: write %(text)sGiB, or MiB, or GB") % {"text": text}
+        )
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f"“{text}” is not a size: write a number and a unit, as in 24GiB")
+        raise ValueError(
+            _("“%(text)s” is not a size: write a number and a unit, as in 24GiB") % {"text": text}
+        )
     number, unit = match[1], match[2].lower()
     if unit in ("k", "m", "g", "t", "p"):
-        long = unit.upper()
+        either = {"text": text, "size": f"{number}{unit.upper()}"}
         raise ValueError(
-            f"“{text}” may mean two sizes: write {number}{long}iB (powers of 1024)"
-            f" or {number}{long}B (powers of 1000)"
+            _(
+                "“%(text)s” may mean two sizes: write %(size)siB (powers of 1024)"
+                " or %(size)sB (powers of 1000)"
+            )
+            % either
         )
     if unit not in _BYTES:
-        raise ValueError(f"“{match[2]}” is not a unit of size: write {number}GiB, or MiB, or GB")
+        words = _("“%(unit)s” is not a unit of size: write %(number)sGiB, or MiB, or GB")
+        raise ValueError(words % {"unit": match[2], "number": number})
     value = int(float(number) * _BYTES[unit])
     if value > MAX_BYTES:
-        raise ValueError(f"“{text}” is larger than any GPU: was another unit meant?")
+        raise ValueError(
+            _("“%(text)s” is larger than any GPU: was another unit meant?") % {"text": text}
+        )
     return value
 
 
@@ -57,17 +69,22 @@ def duration_seconds(text: str) -> float:
     """
     text = _short(text).lower()
     if _BARE.fullmatch(text):
-        raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h")
+        words = _("%(text)s has no unit: write %(text)ss, %(text)sm or %(text)sh")
+        raise ValueError(words % {"text": text})
     if clock := _CLOCK.fullmatch(text):
         raise ValueError(_not_a_clock(text, clock))
     if not _PARTS.fullmatch(text):
-        raise ValueError(f"“{text}” is not a duration: write it as 2h, 90m or 1h30m")
+        raise ValueError(
+            _("“%(text)s” is not a duration: write it as 2h, 90m or 1h30m") % {"text": text}
+        )
     total, smallest = 0.0, float("inf")
     for number, unit in _PART.findall(text):
         if unit not in _SECONDS:
-            raise ValueError(f"“{unit}” is not a unit of time: write w, d, h, m or s, as in 1h30m")
+            words = _("“%(unit)s” is not a unit of time: write w, d, h, m or s, as in 1h30m")
+            raise ValueError(words % {"unit": unit})
         if _SECONDS[unit] >= smallest:
-            raise ValueError(f"“{text}” is out of order: write the larger unit first, as in 1h30m")
+            words = _("“%(text)s” is out of order: write the larger unit first, as in 1h30m")
+            raise ValueError(words % {"text": text})
         smallest = _SECONDS[unit]
         total += float(number) * smallest
     return total
@@ -76,12 +93,15 @@ def duration_seconds(text: str) -> float:
 def _short(text: str) -> str:
     text = text.strip()
     if len(text) > MAX_TEXT:
-        raise ValueError(f"“{text[:MAX_TEXT]}…” is too long for a number and a unit")
+        words = _("“%(text)s…” is too long for a number and a unit")
+        raise ValueError(words % {"text": text[:MAX_TEXT]})
     return text
 
 
 def _not_a_clock(text: str, clock: re.Match[str]) -> str:
     first, second, third = clock.groups()
     if third is not None:
-        return f"“{text}” is read as a number by YAML: write {first}h{second}m{third}s"
-    return f"“{text}” may mean two durations: write {first}h{second}m or {first}m{second}s"
+        words = _("“%(text)s” is read as a number by YAML: write %(h)sh%(m)sm%(s)ss")
+        return words % {"text": text, "h": first, "m": second, "s": third}
+    words = _("“%(text)s” may mean two durations: write %(a)sh%(b)sm or %(a)sm%(b)ss")
+    return words % {"text": text, "a": first, "b": second}

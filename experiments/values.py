@@ -11,12 +11,15 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from experiments.units import duration_seconds, size_bytes
 from experiments.yamltree import BOOL, FLOAT, INT, KNOWN_TAGS, MAX_DEPTH, NULL, clip, storable
 
 MAX_TEXT_CHARACTERS = 64 * 1024
+MAX_PATTERN_CHARACTERS = 255
 
 
 class Wrong(Exception):
@@ -27,35 +30,51 @@ class Wrong(Exception):
         self.node = node
 
 
-def text_of(node: Node, what: str = "it", *, empty: bool = False) -> str:
-    """A scalar as it was written: `0.10` stays `0.10`, and `yes` stays `yes`."""
+def it() -> str:
+    """What the sentences here are about, when nothing narrower has a name."""
+    return pgettext("the value of an option", "it")
+
+
+def text_of(node: Node, what: str = "", *, empty: bool = False) -> str:
+    """A scalar as it was written: `0.10` stays `0.10`, and `yes` stays `yes`.
+
+    Args:
+        what: whose text it is, in the reader's language; the option's own if it is left out.
+    """
     if node.tag not in KNOWN_TAGS:
-        raise Wrong(f"the tag {clip(node.tag)} has no place here: write plain text", node)
+        words = _("the tag %(tag)s has no place here: write plain text")
+        raise Wrong(words % {"tag": clip(node.tag)}, node)
+    about = {"what": what or it()}
     if not isinstance(node, ScalarNode):
-        raise Wrong(f"{what} must be text, not a list or keys", node)
+        raise Wrong(_("%(what)s must be text, not a list or keys") % about, node)
     text = node.value
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise Wrong(f"{what} has more than {MAX_TEXT_CHARACTERS} characters", node)
     if not empty and not text.strip():
-        raise Wrong(f"{what} is empty", node)
+        raise Wrong(_("%(what)s is empty") % about, node)
     if storable(text) != text:
-        raise Wrong(f"{what} holds a character that no program can be given", node)
+        raise Wrong(_("%(what)s holds a character that no program can be given") % about, node)
+    return _at_most(MAX_TEXT_CHARACTERS, text, about, node)
+
+
+def line_of(node: Node, max_characters: int, what: str = "") -> str:
+    about = {"what": what or it()}
+    text = _at_most(max_characters, text_of(node, what).strip(), about, node)
+    if not text.isprintable():
+        raise Wrong(_("%(what)s must be one line of printable text") % about, node)
     return text
 
 
-def line_of(node: Node, what: str, max_characters: int) -> str:
-    text = text_of(node, what).strip()
-    if len(text) > max_characters:
-        raise Wrong(f"{what} has more than {max_characters} characters", node)
-    if not text.isprintable():
-        raise Wrong(f"{what} must be one line of printable text", node)
+def _at_most(limit: int, text: str, about: dict[str, str], node: Node) -> str:
+    if len(text) > limit:
+        words = _("%(what)s has more than %(limit)d characters")
+        raise Wrong(words % {**about, "limit": limit}, node)
     return text
 
 
 def integer_of(node: Node, low: int, high: int) -> int:
     text = text_of(node)
     if not re.fullmatch(r"0|[1-9][0-9]{0,3}", text) or not low <= int(text) <= high:
-        raise Wrong(f"“{clip(text)}” is not a whole number from {low} to {high}")
+        words = _("“%(text)s” is not a whole number from %(low)d to %(high)d")
+        raise Wrong(words % {"text": clip(text), "low": low, "high": high})
     return int(text)
 
 
@@ -63,9 +82,30 @@ def one_of(node: Node, known: tuple[str, ...]) -> str:
     text = text_of(node)
     if text not in known:
         near = difflib.get_close_matches(text[:60].lower(), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
-        raise Wrong(f"“{clip(text)}” is not known: {hint}")
+        words = _("write one of %(words)s") % {"words": ", ".join(known)}
+        hint = did_you_mean(near[0]) if near else words
+        raise Wrong(_("“%(text)s” is not known: %(hint)s") % {"text": clip(text), "hint": hint})
     return text
+
+
+def pattern_of(node: Node) -> str:
+    """A glob for paths below a folder; of those that could lead out of it none."""
+    text = line_of(node, MAX_PATTERN_CHARACTERS, _("a pattern"))
+    about = {"text": clip(text)}
+    if text.startswith(("/", "~")) or ".." in text.split("/"):
+        words = _("“%(text)s” leads elsewhere: write it from the working directory on")
+        raise Wrong(words % about, node)
+    if text.startswith("!") or "\\" in text:
+        words = _("“%(text)s”: “!” and “\\” mean nothing here: write what is meant without them")
+        raise Wrong(words % about, node)
+    if any("**" in part and part != "**" for part in text.split("/")):
+        words = _("“%(text)s”: ** stands for whole folders, between slashes: as in logs/**")
+        raise Wrong(words % about, node)
+    return text
+
+
+def did_you_mean(word: str) -> str:
+    return _("did you mean %(word)s?") % {"word": word}
 
 
 def size_of(node: Node) -> int:
@@ -75,13 +115,19 @@ def size_of(node: Node) -> int:
         raise Wrong(str(exc)) from exc
 
 
-def seconds_of(node: Node, low: float, high: float, bounds: str) -> float:
+def seconds_of(node: Node, low: float, high: float, bounds: tuple[str, str]) -> float:
+    """
+    Args:
+        bounds: low and high as people write them.
+    """
     try:
         seconds = duration_seconds(text_of(node))
     except ValueError as exc:
         raise Wrong(str(exc)) from exc
     if not low <= seconds <= high:
-        raise Wrong(f"“{clip(node.value)}” lies outside {bounds}")
+        words = _("“%(text)s” lies outside %(low)s to %(high)s")
+        least, most = bounds
+        raise Wrong(words % {"text": clip(node.value), "low": least, "high": most})
     return seconds
 
 
@@ -101,21 +147,33 @@ def split_command(text: str) -> list[str]:
     """
     text = text.strip()
     if assignment := _ASSIGNMENT.match(text):
-        raise Wrong(
-            f"{clip(assignment[0])}… before a command is for a shell: write {assignment[1]}"
-            " under environment: instead"
+        words = _(
+            "%(assignment)s… before a command is for a shell: write %(name)s under environment:"
+            " instead"
         )
+        raise Wrong(words % {"assignment": clip(assignment[0]), "name": assignment[1]})
     if syntax := _SHELL.search(_QUOTED.sub("q", text)):
-        what = "several lines mean" if syntax[0] == "\n" else f"“{syntax[0].strip()}” means"
-        example = "'…'" if "\n" in text or len(text) > _LONGEST_EXAMPLE else _in_yaml(text)
-        raise Wrong(
-            f"{what} something to a shell, and no shell reads this: write [bash, -lc, {example}]"
-        )
+        raise Wrong(_for_a_shell(text, syntax[0]))
     try:
         return shlex.split(text)
     except ValueError as exc:
-        message = f"a quotation is not closed ({exc}): write a list, as in [python, train.py]"
+        message = _("a quotation is not closed: write a list, as in [python, train.py]")
         raise Wrong(message) from exc
+
+
+def _for_a_shell(text: str, syntax: str) -> str:
+    example = "'…'" if "\n" in text or len(text) > _LONGEST_EXAMPLE else _in_yaml(text)
+    if syntax == "\n":
+        words = _(
+            "several lines mean something to a shell, and no shell reads this:"
+            " write [bash, -lc, %(example)s]"
+        )
+    else:
+        words = _(
+            "“%(sign)s” means something to a shell, and no shell reads this:"
+            " write [bash, -lc, %(example)s]"
+        )
+    return words % {"sign": syntax.strip(), "example": example}
 
 
 def _in_yaml(text: str) -> str:
@@ -130,10 +188,10 @@ _SECRET = re.compile(
     r"|(HF|HUGGING_FACE_HUB|GITHUB|GITLAB|GH)_TOKEN",
     re.IGNORECASE,
 )
-_A_FREE_PORT = "it is set to a free port, since two jobs on one host would collide"
+_A_FREE_PORT = gettext_lazy("it is set to a free port, since two jobs on one host would collide")
 _SET_BY_US = {
-    "CUDA_VISIBLE_DEVICES": "it is set to the GPUs that the job holds",
-    "CUDA_DEVICE_ORDER": "it is set together with the GPUs that the job holds",
+    "CUDA_VISIBLE_DEVICES": gettext_lazy("it is set to the GPUs that the job holds"),
+    "CUDA_DEVICE_ORDER": gettext_lazy("it is set together with the GPUs that the job holds"),
     "MASTER_PORT": _A_FREE_PORT,
     "PET_MASTER_PORT": _A_FREE_PORT,
 }
@@ -142,25 +200,30 @@ _SET_BY_US = {
 def variable_name(node: Node) -> str:
     name = node.value if isinstance(node, ScalarNode) else ""
     if not _VARIABLE.fullmatch(name):
-        raise Wrong(f"“{clip(name)}” is not a name: use letters, digits and _, no digit first")
+        words = _("“%(name)s” is not a name: use letters, digits and _, no digit first")
+        raise Wrong(words % {"name": clip(name)})
     if name.startswith("LAB_"):
-        raise Wrong(f"{name}: names that begin with LAB_ are the queue's own")
+        words = _("%(name)s: names that begin with LAB_ are the queue's own")
+        raise Wrong(words % {"name": name})
     if name in _SET_BY_US:
-        raise Wrong(f"{name}: leave it out; {_SET_BY_US[name]}")
+        words = _("%(name)s: leave it out; %(why)s")
+        raise Wrong(words % {"name": name, "why": _SET_BY_US[name]})
     if _SECRET.fullmatch(name):
-        raise Wrong(
-            f"{name} looks like a secret, and a config is shown on pages and kept with the run:"
+        words = _(
+            "%(name)s looks like a secret, and a config is shown on pages and kept with the run:"
             " keep it in a file on the GPU server, where the script's library looks for it"
         )
+        raise Wrong(words % {"name": name})
     return name
 
 
 def variable_value(name: str, node: Node) -> str:
     if node.tag == BOOL:
-        raise Wrong(f'{name}: write it in quotes, as in {name}: "{node.value}"', node)
+        words = _('%(name)s: write it in quotes, as in %(name)s: "%(value)s"')
+        raise Wrong(words % {"name": name, "value": node.value}, node)
     if node.tag == NULL:
-        raise Wrong(f'{name} has no value: write "" for an empty one', node)
-    return text_of(node, f"the value of {name}", empty=True)
+        raise Wrong(_('%(name)s has no value: write "" for an empty one') % {"name": name}, node)
+    return text_of(node, _("the value of %(name)s") % {"name": name}, empty=True)
 
 
 # --- plain data as a tree ---------------------------------------------------------------------

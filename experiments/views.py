@@ -1,16 +1,22 @@
 """Projects and jobs for people."""
 
+from collections.abc import Callable
+
 import django_filters
+from django.db import transaction
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import extend_schema
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
-from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from experiments import configfiles, submission
-from experiments.models import Job, JobEvent, Project
+from devices.views import ManagersChange as OnlyManagersChange
+from experiments import configfiles, submission, sweeps
+from experiments.deciding import changed_by
+from experiments.models import Job, JobEvent, Project, Sweep, UnixAccount, counts_of
 from experiments.serializers import (
     EventSerializer,
     JobDetailSerializer,
@@ -19,34 +25,38 @@ from experiments.serializers import (
     ProjectSerializer,
     RequeueSerializer,
     SubmitSerializer,
+    SweepSerializer,
+    UnixAccountSerializer,
 )
 from experiments.states import JobState
+from experiments.table.columns import known_columns, ref_of
+from experiments.table.fields import Reader
+from experiments.table.match import match
+from experiments.table.order import ordered
 from labsite.clock import database_now
+from labsite.errors import BadRequest
+from people.audit import facts_of, note, recorded
+from people.auth import MayWrite
 
 
-class People(BasePermission):
-    """Whoever is signed in; not agents, whose principal has no account."""
-
-    def has_permission(self, request: Request, view) -> bool:
-        return bool(request.user.is_authenticated and request.user.pk)
-
-
-class OwnersChange(People):
+class OwnersChange(MayWrite):
     """A job is changed by who submitted it, and by managers."""
 
-    message = "This job is somebody else's; its owner or a manager may do this."
+    message = _("This run is somebody else's; its owner or a manager may do this.")
 
     def has_object_permission(self, request: Request, view, job: Job) -> bool:
-        own = job.user_id == request.user.pk or request.user.is_staff
-        return own or request.method in SAFE_METHODS
+        return request.method in SAFE_METHODS or job.may_be_changed_by(request.user)
 
 
-class ManagersChange(People):
-    message = "Only its maker or a manager may change this."
+class LeadsChange(MayWrite):
+    message = _("Only its maker or a manager may change this.")
 
     def has_object_permission(self, request: Request, view, project: Project) -> bool:
-        own = project.created_by_id == request.user.pk or request.user.is_staff
-        return own or request.method in SAFE_METHODS
+        return request.method in SAFE_METHODS or project.may_be_changed_by(request.user)
+
+
+class ProjectFilter(django_filters.FilterSet):
+    archived = django_filters.BooleanFilter("archived_at", lookup_expr="isnull", exclude=True)
 
 
 class ProjectViewSet(
@@ -60,24 +70,92 @@ class ProjectViewSet(
 
     queryset = Project.objects.select_related("created_by")
     serializer_class = ProjectSerializer
-    permission_classes = [ManagersChange]
+    permission_classes = [LeadsChange]
     lookup_field = "name"
     lookup_value_regex = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
+    filterset_class = ProjectFilter
+
+    def get_queryset(self):
+        projects = super().get_queryset().visible_to(self.request.user)
+        hidden = self.action == "list" and "archived" not in self.request.query_params
+        return projects.listed() if hidden else projects
+
     def perform_create(self, serializer: ProjectSerializer) -> None:
         serializer.save(created_by=self.request.user)
+
+    def perform_update(self, serializer: ProjectSerializer) -> None:
+        serializer.instance.check_writable()
+        with recorded(self.request.user, serializer.instance, "change"):
+            serializer.save()
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def archive(self, request: Request, name: str) -> Response:
+        """Make it read-only, and leave it out of lists."""
+        project = self.get_object()
+        with recorded(request.user, project, "archive"):
+            project.archive(database_now())
+        return Response(self.get_serializer(project).data)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def unarchive(self, request: Request, name: str) -> Response:
+        project = self.get_object()
+        with recorded(request.user, project, "unarchive"):
+            project.unarchive()
+        return Response(self.get_serializer(project).data)
+
+
+class UnixAccountViewSet(viewsets.ModelViewSet):
+    """Who runs as which Unix user on GPU servers that run jobs as their submitters."""
+
+    queryset = UnixAccount.objects.select_related("user")
+    serializer_class = UnixAccountSerializer
+    permission_classes = [OnlyManagersChange]
+    lookup_field = "user__username"
+    lookup_url_kwarg = "username"
+    lookup_value_regex = r"[\w.@+-]+"
+
+    def perform_create(self, serializer: UnixAccountSerializer) -> None:
+        with transaction.atomic():
+            made = serializer.save()
+            note(self.request.user, made, "make", after=facts_of(made))
+
+    def perform_update(self, serializer: UnixAccountSerializer) -> None:
+        with recorded(self.request.user, serializer.instance, "change"):
+            serializer.save()
+
+    def perform_destroy(self, account: UnixAccount) -> None:
+        with transaction.atomic():
+            note(self.request.user, account, "delete", before=facts_of(account))
+            account.delete()
 
 
 class JobFilter(django_filters.FilterSet):
     project = django_filters.CharFilter("project__name")
     user = django_filters.CharFilter("user__username")
     state = django_filters.MultipleChoiceFilter(choices=JobState.choices)
+    sweep = django_filters.NumberFilter("sweep_id")
+    archived = django_filters.BooleanFilter(
+        "project__archived_at", lookup_expr="isnull", exclude=True
+    )
 
     class Meta:
         model = Job
-        fields = ["project", "user", "state"]
+        fields = ["project", "user", "state", "sweep"]
 
 
+ASKED = [
+    OpenApiParameter("q", str, description="As in the tables: lr<0.01 state:failed tag:baseline."),
+    OpenApiParameter(
+        "ordering", str, description="A column, - in front: downwards. submitted, key:lr, "
+        "last:val_loss, best:val_loss, min:val_loss, max:val_loss.",
+    ),
+]  # fmt: skip
+
+
+@extend_schema_view(list=extend_schema(parameters=ASKED))
 class JobViewSet(
     mixins.DestroyModelMixin,
     mixins.RetrieveModelMixin,
@@ -92,6 +170,37 @@ class JobViewSet(
     filterset_class = JobFilter
     lookup_field = "uid"
     lookup_value_regex = r"[0-9]{8}_[0-9a-f]+"
+
+    def get_queryset(self):
+        jobs = super().get_queryset().visible_to(self.request.user)
+        if self.action != "list":
+            return jobs.prefetch_related("attempts__device")
+        asked = {"project", "archived"} & set(self.request.query_params)
+        return jobs if asked else jobs.listed()
+
+    def filter_queryset(self, queryset):
+        jobs = super().filter_queryset(queryset)
+        text = self.request.query_params.get("q", "") if self.action == "list" else ""
+        return jobs.filter(match(text, self._reader()).condition) if text else jobs
+
+    def paginate_queryset(self, queryset):
+        """By a column the page's rows alone are read: a database would sort them whole."""
+        word = self.request.query_params.get("ordering", "")
+        if self.action != "list" or not word:
+            return super().paginate_queryset(queryset)
+        pks = super().paginate_queryset(self._ordered(queryset, word))
+        rows = queryset.in_bulk(pks)
+        return [rows[pk] for pk in pks if pk in rows]
+
+    def _ordered(self, jobs, word: str) -> list[int]:
+        ref = ref_of(word.removeprefix("-"))
+        if ref is None:
+            raise BadRequest(_("“%(word)s” is no column to order by.") % {"word": word[:80]})
+        known = known_columns([ref.name], self.request.user, None)
+        return ordered(jobs, ref, self._reader(), known, descending=word.startswith("-"))
+
+    def _reader(self) -> Reader:
+        return Reader(self.request.user, database_now())
 
     def get_serializer_class(self):
         return JobSerializer if self.action == "list" else JobDetailSerializer
@@ -111,7 +220,8 @@ class JobViewSet(
     def cancel(self, request: Request, uid: str) -> Response:
         """End it: at once if it waits, else when its process has stopped."""
         job = self.get_object()
-        job.cancel(by=request.user)
+        with changed_by(request.user, job, "cancel"):
+            job.cancel(by=request.user)
         return self._shown(job)
 
     @extend_schema(request=None)
@@ -119,7 +229,8 @@ class JobViewSet(
     def requeue(self, request: Request, uid: str) -> Response:
         """Stop what runs and put it back into the queue, at its old place."""
         job = self.get_object()
-        job.requeue(by=request.user)
+        with changed_by(request.user, job, "requeue"):
+            job.requeue(by=request.user)
         return self._shown(job)
 
     @extend_schema(request=RequeueSerializer)
@@ -129,7 +240,8 @@ class JobViewSet(
         job = self.get_object()
         wish = RequeueSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        job.give_up(requeue=wish.validated_data["requeue"], by=request.user)
+        with changed_by(request.user, job, "give_up"):
+            job.give_up(requeue=wish.validated_data["requeue"], by=request.user)
         return self._shown(job)
 
     @extend_schema(request=None)
@@ -137,14 +249,16 @@ class JobViewSet(
     def hold(self, request: Request, uid: str) -> Response:
         """Keep it queued, whatever is free."""
         job = self.get_object()
-        job.hold(True, by=request.user)
+        with changed_by(request.user, job, "hold"):
+            job.hold(True, by=request.user)
         return self._shown(job)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
     def unhold(self, request: Request, uid: str) -> Response:
         job = self.get_object()
-        job.hold(False, by=request.user)
+        with changed_by(request.user, job, "unhold"):
+            job.hold(False, by=request.user)
         return self._shown(job)
 
     @extend_schema(request=PrioritySerializer)
@@ -153,7 +267,8 @@ class JobViewSet(
         job = self.get_object()
         wish = PrioritySerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        job.set_priority(wish.level(), by=request.user)
+        with changed_by(request.user, job, "priority"):
+            job.set_priority(wish.level(), by=request.user)
         return self._shown(job)
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})
@@ -173,13 +288,20 @@ class JobViewSet(
         return Response(JobDetailSerializer(again).data, status=201)
 
     def perform_destroy(self, job: Job) -> None:
-        job.delete_run(database_now())
+        """Leave a tombstone; its files can be restored for a while."""
+        with changed_by(self.request.user, job, "delete"):
+            job.delete_run(database_now(), by=self.request.user)
+
+    def perform_update(self, serializer: JobSerializer) -> None:
+        with changed_by(self.request.user, serializer.instance, "change"):
+            serializer.save()
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"])
     def events(self, request: Request, uid: str) -> Response:
         """What happened to it, in order."""
-        rows = JobEvent.objects.filter(job__uid=uid).select_related("by", "attempt")
+        job = self.get_object()
+        rows = JobEvent.objects.filter(job=job).select_related("by", "attempt")
         return self.get_paginated_response(
             EventSerializer(self.paginate_queryset(rows), many=True).data
         )
@@ -187,3 +309,103 @@ class JobViewSet(
     def _shown(self, job: Job) -> Response:
         fresh = self.get_queryset().get(pk=job.pk)
         return Response(JobDetailSerializer(fresh).data)
+
+
+class SweepFilter(django_filters.FilterSet):
+    project = django_filters.CharFilter("project__name")
+    user = django_filters.CharFilter("user__username")
+
+
+class SweepViewSet(
+    mixins.DestroyModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.UpdateModelMixin,
+    mixins.ListModelMixin,
+    viewsets.GenericViewSet,
+):
+    """Sweeps: many runs from one config. Their runs are at /api/jobs/?sweep=…"""
+
+    queryset = Sweep.objects.present().select_related("project", "user")
+    serializer_class = SweepSerializer
+    permission_classes = [OwnersChange]
+    filterset_class = SweepFilter
+    lookup_value_regex = r"[0-9]{1,18}"
+
+    def get_queryset(self):
+        return super().get_queryset().visible_to(self.request.user)
+
+    def get_serializer(self, *args, **kwargs) -> SweepSerializer:
+        """With what it counts, in one query for all that are shown."""
+        shown = args[0] if args else []
+        sweeps_shown = shown if kwargs.get("many") else [shown] if shown else []
+        kwargs["context"] = {**self.get_serializer_context(), "counts": counts_of(sweeps_shown)}
+        return SweepSerializer(*args, **kwargs)
+
+    @extend_schema(request=SubmitSerializer, responses={201: SweepSerializer})
+    def create(self, request: Request) -> Response:
+        """Queue all runs that a config's `lab.sweep:` (or the field `sweep`) names, or none.
+
+        `added_keys` are those that the file did not name: slips of the hand, perhaps.
+        """
+        wish = SubmitSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        path = wish.validated_data.get("config_path")
+        text = configfiles.read(path) if path else wish.validated_data.get("config")
+        sweep = sweeps.submit(text, wish.given(), by=request.user)
+        added = sweeps.added_keys(sweep.config, sweep.keys)
+        return Response({**self.get_serializer(sweep).data, "added_keys": added}, status=201)
+
+    def perform_update(self, serializer: SweepSerializer) -> None:
+        """Its name, and how many may run at a time."""
+        said = serializer.validated_data
+        with changed_by(self.request.user, serializer.instance, "change"):
+            if "name" in said:
+                serializer.instance.rename(said["name"])
+            if "max_running" in said:
+                serializer.instance.set_max_running(said["max_running"])
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        """End all that waits at once, and what runs when its process has stopped."""
+        return self._done("cancel", lambda sweep: sweep.cancel(by=request.user))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def rerun_failed(self, request: Request, pk: str) -> Response:
+        """Queue those that failed once more, as runs of their own."""
+        return self._done("rerun_failed", lambda sweep: sweep.rerun_failed(by=request.user))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def hold(self, request: Request, pk: str) -> Response:
+        """Keep all that waits queued, whatever is free."""
+        return self._done("hold", lambda sweep: sweep.hold(True, by=request.user))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def unhold(self, request: Request, pk: str) -> Response:
+        return self._done("unhold", lambda sweep: sweep.hold(False, by=request.user))
+
+    @extend_schema(request=PrioritySerializer)
+    @action(detail=True, methods=["post"])
+    def priority(self, request: Request, pk: str) -> Response:
+        """Of all of its runs that wait."""
+        self.get_object()  # who may not is told so before what is wrong with the wish
+        wish = PrioritySerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        level = wish.level()
+        return self._done("priority", lambda sweep: sweep.set_priority(level, by=request.user))
+
+    def perform_destroy(self, sweep: Sweep) -> None:
+        """Leave a tombstone for each of its runs; they can be restored for a while."""
+        with changed_by(self.request.user, sweep, "delete"):
+            sweep.delete_runs(database_now(), by=self.request.user)
+
+    def _done(self, verb: str, act: Callable[[Sweep], int]) -> Response:
+        """Do it, and answer with the sweep as it is then and how many runs that concerned."""
+        sweep = self.get_object()
+        with changed_by(self.request.user, sweep, verb):
+            concerned = act(sweep)
+        fresh = self.get_object()
+        return Response({**self.get_serializer(fresh).data, "concerned": concerned})

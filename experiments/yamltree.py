@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from experiments import yamlwords
 from labsite.errors import Refused
 
 MAX_DEPTH = 64
@@ -29,6 +32,7 @@ NULL = f"{_TAG}null"
 BOOL = f"{_TAG}bool"
 INT = f"{_TAG}int"
 FLOAT = f"{_TAG}float"
+TIMESTAMP = f"{_TAG}timestamp"
 _STANDARD = {f"{_TAG}{name}" for name in ("str", "seq", "map", "timestamp", "binary")}
 KNOWN_TAGS = _STANDARD | {NULL, BOOL, INT, FLOAT, MERGE}
 
@@ -51,7 +55,7 @@ class Mistake:
 
     def __str__(self) -> str:
         if self.line is not None:
-            return f"line {self.line}, column {self.column}: {self.message}"
+            return _("line %(line)d, column %(column)d: %(message)s") % vars(self)
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
@@ -62,13 +66,23 @@ class ConfigInvalid(Refused):
     code = "invalid_config"
 
     def __init__(self, mistakes: list[Mistake]) -> None:
-        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         errors = [
             {"line": m.line, "column": m.column, "field": m.field, "message": m.message}
             for m in mistakes
         ]
-        super().__init__(f"{mistakes[0]}{more}", errors=errors)
+        super().__init__(_all_of(mistakes), errors=errors)
         self.mistakes = mistakes
+
+
+def _all_of(mistakes: list[Mistake]) -> str:
+    """The first, and how many there are besides."""
+    if len(mistakes) == 1:
+        return str(mistakes[0])
+    n = len(mistakes) - 1
+    return ngettext("%(first)s (and %(n)d more)", "%(first)s (and %(n)d more)", n) % {
+        "first": mistakes[0],
+        "n": n,
+    }
 
 
 class Mistakes:
@@ -110,9 +124,9 @@ def read(text: str) -> Node | None:
     except yaml.MarkedYAMLError as exc:
         raise ConfigInvalid([_explained(exc, text)]) from exc
     except yaml.YAMLError as exc:
-        raise ConfigInvalid([Mistake(f"this is not YAML: {clip(str(exc))}")]) from exc
+        raise ConfigInvalid([Mistake(yamlwords.sentence(clip(str(exc))))]) from exc
     except RecursionError as exc:  # only without libyaml
-        raise ConfigInvalid([Mistake(_TOO_DEEP)]) from exc
+        raise ConfigInvalid([Mistake(_too_deep())]) from exc
 
 
 def decode(data: bytes) -> str:
@@ -122,7 +136,7 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError as exc:
         before = data[: exc.start].decode()
         line, column = _place(before, len(before))
-        message = "this is not UTF-8: save the file with the encoding UTF-8"
+        message = _("this is not UTF-8: save the file with the encoding UTF-8")
         raise ConfigInvalid([Mistake(message, line=line, column=column)]) from exc
 
 
@@ -169,16 +183,14 @@ class Tree:
 
     def _note_duplicates(self, node: MappingNode) -> None:
         first: dict[tuple[str, str], Node] = {}
-        for key, _ in node.value:
+        for key, _value in node.value:
             if not isinstance(key, ScalarNode) or key.tag == MERGE:
                 continue
             earlier = first.setdefault(_identity(key), key)
             if earlier is not key and key.start_mark and earlier.start_mark:
-                self._mistakes.add(
-                    f"“{clip(key.value)}” stands here and on line {earlier.start_mark.line + 1}:"
-                    " keep one of them",
-                    key,
-                )
+                words = _("“%(key)s” stands here and on line %(line)d: keep one of them")
+                line = earlier.start_mark.line + 1
+                self._mistakes.add(words % {"key": clip(key.value), "line": line}, key)
 
     def _merged_first(self, node: MappingNode, depth: int) -> Iterator[tuple[Node, Node]]:
         own = []
@@ -203,9 +215,9 @@ class Tree:
         if isinstance(node, ScalarNode):
             self._characters_left -= len(node.value)
         if depth > MAX_DEPTH:
-            self._give_up(_TOO_DEEP, node)
+            self._give_up(_too_deep(), node)
         if min(self._nodes_left, self._characters_left) < 0:
-            self._give_up("the aliases (*name) expand to far too much", node)
+            self._give_up(_("the aliases (*name) expand to far too much"), node)
 
     def _give_up(self, message: str, node: Node) -> None:
         self._mistakes.add(message, node)
@@ -223,8 +235,17 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels (or an alias that contains itself)"
+def _too_deep() -> str:
+    return _("nested deeper than %(levels)d levels (or an alias that contains itself)") % {
+        "levels": MAX_DEPTH
+    }
+
+
 _BaseLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _TooMuch(yaml.MarkedYAMLError):
+    """One of our own bounds; its problem is a sentence already."""
 
 
 class _Loader(_BaseLoader):
@@ -238,10 +259,10 @@ class _Loader(_BaseLoader):
         self.count += 1
         mark = parent.start_mark if parent is not None else None
         if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=mark)
+            raise _TooMuch(problem=_too_deep(), problem_mark=mark)
         if self.count > MAX_NODES:
-            problem = f"more than {MAX_NODES} values: keep data in a file of its own"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+            problem = _("more than %(limit)d values: keep data in a file of its own")
+            raise _TooMuch(problem=problem % {"limit": MAX_NODES}, problem_mark=mark)
 
     def ascend_resolver(self) -> None:
         self.depth -= 1
@@ -290,8 +311,8 @@ def _identity(key: Node) -> tuple[str, str]:
 def _forbidden(text: str, at: int) -> Mistake:
     line, column = _place(text, at)
     code = ord(text[at])
-    what = "a NUL character" if code == 0 else f"the character U+{code:04X}"
-    message = f"{what} is not allowed in YAML: was a binary file chosen?"
+    what = _("a NUL character") if code == 0 else _("the character U+%(code)04X") % {"code": code}
+    message = _("%(what)s is not allowed in YAML: was a binary file chosen?") % {"what": what}
     return Mistake(message, line=line, column=column)
 
 
@@ -302,16 +323,20 @@ def _place(text: str, at: int) -> tuple[int, int]:
 
 def _explained(exc: yaml.MarkedYAMLError, text: str) -> Mistake:
     mark = exc.problem_mark or exc.context_mark
-    problem = exc.problem or exc.context or "this is not YAML"
     if mark is None:
-        return Mistake(problem)
+        return Mistake(_sentence(exc, ""))
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
-    indentation = line[: len(line) - len(line.lstrip())]
-    if "\t" in indentation:
-        problem = "the line begins with a tab: YAML indents with spaces only"
-    elif "but found another document" in problem:
-        problem = "a second document begins here (---): keep one in a config"
-    elif exc.context:
-        problem = f"{exc.context}: {problem}"
-    return Mistake(problem, line=mark.line + 1, column=mark.column + 1)
+    return Mistake(_sentence(exc, line), line=mark.line + 1, column=mark.column + 1)
+
+
+def _sentence(exc: yaml.MarkedYAMLError, line: str) -> str:
+    """What is wrong on that line."""
+    if isinstance(exc, _TooMuch):
+        return str(exc.problem)
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return _("the line begins with a tab: YAML indents with spaces only")
+    problem = exc.problem or ""
+    if "but found another document" in problem:
+        return _("a second document begins here (---): keep one in a config")
+    return yamlwords.sentence(problem, exc.context or "")

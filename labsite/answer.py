@@ -4,13 +4,13 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from labsite.body import Receive, Send
-from labsite.errors import CONTENT_TYPE, Refused, problem, problem_of, retry_headers
+from labsite.errors import CONTENT_TYPE, Refused, headers_of, problem, problem_of
 from labsite.spool import disk
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ LINGER_SECONDS = 2.0
 
 @dataclass
 class Answer:
-    """Bytes, or `length` bytes of `file` from `offset` on. Whoever sends it closes the file."""
+    """Bytes, or `length` bytes of `file` from `offset` on, or `parts` one after the other, whose
+    length nobody knows yet. Whoever sends it closes the file."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -32,6 +33,7 @@ class Answer:
     file: BinaryIO | None = None
     offset: int = 0
     length: int = 0
+    parts: Iterator[bytes] | None = None
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -53,7 +55,7 @@ def _problem(body: dict[str, Any], **headers: str) -> Answer:
 
 
 def refusal(refused: Refused, **headers: str) -> Answer:
-    return _problem(problem_of(refused), **retry_headers(refused.facts), **headers)
+    return _problem(problem_of(refused), **headers_of(refused.facts), **headers)
 
 
 def failure() -> Answer:
@@ -91,6 +93,9 @@ async def _start(answer: Answer, send: Send) -> None:
 
 async def send_answer(answer: Answer, method: str, receive: Receive, send: Send) -> None:
     await _start(answer, send)
+    if answer.parts is not None and method != "HEAD":
+        await _send_parts(answer.parts, receive, send)
+        return
     if answer.file is None:
         await _send_bytes(b"" if method == "HEAD" else answer.content, send)
         return
@@ -122,6 +127,24 @@ async def _send_file(answer: Answer, receive: Receive, send: Send) -> None:
             at += len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+
+
+async def _send_parts(parts: Iterator[bytes], receive: Receive, send: Send) -> None:
+    """Each is made when the client has taken the one before, so a slow one costs no memory."""
+    loop = asyncio.get_running_loop()
+    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    try:
+        while not gone.done():
+            part = await loop.run_in_executor(disk, next, parts, None)
+            if part is None:
+                await send({"type": "http.response.body", "body": b""})
+                return
+            if part:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+    except OSError:  # without an end: the server cuts the connection, and the client knows
+        logger.warning("an archive could not be made to its end", exc_info=True)
     finally:
         gone.cancel()
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.response import Response
@@ -18,8 +19,8 @@ from labsite.errors import (
     Busy,
     Refused,
     WrongProtocol,
+    headers_of,
     problem_of,
-    retry_headers,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if refused is None:
         return None
     set_rollback()
-    headers = retry_headers(refused.facts)
+    headers = headers_of(refused.facts)
     if isinstance(exc, exceptions.APIException) and getattr(exc, "auth_header", None):
         headers["WWW-Authenticate"] = exc.auth_header
     response = Response(problem_of(refused), status=refused.status, headers=headers)
@@ -65,7 +66,7 @@ def answer(refused: Refused) -> HttpResponse:
     return JsonResponse(
         problem_of(refused),
         status=refused.status,
-        headers=retry_headers(refused.facts),
+        headers=headers_of(refused.facts),
         content_type=CONTENT_TYPE,
     )
 
@@ -77,9 +78,9 @@ def refusal_of(exc: Exception) -> Refused | None:
     if isinstance(exc, wire.Malformed):
         return _made(400, "malformed", str(exc), field=exc.field)
     if isinstance(exc, Http404):
-        return _made(404, "not_found", "There is nothing here, or it is not yours.")
+        return _made(404, "not_found", _("There is nothing here, or it is not yours."))
     if isinstance(exc, PermissionDenied):
-        return _made(403, "forbidden", str(exc) or "Your role does not allow this.")
+        return _made(403, "forbidden", str(exc) or _("Your role does not allow this."))
     if isinstance(exc, exceptions.APIException):
         return _from_drf(exc)
     return _from_database(exc)
@@ -88,12 +89,12 @@ def refusal_of(exc: Exception) -> Refused | None:
 def _from_database(exc: Exception) -> Refused | None:
     if isinstance(exc, OperationalError | InterfaceError):
         logger.warning("database: %s", exc)
-        return Busy("The database is busy; try again in a moment.")
+        return Busy(_("The database is busy; try again in a moment."))
     if isinstance(exc, IntegrityError):  # two made the same, and this one came second
         logger.warning("database: %s", exc)
-        return _made(409, "lost_race", "Another request was faster; look, and ask again.")
+        return _made(409, "lost_race", _("Another request was faster; look, and ask again."))
     if isinstance(exc, DatabaseError) and "out of range" in str(exc):
-        return _made(400, "bad_request", "A number is too large.")
+        return _made(400, "bad_request", _("A number is too large."))
     return None
 
 

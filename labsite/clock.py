@@ -1,4 +1,5 @@
-"""The one clock that decisions are made by: the database's (protocol, "Rules").
+"""The one clock that decisions are made by: the database's (protocol, "Rules"); and its times
+as people read them.
 
 On SQLite the database is a file of this host, so its clock is this process's. On PostgreSQL
 several hosts may serve one lab, and only the database's clock is the same for all of them.
@@ -8,6 +9,8 @@ from datetime import datetime
 
 from django.db import connection
 from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 
 
 def database_now() -> datetime:
@@ -18,3 +21,11 @@ def database_now() -> datetime:
         cursor.execute("SELECT clock_timestamp()")
         [now] = cursor.fetchone()
     return now
+
+
+def clock_words(moment: datetime) -> str:
+    """The time of day in the reader's zone, with the date where it is not today."""
+    local = timezone.localtime(moment)
+    if local.date() == timezone.localdate():
+        return date_format(local, "H:i")
+    return date_format(local, _("M j, H:i"))

@@ -13,8 +13,12 @@ from environs import Env, EnvError, validate
 _env = Env(expand_vars=False)
 
 
-def _seconds(name: str, default: float) -> float:
+def _positive(name: str, default: float) -> float:
     return _env.float(name, default, validate=validate.Range(min=0.1))
+
+
+def _whole(name: str, default: int) -> int:
+    return _env.int(name, default, validate=validate.Range(min=0))
 
 
 def _read() -> dict:
@@ -31,16 +35,25 @@ def _read() -> dict:
         "SOCKET_DIR": _env.str("LAB_SOCKET_DIR", ""),
         "POOL_THREADS": _env.int("LAB_POOL_THREADS", 4, validate=validate.Range(min=1, max=64)),
         "TRUSTED_PROXIES": _env.list("LAB_TRUSTED_PROXIES", []),
+        "SELF_REGISTRATION": _env.bool("LAB_SELF_REGISTRATION", False),
         "CA_FILE": _env.str("LAB_CA_FILE", ""),
         "HTTPS": _env.bool("LAB_HTTPS", False),
-        "HEARTBEAT_SECONDS": _seconds("LAB_HEARTBEAT_SECONDS", 1.0),
-        "HEALTHY_SECONDS": _seconds("LAB_HEALTHY_SECONDS", 3.0),
-        "STALE_SECONDS": _seconds("LAB_STALE_SECONDS", 30.0),
+        "HEARTBEAT_SECONDS": _positive("LAB_HEARTBEAT_SECONDS", 1.0),
+        "HEALTHY_SECONDS": _positive("LAB_HEALTHY_SECONDS", 3.0),
+        "STALE_SECONDS": _positive("LAB_STALE_SECONDS", 30.0),
         "FOREIGN_MEMORY_MIB": _env.int("LAB_FOREIGN_MEMORY_MIB", 512),
         "FOREIGN_UTILIZATION_PERCENT": _env.int("LAB_FOREIGN_UTILIZATION_PERCENT", 10),
-        "GIVE_UP_AFTER_SECONDS": _seconds("LAB_GIVE_UP_AFTER_SECONDS", 7 * 24 * 3600),
-        "HOLD_BACK_AFTER_SECONDS": _seconds("LAB_HOLD_BACK_AFTER_SECONDS", 1800),
+        "GIVE_UP_AFTER_SECONDS": _positive("LAB_GIVE_UP_AFTER_SECONDS", 7 * 24 * 3600),
+        "HOLD_BACK_AFTER_SECONDS": _positive("LAB_HOLD_BACK_AFTER_SECONDS", 1800),
         "MAX_FILE_BYTES": _env.int("LAB_MAX_FILE_BYTES", 20 * 1024**3),
+        "MAX_SWEEP_RUNS": _whole("LAB_MAX_SWEEP_RUNS", 1000),
+        "DISK_RESERVE_BYTES": _whole("LAB_DISK_RESERVE_BYTES", 1024**3),
+        "QUOTA_BYTES": _whole("LAB_QUOTA_BYTES", 0),
+        "QUOTA_RESERVE_BYTES": _whole("LAB_QUOTA_RESERVE_BYTES", 1024**3),
+        "KEEP_VERSIONS": _whole("LAB_KEEP_VERSIONS", 5),
+        "KEEP_UPLOADS_HOURS": _positive("LAB_KEEP_UPLOADS_HOURS", 24),
+        "KEEP_GIVEN_UP_DAYS": _positive("LAB_KEEP_GIVEN_UP_DAYS", 90),
+        "KEEP_TRASH_DAYS": _positive("LAB_KEEP_TRASH_DAYS", 30),
     }
 
 

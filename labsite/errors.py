@@ -15,8 +15,8 @@ class Refused(Exception):
     """The request was understood and cannot be granted as things stand.
 
     `code` is for programs and never changes; the message is for people. `facts` go into the
-    response body, so that the caller can put itself right without a second request. A fact
-    named `retry_after_seconds` also becomes the header Retry-After.
+    response body, so that the caller can put itself right without a second request. Some are
+    headers as well: see headers_of().
     """
 
     status = 409
@@ -88,6 +88,9 @@ def problem_of(refused: Refused) -> dict[str, Any]:
     )
 
 
-def retry_headers(facts: Mapping[str, Any]) -> dict[str, str]:
-    seconds = facts.get("retry_after_seconds")
-    return {} if seconds is None else {"Retry-After": str(seconds)}
+#: Facts of a refusal that are headers as well.
+_HEADERS = {"retry_after_seconds": "Retry-After", "expected_offset": "Upload-Offset"}
+
+
+def headers_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {_HEADERS[fact]: str(facts[fact]) for fact in _HEADERS if facts.get(fact) is not None}

@@ -11,6 +11,7 @@ again, and so does a slow sweep, should a wake-up be lost.
 """
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from labsite.writer import Writer
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
+#: Held polls that one sweep looks at: all of thousands would hold up the heartbeats beside them.
+SWEPT = 200
 
 #: Path -> what is posted there, and how many bytes of it.
 ROUTES: dict[str, tuple[type, int]] = {
@@ -48,6 +51,7 @@ class Held:
     reply: wire.PollReply
     answered: asyncio.Future[wire.PollReply]
     is_due: bool = False
+    swept: int = 0  # how often: the net beneath wake-ups takes turns
 
     def look_at(self, reply: wire.PollReply | Exception) -> None:
         """Answer with `reply` if it is news or time is up; an exception is no news."""
@@ -168,7 +172,10 @@ class Lane:
         self._look_at([held])
 
     def _sweep(self) -> None:
-        self._look_at(self._held.values())
+        swept = heapq.nsmallest(SWEPT, self._held.values(), key=lambda held: held.swept)
+        for held in swept:
+            held.swept += 1
+        self._look_at(swept)
         if self._loop and not self._is_closing:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
 

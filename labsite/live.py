@@ -2,14 +2,19 @@
 
 A message says what changed, by ids and sizes; a page fetches the rest over HTTP.
 
-    {"seq": 812, "kind": "job", "job": 7, "project": "digits", "run": "run_003",
-     "event": "started", "state": "running"}              durable: one for each JobEvent
+    {"seq": 812, "kind": "job", "job": 7, "sweep": 3, "event": "started",
+     "state": "running"}                                  durable: one for each JobEvent
     {"kind": "file", "id": 91, "size": 2048}              transient: at most 1/s for each object
-    {"kind": "device", "id": 4, "state": "stale"}         it was heard from, or its state changed
+    {"kind": "devices", "states": {"stale": [4, 9]}}      heard from, or of another state now
     {"kind": "device", "id": 4}                           something else about it changed
-    {"kind": "hello", "seq": 812, "devices": {"4": "stale"}}     once, when all missed is sent
+    {"kind": "dispatch", "id": null}                      whether runs are given out has changed
+    {"kind": "hello", "seq": 812, "build": "9f…",         once, when all missed is sent
+     "devices": {"4": "stale"}}
     {"kind": "ping", "seq": 812}                          each PING_SECONDS: the line is alive
     {"reset": true, "seq": 812}                           too much was missed: load the page anew
+
+What is transient comes in lists where several things are told at once: 200 devices that beat each
+second are one frame and not 200, for each of 50 pages.
 
 A page connects to /ws/live/?after=N, N being the newest event it shows, and is sent all later
 ones in order, each once. Whatever is lost on the way (a full channel, a lost wake-up, a sleep
@@ -37,7 +42,9 @@ from django.db.models import Max
 
 from devices.models import Device, DeviceState
 from experiments.models import JobEvent
+from labsite import health
 from labsite.body import Receive, Scope, Send
+from labsite.build import build_id
 from labsite.clock import database_now
 from labsite.wake import MISSED, Wake
 
@@ -57,6 +64,9 @@ SIGNED_OUT = 4401
 #: Wake-ups after which to look for rows; and those that no page wants to hear of.
 NEWS = {"event", MISSED.kind}
 UNTOLD = {"queue"}
+
+#: Of an event and its job. No name is among it: who may read of what is decided by the pages.
+_NEEDED = ("kind", "to_state", "job__sweep_id")
 
 T = TypeVar("T")
 Row = tuple[int, str]  # an event's id, and its message as JSON
@@ -87,18 +97,20 @@ def newest_seq() -> int:
 
 def rows_after(seq: int, limit: int) -> list[Row]:
     """The first `limit` events after `seq`, oldest first."""
-    events = JobEvent.objects.filter(pk__gt=seq).select_related("job__project").order_by("pk")
+    events = (
+        JobEvent.objects.filter(pk__gt=seq).select_related("job").only(*_NEEDED).order_by("pk")
+    )
     return [(event.pk, _told(event)) for event in events[:limit]]
 
 
 def _told(event: JobEvent) -> str:
+    """To whoever is signed in: so it has no names, which may be a private project's."""
     return _json(
         {
             "seq": event.pk,
             "kind": "job",
             "job": event.job_id,
-            "project": event.job.project.name,
-            "run": event.job.run_name,
+            "sweep": event.job.sweep_id,
             "event": event.kind,
             "state": event.to_state or None,
         }
@@ -109,9 +121,18 @@ def device_states() -> dict[int, tuple[DeviceState, Any]]:
     """Of each device: its state now, and when it was last heard from."""
     now = database_now()
     known = Device.objects.only(
-        "last_heartbeat_at", "heartbeat_interval_seconds", "goodbye_at", "revoked_at"
+        "last_heartbeat_at",
+        "heartbeat_interval_seconds",
+        "goodbye_at",
+        "revoked_at",
+        "is_demo",
+        "created_at",
     )
     return {device.pk: (device.state(now), device.last_heartbeat_at) for device in known}
+
+
+def _dispatch_token() -> str:
+    return health.dispatch(database_now()).token
 
 
 def _json(message: dict[str, Any]) -> str:
@@ -132,6 +153,7 @@ class Tailer:
         self.group = f"live.{secrets.token_hex(4)}"  # of this process, also on a shared layer
         self.seq: int | None = None  # the newest event passed on; None: not begun
         self.devices: dict[int, tuple[DeviceState, Any]] = {}
+        self._dispatch = ""
         self._sockets: set[object] = set()
         self._texts: list[str] = []
         self._coalescer = Coalescer(self._say)
@@ -178,6 +200,7 @@ class Tailer:
                 if loop.time() >= ticks_at:
                     ticks_at = loop.time() + TICK_SECONDS
                     await self._tell_of_devices()
+                    await self._tell_of_dispatch()
                 await self._flush()
             except (DatabaseError, InterfaceError) as exc:
                 logger.warning("the live feed waits for the database: %s", exc)
@@ -203,14 +226,23 @@ class Tailer:
 
     async def _tell_of_devices(self) -> None:
         before, self.devices = self.devices, await _read(device_states)
+        states: dict[str, list[int]] = {}
         for pk, (state, heard_at) in self.devices.items():
             if before.get(pk) != (state, heard_at):
-                self._say({"kind": "device", "id": pk, "state": state})
+                states.setdefault(state, []).append(pk)
+        if states:
+            self._say({"kind": "devices", "states": states})
+
+    async def _tell_of_dispatch(self) -> None:
+        before, self._dispatch = self._dispatch, await _read(_dispatch_token)
+        if before != self._dispatch:
+            self._say({"kind": "dispatch", "id": None})
 
     async def _flush(self) -> None:
         if self._texts:
             texts, self._texts = self._texts, []
-            await self._send({"type": "live.texts", "texts": texts})
+            text = texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+            await self._send({"type": "live.text", "text": text})
 
     async def _send(self, message: dict[str, Any]) -> None:
         await get_channel_layer().group_send(self.group, message)
@@ -294,7 +326,8 @@ class Live(AsyncWebsocketConsumer):
         self._seq = await _read(newest_seq) if after is None else after
         await self._catch_up()
         devices = {pk: state for pk, (state, _) in self._tailer.devices.items()}
-        await self.send(_json({"kind": "hello", "seq": self._seq, "devices": devices}))
+        hello = {"kind": "hello", "seq": self._seq, "build": build_id(), "devices": devices}
+        await self.send(_json(hello))
 
     async def _catch_up(self) -> None:
         """Send all rows after `seq`, or tell the page that they are too many."""
@@ -319,9 +352,8 @@ class Live(AsyncWebsocketConsumer):
             await self._catch_up()
         await self._pass_on(message["rows"])
 
-    async def live_texts(self, message: dict[str, Any]) -> None:
-        for text in message["texts"]:
-            await self.send(text)
+    async def live_text(self, message: dict[str, Any]) -> None:
+        await self.send(message["text"])
 
     async def live_beat(self, message: dict[str, Any]) -> None:
         """Say that the line is alive, once it is sure that it is."""

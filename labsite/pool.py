@@ -13,6 +13,8 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -24,12 +26,18 @@ from labsite.answer import Answer, encoded, failure, refusal, refuse_unread, sen
 from labsite.body import Disconnected, Receive, Scope, Send, length_of, pieces
 from labsite.environ import environ_of
 from labsite.errors import Busy, Refused
-from labsite.spool import Spool, temporary_file
+from labsite.spool import MEMORY_BYTES, Spool, disk, temporary_file
+from labsite.stackroom import with_room
+from sync import room
 
 logger = logging.getLogger(__name__)
 
 #: Requests that may wait for a thread; at 4 threads and 5 ms each that is a bit over a second.
 MAX_WAITING = 1000
+#: What an open page asks for by itself, to be fresh: one at a time, however many look. Else fifty
+#: viewers of a large lab hold every thread, and the interpreter that heartbeats need too.
+PARTS_AT_ONCE = 1
+_ASKED_BY_ITSELF = b"x-part"
 
 
 class Pool:
@@ -40,6 +48,7 @@ class Pool:
         self._count = threads or settings.LAB_POOL_THREADS
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="lab-web")
         self._waiting = 0
+        self._parts = asyncio.Semaphore(PARTS_AT_ONCE)
 
     def close(self) -> None:
         """End the threads and their database connections, after what they do. Blocks."""
@@ -57,13 +66,21 @@ class Pool:
             await refuse_unread(refused, receive, send)
             return
         try:
-            answer = await self._in_thread(scope, spool, length)
+            async with self._turn_of(scope):
+                answer = await self._in_thread(scope, spool, length)
         except Refused as refused:
             answer = refusal(refused)
         await send_answer(answer, scope["method"], receive, send)
 
+    def _turn_of(self, scope: Scope) -> AbstractAsyncContextManager[Any]:
+        is_part = any(name == _ASKED_BY_ITSELF for name, _value in scope["headers"])
+        return self._parts if is_part else nullcontext()
+
     async def _spooled(self, scope: Scope, receive: Receive) -> tuple[Spool, int]:
         length = length_of(scope["method"], scope["headers"], limit_of(scope["path"]))
+        if length > MEMORY_BYTES:  # refused before it is sent, and not when the disk is full
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(disk, room.make_sure_of, length)
         spool = Spool()
         try:
             if length:
@@ -81,7 +98,8 @@ class Pool:
         self._waiting += 1
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._run, scope, spool, length)
+            run = partial(with_room, self._run, scope, spool, length)
+            return await loop.run_in_executor(self._threads, run)
         finally:
             self._waiting -= 1
 
@@ -124,7 +142,14 @@ def limit_of(path: str) -> int:
 
 
 def _add_body(answer: Answer, response: HttpResponseBase) -> None:
-    """Take from `response` what is to be sent, so that it can be closed before it is sent."""
+    """Take from `response` what is to be sent, so that it can be closed before it is sent.
+
+    What is made part by part while it is sent (an archive of many gigabytes) a view names by
+    `response.parts_to_send`: an iterable that needs neither database nor request.
+    """
+    if parts := getattr(response, "parts_to_send", None):
+        answer.parts = iter(parts)
+        return
     if not response.streaming:
         answer.content = response.content
     elif not _add_file(answer, response):

@@ -1,9 +1,11 @@
 """One settings module; all that differs between labs comes from the environment (env.py)."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import dj_database_url
+from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 
 from labsite import env
@@ -22,7 +24,9 @@ LAB_REDIS_URL = _given["REDIS_URL"]
 LAB_SOCKET_DIR = _given["SOCKET_DIR"]
 LAB_POOL_THREADS = _given["POOL_THREADS"]
 LAB_TRUSTED_PROXIES = _given["TRUSTED_PROXIES"]
+LAB_SELF_REGISTRATION = _given["SELF_REGISTRATION"]
 LAB_DISPATCH_TASK = "experiments.tasks.dispatch"
+LAB_TIDY_TASK = "sync.tasks.tidy"
 LAB_HEARTBEAT_SECONDS = _given["HEARTBEAT_SECONDS"]
 LAB_HEALTHY_SECONDS = _given["HEALTHY_SECONDS"]
 LAB_STALE_SECONDS = _given["STALE_SECONDS"]
@@ -31,10 +35,19 @@ LAB_FOREIGN_UTILIZATION_PERCENT = _given["FOREIGN_UTILIZATION_PERCENT"]
 LAB_GIVE_UP_AFTER_SECONDS = _given["GIVE_UP_AFTER_SECONDS"]
 LAB_HOLD_BACK_AFTER_SECONDS = _given["HOLD_BACK_AFTER_SECONDS"]
 LAB_MAX_FILE_BYTES = _given["MAX_FILE_BYTES"]
+LAB_MAX_SWEEP_RUNS = _given["MAX_SWEEP_RUNS"]
+LAB_DISK_RESERVE_BYTES = _given["DISK_RESERVE_BYTES"]
+LAB_QUOTA_BYTES = _given["QUOTA_BYTES"]
+LAB_QUOTA_RESERVE_BYTES = _given["QUOTA_RESERVE_BYTES"]
+LAB_KEEP_VERSIONS = _given["KEEP_VERSIONS"]
+LAB_KEEP_UPLOADS_HOURS = _given["KEEP_UPLOADS_HOURS"]
+LAB_KEEP_GIVEN_UP_DAYS = _given["KEEP_GIVEN_UP_DAYS"]
+LAB_KEEP_TRASH_DAYS = _given["KEEP_TRASH_DAYS"]
 #: (path prefix, bytes of a body), first match wins; labsite/pool.py enforces it.
 LAB_BODY_LIMITS = [
     ("/api/sync/full/", LAB_MAX_FILE_BYTES + 64 * 1024),
     ("/api/sync/delta/", 4 * 1024**2 + 64 * 1024),
+    ("/api/sync/batch/", 8 * 1024**2 + 64 * 1024),
     ("/", 10 * 1024**2),
 ]
 
@@ -54,13 +67,14 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
-    "rest_framework.authtoken",
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "channels",
     "django_q",
+    "axes",
     "labsite",
+    "people",
     "devices",
     "experiments",
     "sync",
@@ -70,6 +84,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "labsite.pages.policy.PolicyMiddleware",
+    "people.audit.DoorMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -78,6 +93,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "labsite.pages.frame.FrameMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "labsite.urls"
@@ -147,6 +163,14 @@ else:
         }
     }
 
+#: Of one process: who a token belongs to and such, for a second each.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 20_000},
+    }
+}
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {
@@ -159,9 +183,26 @@ PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
+AUTHENTICATION_BACKENDS = ["people.backend.Accounts"]
+#: By a link that a manager hands on; whoever signs in meanwhile makes it worthless.
+PASSWORD_RESET_TIMEOUT = 7 * 24 * 3600
+# Too many wrong passwords for one account from one address (the pool's, which believes only
+# LAB_TRUSTED_PROXIES): that pair waits, nobody else does.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=10)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "labsite.pages.signin.address_of"
+AXES_LOCKOUT_CALLABLE = "labsite.pages.signin.locked_out"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = (
+    False  # waiting is enough, whoever knocks meanwhile
+)
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 CSRF_FAILURE_VIEW = "labsite.pages.errors.csrf_failure"
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "devices"
+LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _given["HTTPS"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # set by the pool, never by a client
@@ -204,6 +245,8 @@ UNFOLD = {
     "SITE_URL": "/",
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
+    "DASHBOARD_CALLBACK": "labsite.deskfront.front",
+    "STYLES": [lambda request: static("css/desk.css")],
     "COLORS": {  # the accent of static/css/look.css, in unfold's steps
         "primary": {
             "50": "#f1f3fd", "100": "#e1e5fb", "200": "#c7cff7", "300": "#a3aff0",
@@ -216,7 +259,7 @@ UNFOLD = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.SessionAuthentication",
-        "rest_framework.authentication.TokenAuthentication",
+        "people.auth.TokenAuthentication",
     ],
     "DEFAULT_PARSER_CLASSES": [
         "labsite.parsers.StrictJSONParser",
@@ -253,6 +296,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "django-q": {"level": "WARNING"},
+        "axes": {"level": "WARNING"},
         # The page that such a request gets says all; scanners would fill the log with these.
         "django.security.DisallowedHost": {"handlers": [], "propagate": False},
     },

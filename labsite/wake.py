@@ -30,6 +30,7 @@ import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,29 @@ def ask_dispatch() -> None:
     A pass that waits to be run is enough for any number of wishes, since it will see all that
     was committed before it begins. One that runs already is not: another is queued.
     """
-    transaction.on_commit(_queue_dispatch, robust=True)
+    transaction.on_commit(queue_dispatch, robust=True)
 
 
-def _queue_dispatch() -> None:
+def queue_dispatch() -> None:
+    """At once.
+
+    Raises:
+        DatabaseError: the database cannot now.
+    """
+    _queue(settings.LAB_DISPATCH_TASK)
+
+
+def ask_tidy() -> None:
+    """Have what was deleted laid into the trash, restored or removed; otherwise as above."""
+    transaction.on_commit(partial(_queue, settings.LAB_TIDY_TASK), robust=True)
+
+
+def _queue(task: str) -> None:
     broker = get_broker()
-    if broker.has_waiting(settings.LAB_DISPATCH_TASK):
+    if broker.has_waiting(task):
         publish("queue", broker.list_key)  # the wake-up of the first wish may have been lost
     else:
-        async_task(settings.LAB_DISPATCH_TASK, broker=broker)
+        async_task(task, broker=broker)
 
 
 def queue_name() -> str:

@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from rest_framework.exceptions import AuthenticationFailed
 
 from agent import wire
-from devices.auth import REJECTED, resolve
+from devices.auth import REJECTED, TOKEN_SECONDS, resolve
 from devices.heartbeat import Beat, record
 from experiments.leases import Call, answer, poll, stamp
 from labsite.api import refusal_of
@@ -28,8 +28,6 @@ from labsite.errors import Busy
 logger = logging.getLogger(__name__)
 
 STAMP_SECONDS = 1.0
-#: How long a token's device is remembered: a revocation holds within this time.
-TOKEN_SECONDS = 1.0
 MAX_BATCH = 512
 #: A batch begins no sooner than this after the one before. Who comes alone does not wait; a
 #: crowd comes in fewer and larger batches, whose cost is mostly that of being a batch.

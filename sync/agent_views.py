@@ -1,21 +1,23 @@
-"""What agents send: deltas, whole files, checkpoints (protocol §6)."""
+"""What agents send: deltas, whole files, several of them at once, checkpoints (protocol §6)."""
 
-import hashlib
 import io
 from typing import Any, BinaryIO
 
-from drf_spectacular.utils import extend_schema
+from django.utils.datastructures import CaseInsensitiveMapping
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import BaseParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from agent import wire
 from devices.agent_views import AgentView
-from labsite.errors import BadRequest, TooLarge
-from sync import append, ownership, resume, storage, summary, upload
-from sync.errors import ChecksumDiffers
-from sync.ownership import Target
-from sync.serializers import read_headers, read_point
+from devices.auth import RecentDeviceAuthentication
+from labsite import api
+from labsite.errors import BadRequest, NotFound, TooLarge, problem_of
+from sync import chunks, intake, ownership, resume, storage
+from sync.intake import Sent, Taken
+from sync.multipart import Part, parts
+from sync.serializers import check_plain, read_headers, read_point
 
 STORED = {
     "type": "object",
@@ -40,6 +42,44 @@ JSON = "application/json"
 BINARY = {"application/octet-stream": {"type": "string", "format": "binary"}}
 
 
+HEADERS = ("X-Sync-Attempt", "X-Sync-Generation", "X-File-Mtime", "X-Chunk-SHA256")
+ZIPPED = ("Content-Encoding", "X-Raw-Length")
+BATCH = {"multipart/form-data": {"type": "object"}}
+ANSWERS = {
+    "type": "object",
+    "properties": {
+        "success": {"type": "boolean"},
+        "data": {
+            "type": "object",
+            "properties": {
+                "parts": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string"},
+                            "status": {"type": "integer"},
+                            "success": {"type": "boolean"},
+                            "code": {"type": "string"},
+                            "data": STORED["properties"]["data"],
+                        },
+                    },
+                }
+            },
+        },
+    },
+}
+
+
+def _headers(*more: str) -> list[OpenApiParameter]:
+    names = HEADERS + ZIPPED + more
+    return [OpenApiParameter(name, location=OpenApiParameter.HEADER) for name in names]
+
+
+DELTA_HEADERS = _headers("X-Sync-Offset", "X-File-SHA256", "Idempotency-Key")
+FULL_HEADERS = _headers("X-File-SHA256", "X-Upload-Id", "X-Upload-Length", "X-Upload-Offset")
+
+
 class RawParser(BaseParser):
     """The body itself, unread: `request.data` is the stream."""
 
@@ -49,14 +89,22 @@ class RawParser(BaseParser):
         return stream
 
 
+class FormParser(RawParser):
+    """A form whose parts' headers count; sync.multipart reads it."""
+
+    media_type = "multipart/form-data"
+
+
 class UploadView(AgentView):
     """An upload as a form (`field`) or as a raw body."""
 
+    authentication_classes = [RecentDeviceAuthentication]
     parser_classes = [MultiPartParser, RawParser]
     field: str
 
-    def target(self, request: Request, uid: str, name: str, headers: dict[str, Any]) -> Target:
-        return ownership.target(request.auth, uid, name, headers["attempt"])
+    @staticmethod
+    def named(request: Request, uid: str, name: str) -> Sent:
+        return Sent(request.auth, uid, name, read_headers(request.headers))
 
     def sent(self, request: Request) -> BinaryIO | bytes:
         """The bytes: an open stream, or what a form field held as text."""
@@ -72,10 +120,28 @@ class UploadView(AgentView):
             )
         return sent.encode() if isinstance(sent, str) else sent
 
-    @staticmethod
-    def answer(message: str, stored: append.Stored, bytes_synced: int) -> Response:
-        facts = {"message": message, "bytes_synced": bytes_synced, **stored.facts}
-        return Response({"success": True, "data": facts})
+    def read(self, request: Request, headers: dict[str, Any], limit: int) -> bytes:
+        """The bytes in memory: one more than `limit` of a body that is longer."""
+        if is_form(request):
+            check_plain(headers)
+        if not length_of(request):
+            return b""
+        sent = self.sent(request)
+        return sent if isinstance(sent, bytes) else sent.read(limit + 1)
+
+
+def length_of(request: Request) -> int:
+    return int(request.META.get("CONTENT_LENGTH") or 0)
+
+
+def is_form(request: Request) -> bool:
+    return (request.content_type or "").startswith("multipart/")
+
+
+def answer(taken: Taken) -> Response:
+    headers = {"Upload-Offset": str(taken.result.row.size)} if taken.status == 202 else {}
+    content = {"success": True, "data": taken.facts}
+    return Response(content, status=taken.status, headers=headers)
 
 
 class DeltaView(UploadView):
@@ -83,79 +149,86 @@ class DeltaView(UploadView):
 
     field = "delta"
 
-    @extend_schema(request=BINARY, responses={(200, JSON): STORED})
+    @extend_schema(request=BINARY, responses={(200, JSON): STORED}, parameters=DELTA_HEADERS)
     def post(self, request: Request, uid: str, name: str) -> Response:
-        headers = read_headers(request.headers)
-        target = self.target(request, uid, name, headers)
-        data = self._read(request)
-        _check_sum(data, headers["chunk_sha256"])
-        delta = append.Delta(
-            data,
-            generation=headers["generation"],
-            offset=headers["offset"],
-            source_mtime=headers["mtime"],
-            file_sha256=headers["file_sha256"],
-            key=headers["key"],
-        )
-        stored = append.append(target, delta)
-        note_derived(target, stored)
-        return self.answer("Delta synced successfully", stored, len(data))
-
-    def _read(self, request: Request) -> bytes:
-        if not int(request.META.get("CONTENT_LENGTH") or 0):
-            return b""
-        sent = self.sent(request)
-        data = sent if isinstance(sent, bytes) else sent.read(wire.MAX_CHUNK_BYTES + 1)
-        if len(data) > wire.MAX_CHUNK_BYTES:
-            raise TooLarge(
-                "A delta may have 4 MiB at most; send the rest as another one.",
-                limit=wire.MAX_CHUNK_BYTES,
-            )
-        return data
+        sent = self.named(request, uid, name)
+        body = self.read(request, sent.headers, wire.MAX_CHUNK_BYTES)
+        return answer(intake.take_delta(sent, body))
 
 
 class FullView(UploadView):
-    """POST sync/full/<uid>/<file>: put a whole file in the place of what was there."""
+    """POST sync/full/<uid>/<file>: put a whole file in the place of what was there.
+
+    With `X-Upload-Id` the body is one chunk of it: 202 until the last one, then 200.
+    """
 
     field = "file"
 
-    @extend_schema(request=BINARY, responses={(200, JSON): STORED})
+    @extend_schema(
+        request=BINARY,
+        responses={(200, JSON): STORED, (202, JSON): STORED},
+        parameters=FULL_HEADERS,
+    )
     def post(self, request: Request, uid: str, name: str) -> Response:
-        headers = read_headers(request.headers)
-        target = self.target(request, uid, name, headers)
-        length = int(request.META.get("CONTENT_LENGTH") or 0)
-        is_form = (request.content_type or "").startswith("multipart/")
+        sent = self.named(request, uid, name)
+        if sent.headers["upload_id"]:
+            body = self.read(request, sent.headers, wire.MAX_UPLOAD_CHUNK_BYTES)
+            return answer(intake.take_chunk(sent, body))
+        length = length_of(request)
         source = self.sent(request) if length else b""
-        whole = upload.Whole(
-            generation=headers["generation"],
-            source_mtime=headers["mtime"],
-            sha256=headers["file_sha256"],
-            length=None if is_form else length,
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        return answer(intake.take_full(sent, stream, None if is_form(request) else length))
+
+    @extend_schema(
+        parameters=[OpenApiParameter("upload_id", required=True)],
+        responses={(200, JSON): {"type": "object"}},
+    )
+    def get(self, request: Request, uid: str, name: str) -> Response:
+        """How far an upload is: `Upload-Offset`. 404: not begun, so from 0; 410: abandoned."""
+        upload_id = request.query_params.get("upload_id", "")
+        asked = CaseInsensitiveMapping({**request.headers, "X-Upload-Id": upload_id})
+        headers = read_headers(asked, asks=True)
+        target = Sent(request.auth, uid, name, headers).target
+        offset = chunks.offset_of(target, upload_id, headers["file_sha256"], headers["generation"])
+        if offset is None:
+            raise NotFound("No such upload is on its way: begin it at 0.")
+        return Response(
+            {"success": True, "data": {"upload_id": upload_id, "expected_offset": offset}},
+            headers={"Upload-Offset": str(offset), "Cache-Control": "no-store"},
         )
-        stored = upload.store(target, _stream(source), whole)
-        note_derived(target, stored)
-        return self.answer("File synced successfully", stored, stored.row.size)
 
 
-def _stream(sent: BinaryIO | bytes) -> BinaryIO:
-    return io.BytesIO(sent) if isinstance(sent, bytes) else sent
+class BatchView(AgentView):
+    """POST sync/batch/<uid>: small deltas and files of one run, each for itself.
 
+    multipart/form-data, a part each: its name is `delta` or `file`, its filename the file's name
+    in the run, and it has the headers that a request of its own would have. They are done in
+    their order; what is refused stops none of the others.
+    """
 
-def _check_sum(data: bytes, sha256: str) -> None:
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise ChecksumDiffers("The chunk is not what X-Chunk-SHA256 says; send it again.")
+    authentication_classes = [RecentDeviceAuthentication]
+    parser_classes = [FormParser]
 
+    @extend_schema(request=BATCH, responses={(200, JSON): ANSWERS})
+    def post(self, request: Request, uid: str) -> Response:
+        if length_of(request) > wire.MAX_BATCH_BYTES:
+            raise TooLarge("A batch may have 8 MiB.", limit=wire.MAX_BATCH_BYTES)
+        body = request.data.read() if length_of(request) else b""
+        found = parts(request.META.get("CONTENT_TYPE", ""), body)
+        answers = [self._done(request, uid, part) for part in found]
+        return Response({"success": True, "data": {"parts": answers}})
 
-def note_derived(target: Target, stored: append.Stored) -> None:
-    """Bring up to date what is derived from results: the metrics' summary, where to resume."""
-    if target.shelf:
-        return
-    if target.name == f"{target.job.run_name}.csv":
-        summary.update(target.job, stored.row)
-        if resume.is_to_name(target.job, target.name):
-            resume.note_files(target.job)
-    elif stored.row.complete and target.name.endswith(".pt"):
-        resume.note_files(target.job)
+    @staticmethod
+    def _done(request: Request, uid: str, part: Part) -> dict[str, Any]:
+        try:
+            sent = Sent(request.auth, uid, part.name, read_headers(part.headers))
+            taken = intake.take_part(sent, part.kind, part.data)
+        except Exception as exc:
+            refused = api.refusal_of(exc)
+            if refused is None:
+                raise
+            return {"name": part.name, **problem_of(refused)}
+        return {"name": part.name, "status": 200, "success": True, "data": taken.facts}
 
 
 class CheckpointView(AgentView):

@@ -8,16 +8,17 @@ the version and size that were seen; only then answer. A crash at any point leav
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from django.db import IntegrityError
+from django.db import IntegrityError, connection, transaction
 
 from experiments.errors import LostRace
 from labsite import wake
 from labsite.clock import database_now
-from sync import storage
-from sync.errors import Diverged, OffsetMismatch, StaleGeneration
-from sync.models import SyncFile
+from sync import room, storage
+from sync.errors import Deleted, Diverged, OffsetMismatch, StaleGeneration
+from sync.models import SyncFile, Upload
 from sync.ownership import Target, check_still
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Delta:
 class Stored:
     """What was done, and what is stored now. Sizes in bytes."""
 
-    row: SyncFile
+    row: SyncFile | Upload
     appended: int
     acked: int
     duplicate: bool
@@ -62,8 +63,10 @@ def append(target: Target, delta: Delta) -> Stored:
     Raises:
         OffsetMismatch, Diverged, StaleGeneration: with where to go on from.
         LostRace: another attempt was begun while this chunk waited for the file.
-        FileBusy, DiskFull: nothing was kept; the same request may come again.
+        FileBusy, DiskFull, QuotaFull: nothing was kept; the same request may come again.
+        Deleted: nobody wants it any more.
     """
+    room.admit(target, len(delta.data))
     with storage.locked(target.place):
         check_still(target)
         row = current(target)
@@ -80,8 +83,16 @@ def append(target: Target, delta: Delta) -> Stored:
 
 
 def current(target: Target) -> SyncFile | None:
-    rows = SyncFile.objects.filter(job=target.job, shelf=target.shelf, name=target.name)
-    return rows.first()
+    """
+    Raises:
+        Deleted: it lies in the trash, or did until it was removed from there.
+    """
+    for row in SyncFile.objects.raw(_asked(), [target.job.pk, target.shelf, target.name]):
+        if row.trash_id:
+            raise Deleted(f"{target.name} was deleted; it is not wanted any more.")
+        row.job = target.job
+        return row
+    return None
 
 
 def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
@@ -106,8 +117,9 @@ def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
     if delta.generation is None and number > row.attempt:
         version = (number, row.generation + 1)
     check_begins_at_zero(delta.offset)
-    storage.keep_generation(target.place, row.generation)
-    return change(row, attempt=version[0], generation=version[1], size=0, last_key="")
+    aside = storage.keep_generation(target.place, row.generation)
+    fields = {"attempt": version[0], "generation": version[1], "aside_bytes": aside}
+    return change(row, size=0, last_key="", **fields)
 
 
 def check_begins_at_zero(offset: int | None) -> None:
@@ -130,20 +142,49 @@ def new_row(target: Target, generation: int) -> SyncFile:
 
 
 def change(row: SyncFile, **fields: Any) -> SyncFile:
-    """Move the row from what was seen to what is now; whatever moves it unmakes its hash.
+    """Move the row from what was seen to what is now, and with it what its project takes;
+    whatever moves it unmakes its hash.
 
     Raises:
-        LostRace: it is not as it was seen, which the file's lock should have kept.
+        LostRace: it is not as it was seen, which the file's lock should have kept; or it was
+            deleted meanwhile.
     """
     fields = {"synced_at": database_now(), "sha256": "", "complete": False, **fields}
-    seen = SyncFile.objects.filter(
-        pk=row.pk, attempt=row.attempt, generation=row.generation, size=row.size
-    )
-    if not seen.update(**fields):
-        raise LostRace(f"{row.name} was changed by another request; send it again.")
+    seen = (row.pk, row.attempt, row.generation, row.size)
+    counted = {name: fields.get(name, getattr(row, name)) for name in ("size", "aside_bytes")}
+    with transaction.atomic():
+        if not _moved(fields, seen):
+            raise LostRace(f"{row.name} was changed by another request; send it again.")
+        row.job.project.note_used(sum(counted.values()) - row.size - row.aside_bytes)
     for name, value in fields.items():
         setattr(row, name, value)
     return row
+
+
+def _moved(fields: dict[str, Any], seen: tuple[int, ...]) -> bool:
+    field = SyncFile._meta.get_field
+    values = [field(name).get_db_prep_save(value, connection) for name, value in fields.items()]
+    with connection.cursor() as cursor:
+        cursor.execute(_update(tuple(fields)), [*values, *seen])
+        return cursor.rowcount == 1
+
+
+# Composing these two anew for each delta would take longer than all the rest of it.
+
+
+@cache
+def _asked() -> str:
+    rows = SyncFile.objects.filter(job=0).filter(shelf=0).filter(name="-").order_by()
+    return rows.query.sql_with_params()[0]
+
+
+@cache
+def _update(names: tuple[str, ...]) -> str:
+    columns = ", ".join(f"{SyncFile._meta.get_field(name).column} = %s" for name in names)
+    return (
+        f"UPDATE {SyncFile._meta.db_table} SET {columns} WHERE trash_id IS NULL"  # noqa: S608
+        " AND id = %s AND attempt = %s AND generation = %s AND size = %s"
+    )
 
 
 def repair(target: Target, row: SyncFile) -> None:

@@ -5,9 +5,13 @@ Refused
 ├── Diverged           the bytes differ from those stored: begin a new generation
 ├── StaleGeneration    a newer generation or attempt has been seen: `attempt`, `generation`
 ├── ChecksumDiffers    the body is not what its header says: read it and send it again
-├── Deleted            the job was deleted: the file is settled
+├── Deleted            the job or the file was deleted: the file is settled
+├── UploadExpired      nothing came for so long that what had come was thrown away
 ├── FileBusy           another writer holds the file
 ├── DiskFull           nothing of it was kept
+├── QuotaFull          nor here: the project may take no more room on the disk
+├── PlanChanged        what would be freed is not what was shown: look again
+├── NotInTrash         it was restored or removed already
 └── WrongName          no file of this run may be called so
 """
 
@@ -37,6 +41,11 @@ class Deleted(Refused):
     code = "deleted"
 
 
+class UploadExpired(Refused):
+    status = 410
+    code = "upload_expired"
+
+
 class FileBusy(Refused):
     status = 423
     code = "file_busy"
@@ -47,6 +56,20 @@ class DiskFull(Refused):
     status = 507
     code = "disk_full"
     retryable = True
+
+
+class QuotaFull(Refused):
+    status = 507
+    code = "quota_full"
+    retryable = True
+
+
+class PlanChanged(Refused):
+    code = "plan_changed"
+
+
+class NotInTrash(Refused):
+    code = "not_in_trash"
 
 
 class WrongName(BadRequest):

@@ -1,16 +1,133 @@
-"""A run's files as the server has them."""
+"""A run's files as the server has them, and what became of those that were deleted."""
 
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q, Sum
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from experiments.models import Job
+from experiments.models import Job, Project
+from labsite import wake
+from people.roles import may_manage, may_submit
+from sync.errors import NotInTrash
+
+
+class What(models.TextChoices):
+    """What one act of deleting takes away."""
+
+    RUN = "run", _("one run")
+    CHECKPOINTS = "checkpoints", _("checkpoints, but the newest and the best of each run")
+    GIVEN_UP = "given_up", _("what tries that were given up have left")
+    FAILED = "failed", _("runs that failed")
+    RUNS = "runs", _("runs that have ended")
+    ALL = "all", _("all runs that have ended, arrived or not")
+
+
+class TrashState(models.TextChoices):
+    FILLING = "filling", _("being moved to the trash")
+    KEPT = "kept", _("in the trash")
+    RESTORING = "restoring", _("being restored")
+    RESTORED = "restored", _("restored")
+    EMPTYING = "emptying", _("being removed")
+    EMPTIED = "emptied", _("removed")
+
+
+class TrashQuerySet(models.QuerySet):
+    def kept(self) -> "TrashQuerySet":
+        """What can be restored."""
+        return self.filter(state__in=(TrashState.FILLING, TrashState.KEPT))
+
+    def moving(self) -> "TrashQuerySet":
+        """What sync.trash has yet to do."""
+        moving = (TrashState.FILLING, TrashState.RESTORING, TrashState.EMPTYING)
+        return self.filter(state__in=moving)
+
+
+class Trash(models.Model):
+    """One act of deleting: which runs and files, by whom, and what became of them since.
+
+    The rows decide: from this one's commit on sync refuses the files (410) and no page shows
+    them. Their bytes follow (sync.trash), at once or after a crash. A row is never deleted: it is
+    what tells later who deleted what.
+    """
+
+    project = models.ForeignKey(Project, models.PROTECT, related_name="trash")
+    jobs = models.ManyToManyField(Job, related_name="trash")  # deleted as a whole
+    what = models.CharField(max_length=16, choices=What)
+    older_than_days = models.PositiveIntegerField(default=0)
+    runs = models.PositiveIntegerField(default=0)  # whose files these are
+    file_count = models.PositiveIntegerField(default=0)
+    size = models.BigIntegerField(default=0)  # of all its files, in bytes
+    made_at = models.DateTimeField()
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+
+    state = models.CharField(max_length=16, choices=TrashState, default=TrashState.FILLING)
+    changed_at = models.DateTimeField()
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
+    )
+    #: Files are moved in the order of their keys; those up to here are where `state` wants them.
+    moved_upto = models.BigIntegerField(default=0)
+
+    objects = TrashQuerySet.as_manager()
+
+    AUDITED = ("what", "runs", "file_count", "size", "state")
+
+    class Meta:
+        verbose_name = _("deletion")
+        verbose_name_plural = _("trash")
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=TrashState.values), name="trash_state")
+        ]
+        indexes = [models.Index(fields=["state"], name="trash_by_state")]
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.get_what_display()}"
+
+    @property
+    def can_be_restored(self) -> bool:
+        return self.state in (TrashState.FILLING, TrashState.KEPT)
+
+    def may_be_turned_by(self, user: Any) -> bool:
+        """Whose run it was, and managers, may restore it or remove it for good."""
+        own = self.what == What.RUN and all(job.user_id == user.pk for job in self.jobs.all())
+        return may_manage(user) or (own and may_submit(user))
+
+    def restore(self, now: datetime, *, by: Any = None) -> None:
+        """Wish all of it back where it was. Raises: NotInTrash."""
+        self._turn(TrashState.RESTORING, now, by)
+
+    def empty(self, now: datetime, *, by: Any = None) -> None:
+        """Wish its bytes away for good. Raises: NotInTrash."""
+        self._turn(TrashState.EMPTYING, now, by)
+
+    def _turn(self, to: TrashState, now: datetime, by: Any) -> None:
+        fields = {"state": to, "changed_at": now, "changed_by": by, "moved_upto": 0}
+        if not Trash.objects.kept().filter(pk=self.pk).update(**fields):
+            self.refresh_from_db(fields=["state"])
+            words = gettext("This is not in the trash any more (%(state)s).")
+            raise NotInTrash(words % {"state": self.get_state_display()}, state=self.state)
+        self.refresh_from_db()
+        wake.publish_on_commit("project", self.project_id)
+        wake.ask_tidy()
 
 
 class SyncFileQuerySet(models.QuerySet):
+    def present(self) -> "SyncFileQuerySet":
+        """Without what was deleted."""
+        return self.filter(trash=None)
+
     def results(self) -> "SyncFileQuerySet":
         """The run's own files, without what attempts that were given up left behind."""
-        return self.filter(shelf=0)
+        return self.present().filter(shelf=0)
+
+    def taken_bytes(self) -> int:
+        """What they take on the disk, with their earlier versions."""
+        return self.aggregate(sum=Sum(F("size") + F("aside_bytes")))["sum"] or 0
 
 
 class SyncFile(models.Model):
@@ -33,6 +150,9 @@ class SyncFile(models.Model):
     outdated = models.BooleanField(default=False)  # the disk held less than was acknowledged
     source_mtime = models.BigIntegerField(null=True)  # of the agent's file, whole seconds
     synced_at = models.DateTimeField()
+    aside_bytes = models.BigIntegerField(default=0)  # of its earlier versions, laid aside
+    #: Deleted: its bytes are there, or gone from there; sync wants it no more.
+    trash = models.ForeignKey(Trash, models.PROTECT, null=True, related_name="files")
     #: The last Idempotency-Key of a delta without an offset, and what it was answered.
     last_key = models.CharField(max_length=200, blank=True)
     last_answer = models.JSONField(default=dict)
@@ -57,3 +177,62 @@ class SyncFile(models.Model):
     @property
     def version(self) -> tuple[int, int]:
         return self.attempt, self.generation
+
+    @property
+    def may_have_earlier(self) -> bool:
+        """Whether versions of it may lie aside; to look costs reading its folder."""
+        return self.generation > 1
+
+
+class Upload(models.Model):
+    """A whole file that comes in chunk by chunk: which version it will be, and how far it is.
+
+    One for each file of a run: a newer version takes the place of an older one that is still on
+    its way. `size` is the truth of what was acknowledged, as that of SyncFile is. Written by
+    sync.chunks only. Nothing of it is seen by anybody until it is whole, and then it is gone.
+    """
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="uploads")
+    name = models.CharField(max_length=512)
+    shelf = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveIntegerField()
+    generation = models.BigIntegerField()
+    upload_id = models.CharField(max_length=64)  # chosen by the sender
+    length = models.BigIntegerField()  # of the whole, in bytes
+    sha256 = models.CharField(max_length=64)  # of the whole, as the sender says
+    size = models.BigIntegerField(default=0)
+    moved_at = models.DateTimeField()  # when the last chunk came
+
+    complete = False  # what SyncFile says of a file that may be whole
+
+    class Meta:
+        verbose_name = _("upload")
+        verbose_name_plural = _("uploads")
+        ordering = ["job", "shelf", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "shelf", "name"], name="one_upload_a_file"),
+            models.CheckConstraint(
+                condition=Q(size__gte=0) & Q(size__lte=models.F("length")), name="upload_size"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.name}"
+
+    @property
+    def version(self) -> tuple[int, int]:
+        return self.attempt, self.generation
+
+
+class DiskSample(models.Model):
+    """How full the disk of the files was, about once an hour; sync.disk looks ahead by them."""
+
+    at = models.DateTimeField(primary_key=True)
+    free_bytes = models.BigIntegerField()
+    total_bytes = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["at"]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M}: {self.free_bytes}"

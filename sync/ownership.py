@@ -1,6 +1,11 @@
 """Whose bytes these are, and where they belong (protocol §6, "Who may write")."""
 
 from dataclasses import dataclass
+from functools import cache
+
+from django.core.cache import cache as recent
+from django.db import connection
+from django.utils.translation import gettext_lazy
 
 from devices.models import Device
 from experiments.errors import LostRace
@@ -10,7 +15,9 @@ from labsite.errors import NotFound
 from sync.errors import Deleted
 from sync.storage import Place
 
-NOT_YOURS = "There is no such run, or this GPU server has no try of it."
+RECENT_SECONDS = 1.0
+DELETED = gettext_lazy("This run was deleted; its files are not wanted any more.")
+NOT_YOURS = gettext_lazy("There is no such run, or this GPU server has no try of it.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def attempt_of(device: Device, experiment_uid: str, number: int | None) -> Attem
 
 def check_present(job: Job) -> None:
     if job.deleted_at:
-        raise Deleted("This run was deleted; its files are not wanted any more.")
+        raise Deleted(DELETED)
 
 
 def target(device: Device, experiment_uid: str, name: str, number: int | None) -> Target:
@@ -58,10 +65,21 @@ def target(device: Device, experiment_uid: str, name: str, number: int | None) -
     Raises:
         WrongName: the run has no file of that name.
     """
-    attempt = attempt_of(device, experiment_uid, number)
+    attempt = _recent(device, experiment_uid, number)
     found = Target(attempt.job, attempt, name, 0 if owns_results(attempt) else attempt.number)
     found.place  # noqa: B018 - checks the name
     return found
+
+
+def _recent(device: Device, experiment_uid: str, number: int | None) -> Attempt:
+    """attempt_of(), as it was at most RECENT_SECONDS ago: which project and run it is of does not
+    change. Each caller has one of its own."""
+    key = f"attempt:{device.pk}:{experiment_uid}:{number}"
+    attempt = None if number is None else recent.get(key)
+    if attempt is None:
+        attempt = attempt_of(device, experiment_uid, number)
+        recent.set(key, attempt, RECENT_SECONDS)
+    return attempt
 
 
 def check_still(target: Target) -> None:
@@ -69,12 +87,29 @@ def check_still(target: Target) -> None:
 
     Raises:
         LostRace: another attempt was begun meanwhile, or this one was given up.
+        Deleted: the job was deleted meanwhile.
     """
-    now = Attempt.objects.get(pk=target.attempt.pk)
-    if owns_results(now) != (target.shelf == 0):
+    if owns_results(target.attempt) != (target.shelf == 0):
         raise LostRace(f"{target.name} belongs to another try by now; send it again.")
 
 
 def owns_results(attempt: Attempt) -> bool:
-    newest = not Attempt.objects.filter(job=attempt.job, number__gt=attempt.number).exists()
-    return newest and attempt.outcome != Outcome.LOST
+    """As the database has it now: whether it is its job's newest attempt, and was not given up.
+
+    Raises:
+        Deleted: the job was deleted.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_newest(connection.vendor), [attempt.job_id])
+        number, outcome, deleted_at = cursor.fetchone()
+    if deleted_at:
+        raise Deleted(DELETED)
+    return number == attempt.number and outcome != Outcome.LOST
+
+
+@cache
+def _newest(vendor: str) -> str:
+    """How a job's newest attempt is asked for: compiled once, since it is asked twice a delta."""
+    newest_first = Attempt.objects.filter(job_id=0).order_by("-number")
+    asked = newest_first.values_list("number", "outcome", "job__deleted_at")[:1]
+    return asked.query.sql_with_params()[0]

@@ -1,12 +1,45 @@
 """What a next attempt may go on from: the script's own point, and the newest whole files."""
 
-from dataclasses import asdict
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent import wire
 from experiments.models import Attempt, Job
 from experiments.models.event import change
 from sync.models import SyncFile, SyncFileQuerySet
+
+CHECKPOINTS = (".pt", ".pth", ".ckpt")
+#: A folder of Hugging Face's Trainer: no file alone is the checkpoint, but all of them together.
+_FOLDER = re.compile(r"(?P<folder>.*/checkpoint-\d+)/(?P<file>[^/]+)")
+#: What its `resume_from_checkpoint` goes on from; of a model in several files each is needed.
+_STATE = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors")
+_SHARD = re.compile(r"(model|pytorch_model)-\d+-of-(?P<count>\d+)\.(safetensors|bin)")
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file, or all files of a folder; `name` is what LAB_RESUME_FROM names."""
+
+    name: str
+    rows: list[SyncFile]
+
+    @property
+    def newness(self) -> tuple[int, bool, int, list[int]]:
+        """Files of one second are told apart by the numbers in their names."""
+        is_ours = self.name == f"{self.rows[0].job.run_name}.pt"
+        numbers = [int(digits) for digits in _NUMBER.findall(self.name)]
+        written = max(row.source_mtime or 0 for row in self.rows)
+        return min(row.attempt for row in self.rows), is_ours, written, numbers
+
+
+def is_checkpoint(file_name: str) -> bool:
+    """Whether it is one, or may make one whole."""
+    return file_name.lower().endswith(CHECKPOINTS) or _FOLDER.fullmatch(file_name) is not None
 
 
 def note_point(attempt: Attempt, point: dict[str, Any]) -> bool:
@@ -51,15 +84,38 @@ def is_to_name(job: Job, file_name: str) -> bool:
 
 def _note(job: Job, kept: dict[str, Any]) -> None:
     """Without a whole checkpoint a script begins anew, and is given nothing."""
-    checkpoint = _results(job, f"{job.run_name}.pt").filter(complete=True).first()
+    checkpoint = max(_checkpoints(job), key=lambda one: one.newness, default=None)
     if checkpoint is not None:
+        fixed = [_file(job, row, fixed=True) for row in checkpoint.rows]
         resume = wire.Resume(
-            files=[_file(job, checkpoint, fixed=True), *_metrics(job)],
+            files=[*fixed, *_metrics(job)],
             checkpoint=checkpoint.name,
             point=kept.get("point", {}),
         )
         kept = {**kept, "resume": asdict(resume)}
     job.note_resume_point(kept)
+
+
+def _checkpoints(job: Job) -> Iterator[Checkpoint]:
+    """All that are whole. $LAB_CHECKPOINT is meant for this; of others, such as
+    `run_001/ckpt_epoch3.pt`, that counts which the script wrote last."""
+    whole = SyncFile.objects.results().filter(job=job, complete=True).select_related("job")
+    folders: dict[str, dict[str, SyncFile]] = defaultdict(dict)
+    for row in whole:
+        if part := _FOLDER.fullmatch(row.name):
+            folders[part["folder"]][part["file"]] = row
+        elif row.name.lower().endswith(CHECKPOINTS):
+            yield Checkpoint(row.name, [row])
+    for folder, files in folders.items():
+        if _is_whole(files.keys()):
+            yield Checkpoint(folder, list(files.values()))
+
+
+def _is_whole(files: Collection[str]) -> bool:
+    shards = [shard for file in files if (shard := _SHARD.fullmatch(file))]
+    has_all = bool(shards) and len(shards) == int(shards[0]["count"])
+    has_weights = has_all or any(name in files for name in _WEIGHTS)
+    return has_weights and all(name in files for name in _STATE)
 
 
 def _results(job: Job, name: str) -> SyncFileQuerySet:

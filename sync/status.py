@@ -9,7 +9,10 @@ from django.utils.translation import gettext_lazy as _
 
 from devices.models import DeviceState
 from experiments.models import Attempt, Job
-from sync.models import SyncFile
+from experiments.states import Outcome
+from sync import storage
+from sync.models import SyncFile, Upload
+from sync.storage import Place
 
 #: A file that is behind and has moved within this time is on its way.
 PROGRESS = timedelta(seconds=15)
@@ -37,20 +40,34 @@ class Status:
     last_sync_at: datetime | None
     server_origin: str | None
     files: list[FileStatus]
+    #: The number of the attempt that may write the files; None: nobody may.
+    attempt: int | None
+    left_out: list[dict[str, Any]]  # as agent.wire.LeftOut, by the newest attempt
 
 
 def of(job: Job, now: datetime) -> Status:
     """From durable rows: what the last poll said there is, against what is stored."""
     attempt = job.newest_attempt()
     advertised = attempt.files_advertised if attempt else {}
-    rows = {row.name: row for row in SyncFile.objects.results().filter(job=job)}
+    rows = {row.name: row for row in job.files.results()}
+    deleted = set(job.files.filter(shelf=0).exclude(trash=None).values_list("name", flat=True))
+    uploads = {upload.name: upload for upload in job.uploads.filter(shelf=0)}
     gone = _is_gone(job, attempt, now)
-    files = [_file(row, advertised.get(row.name), job, now, gone) for row in rows.values()]
-    missing = sum(said["size_bytes"] for name, said in advertised.items() if name not in rows)
+    files = [
+        _file(row, uploads.get(name), advertised.get(name), now, gone)
+        for name, row in rows.items()
+    ]
+    missing = sum(
+        _behind(None, uploads.get(name), said)
+        for name, said in advertised.items()
+        if name not in rows and name not in deleted
+    )
     behind = missing + sum(file.behind_bytes for file in files)
     states = {file.state for file in files}
     if missing:
-        coming = not gone and now - attempt.files_advertised_at <= PROGRESS
+        moved_at = [upload.moved_at for upload in uploads.values()]
+        last = max([attempt.files_advertised_at, *moved_at])
+        coming = not gone and now - last <= PROGRESS
         states.add(SyncState.SYNCING if coming else SyncState.OUTDATED)
     return Status(
         state=_worst(states),
@@ -58,6 +75,8 @@ def of(job: Job, now: datetime) -> Status:
         last_sync_at=max((row.synced_at for row in rows.values()), default=None),
         server_origin=attempt.device.origin if attempt else None,
         files=files,
+        attempt=attempt.number if attempt and attempt.outcome != Outcome.LOST else None,
+        left_out=attempt.files_left_out if attempt else [],
     )
 
 
@@ -69,28 +88,32 @@ def _is_gone(job: Job, attempt: Attempt | None, now: datetime) -> bool:
 
 
 def _file(
-    row: SyncFile, said: dict[str, Any] | None, job: Job, now: datetime, gone: bool
+    row: SyncFile,
+    upload: Upload | None,
+    said: dict[str, Any] | None,
+    now: datetime,
+    gone: bool,
 ) -> FileStatus:
-    behind = _behind(row, said)
-    waits = behind or row.outdated or (said is not None and job.has_ended and not row.complete)
+    behind = _behind(row, upload, said) if said is not None else 0
+    unhashed = said is not None and row.job.has_ended and not row.complete
+    moved_at = max(row.synced_at, upload.moved_at) if upload else row.synced_at
     if gone:
         state = SyncState.OUTDATED
-    elif not waits:
+    elif not (behind or row.outdated or unhashed):
         state = SyncState.SYNCED
-    elif now - row.synced_at <= PROGRESS:
+    elif now - moved_at <= PROGRESS:
         state = SyncState.SYNCING
     else:
         state = SyncState.OUTDATED
     return FileStatus(row, state, behind)
 
 
-def _behind(row: SyncFile, said: dict[str, Any] | None) -> int:
-    if said is None:
-        return 0
-    has = row.size if row.generation == said["generation"] else 0
-    if row.generation > said["generation"]:
+def _behind(row: SyncFile | None, upload: Upload | None, said: dict[str, Any]) -> int:
+    """Bytes of the version that the agent tells of that have not come yet."""
+    if row is not None and row.generation > said["generation"]:
         return 0  # stored since that poll was sent
-    return max(0, said["size_bytes"] - has)
+    of_that = (one for one in (row, upload) if one and one.generation == said["generation"])
+    return max(0, said["size_bytes"] - max((one.size for one in of_that), default=0))
 
 
 def _worst(states: set[SyncState]) -> SyncState | None:
@@ -106,18 +129,24 @@ def as_json(job: Job, status: Status) -> dict[str, Any]:
         "last_sync_at": _iso(status.last_sync_at),
         "server_origin": status.server_origin,
         "behind_bytes": status.behind_bytes,
-        "files": {
-            file.row.name: {
-                "mtime": file.row.source_mtime,
-                "size": file.row.size,
-                "synced_at": _iso(file.row.synced_at),
-                "generation": file.row.generation,
-                "attempt": file.row.attempt,
-                "sha256": file.row.sha256 or None,
-                "complete": file.row.complete,
-            }
-            for file in status.files
-        },
+        "attempt": status.attempt,
+        "left_out": status.left_out,
+        "files": {file.row.name: _file_as_json(job, file.row) for file in status.files},
+    }
+
+
+def _file_as_json(job: Job, row: SyncFile) -> dict[str, Any]:
+    """What the disk has lost (files of an older backup under a newer database) is not told as
+    stored: by this an agent finds out that it is to send it again."""
+    on_disk = storage.size_of(Place.of(job, row.name))
+    return {
+        "mtime": row.source_mtime,
+        "size": min(row.size, on_disk),
+        "synced_at": _iso(row.synced_at),
+        "generation": row.generation,
+        "attempt": row.attempt,
+        "sha256": row.sha256 or None,
+        "complete": row.complete and on_disk >= row.size,
     }
 
 

@@ -3,6 +3,9 @@
     logs/{project}/run_001.csv                          a result
     logs/{project}/run_001.csv.g3                       an earlier generation of it
     logs/{project}/.attempts/{uid}/{number}/run_001.csv left behind by an attempt given up
+    logs/.uploads/17                                    the upload of that number, so far
+    logs/.trash/91/run_001.csv                          of the file of that number, deleted
+    logs/.lines/91                                      where that log's lines begin (sync.logs)
 
 Every folder on the way is opened relative to the one above it with O_NOFOLLOW, so that a
 symlink that somebody laid there leads nowhere (openat(2)).
@@ -13,19 +16,19 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import secrets
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from django.conf import settings
 
-from agent.wire import is_name
+from agent.wire import is_file_of
 from experiments.models import Job
 from sync.errors import DiskFull, FileBusy, WrongName
 
@@ -35,11 +38,11 @@ BLOCK_BYTES = 1024 * 1024
 LOCK_SECONDS = 2.0
 #: So many locks for all files: a lock of its own for each would leave a file for each.
 LOCKS = 1024
-KEPT_GENERATIONS = 5
 #: Of these a rewritten version is laid aside, and what only grew goes on in its generation.
 GROWING = (".csv", ".log", ".jsonl")
+UPLOADS = ".uploads"
+TRASH = ".trash"
 _PART = ".part"
-_GENERATION = re.compile(r"\.g\d+$")
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -74,14 +77,11 @@ class Place:
 
 def check_name(job: Job, file_name: str) -> str:
     """`file_name`, if it may be one of this run's: no other run's files are reached by it."""
-    parts = file_name.split("/")
-    mine = parts[0] == job.run_name if len(parts) > 1 else parts[0].startswith(f"{job.run_name}.")
-    legal = all(is_name(part) for part in parts) and len(file_name) <= 512
-    if not mine or not legal or _GENERATION.search(file_name):
+    if not is_file_of(job.run_name, file_name):
         raise WrongName(
             f"“{file_name[:80]}” is no name for a file of this run: it must be "
-            f"{job.run_name}.something, or lie beneath {job.run_name}/; letters, digits, dots, "
-            "dashes and underscores only."
+            f"{job.run_name}.something in letters, digits, dots, dashes and underscores, or lie "
+            f"beneath {job.run_name}/ under names that can be printed."
         )
     return file_name
 
@@ -136,21 +136,27 @@ def _make_folder(name: str, at: int) -> bool:
 
 
 @contextmanager
-def locked(place: Place) -> Iterator[None]:
-    """Be the only writer of that file, among all processes of this server.
+def locked(place: Place, *, kind: str = "") -> Iterator[None]:
+    """Be the only writer of that file, among all processes of this server; what the disk says
+    meanwhile is refused.
+
+    Args:
+        kind: of what is held, if not the file itself. Locks are shared by files, so what is
+            held for long (while a large file is hashed) needs a kind of its own.
 
     Raises:
         FileBusy: another one held it for LOCK_SECONDS.
     """
     folder = settings.LAB_LOGS_DIR / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
     number = zlib.crc32("/".join((*place.folders, place.name)).encode()) % LOCKS
-    lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
-    try:
-        _wait_for(lock)
-        yield
-    finally:
-        os.close(lock)
+    with disk_errors_are_refused():
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / f"{kind}{number}", os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
+        try:
+            _wait_for(lock)
+            yield
+        finally:
+            os.close(lock)
 
 
 def _wait_for(lock: int) -> None:
@@ -212,19 +218,28 @@ def read(place: Place, offset: int, length: int) -> bytes:
 
 
 def write_at(place: Place, offset: int, data: bytes) -> None:
-    """Cut the file to `offset` bytes, add `data`, and see both on the disk."""
+    """Cut the file to `offset` bytes, add `data`, and see both on the disk.
+
+    From the beginning on it is another file, which takes the place of what is there: that may be
+    kept under a second name, as an earlier generation.
+    """
+    if not offset:
+        with incoming(place) as part:
+            part.take(BytesIO(data))
+            part.put()
+        return
     with disk_errors_are_refused(), folder_of(place, make=True) as at:
         flags = os.O_WRONLY | os.O_CREAT | _NO_FOLLOW
         descriptor = os.open(place.name, flags, 0o640, dir_fd=at)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            is_new = os.fstat(descriptor).st_size == 0
+            before = os.fstat(descriptor).st_size
             file.truncate(offset)
             file.seek(offset)
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
             os.fsync(descriptor)
-        if is_new:
+        if before != offset:  # a crash left it: its name may not be safe
             os.fsync(at)
 
 
@@ -252,22 +267,35 @@ def starts_with(place: Place, other: BinaryIO, size: int) -> bool:
     return True
 
 
-def keep_generation(place: Place, generation: int) -> None:
-    """Lay the file aside as `….g<N>`; of these the newest KEPT_GENERATIONS are kept.
+def keep_generation(place: Place, generation: int) -> int:
+    """Keep the file as `….g<N>`; of these the newest LAB_KEEP_VERSIONS are kept. Return how many
+    bytes they have.
 
-    Once: a request that was cut off after it had laid the file aside comes again, and what lies
-    in the file's place by then was never acknowledged.
+    It stays where it is as well, until what comes after it takes its place at once: whoever reads
+    finds the one or the other. Kept once: a request that was cut off afterwards comes again, and
+    what lies in the file's place by then may be what was never acknowledged.
     """
     with disk_errors_are_refused(), folder_of(place, make=True) as at:
         aside = f"{place.name}.g{generation}"
         if not _exists(aside, at):
             with suppress(FileNotFoundError):
-                os.rename(place.name, aside, src_dir_fd=at, dst_dir_fd=at)
-        kept = [name for name in os.listdir(at) if _generation(name, place.name) is not None]
-        kept.sort(key=lambda name: _generation(name, place.name) or 0)
-        for name in kept[:-KEPT_GENERATIONS]:
+                _give_second_name(place.name, aside, at)
+        newest_first = sorted(_generations(place.name, at), reverse=True)
+        names = [f"{place.name}.g{number}" for number in newest_first]
+        for name in names[settings.LAB_KEEP_VERSIONS :]:
             os.unlink(name, dir_fd=at)
         os.fsync(at)
+        kept = names[: settings.LAB_KEEP_VERSIONS]
+        return sum(os.stat(name, dir_fd=at, follow_symlinks=False).st_size for name in kept)
+
+
+def _give_second_name(name: str, second: str, at: int) -> None:
+    try:
+        os.link(name, second, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        os.rename(name, second, src_dir_fd=at, dst_dir_fd=at)  # a file system without links
 
 
 def _exists(name: str, at: int) -> bool:
@@ -278,9 +306,10 @@ def _exists(name: str, at: int) -> bool:
     return True
 
 
-def _generation(name: str, of: str) -> int | None:
-    head, _, tail = name.rpartition(".g")
-    return int(tail) if head == of and tail.isdigit() else None
+def _generations(of: str, at: int) -> list[int]:
+    """The numbers of a file's earlier versions that lie there."""
+    parts = (name.rpartition(".g") for name in os.listdir(at))
+    return [int(tail) for head, _, tail in parts if head == of and tail.isdigit()]
 
 
 @contextmanager
@@ -348,3 +377,98 @@ class Incoming:
         """Take the target's place: a reader sees the old file or the new one, never a mix."""
         os.rename(self._name, self._place.name, src_dir_fd=self._at, dst_dir_fd=self._at)
         os.fsync(self._at)
+
+
+class Arrived:
+    """A whole file that came in chunks: what Incoming is to one that came at once."""
+
+    def __init__(self, place: Place, target: Place, file: BinaryIO, sha256: str) -> None:
+        self._place, self._target = place, target
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
+        self.sha256 = sha256
+
+    def put(self) -> None:
+        with (
+            disk_errors_are_refused(),
+            folder_of(self._place) as at,
+            folder_of(self._target, make=True) as there,
+        ):
+            os.rename(self._place.name, self._target.name, src_dir_fd=at, dst_dir_fd=there)
+            os.fsync(there)
+            os.fsync(at)
+
+
+def upload_place(number: int) -> Place:
+    """Where the bytes of an upload lie until they are whole; no project is called so."""
+    return Place((UPLOADS,), str(number))
+
+
+def upload_numbers() -> list[int]:
+    """Of all uploads that have bytes on the disk."""
+    try:
+        with folder_of(upload_place(0)) as at:
+            return [int(name) for name in os.listdir(at) if name.isdigit()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove(place: Place) -> None:
+    """Take a file away, if it is there."""
+    with suppress(FileNotFoundError), folder_of(place) as at:
+        os.unlink(place.name, dir_fd=at)
+
+
+# --- the trash ----------------------------------------------------------------------------------
+
+
+def trashed_place(number: int, name: str) -> Place:
+    """Where a deleted file's bytes lie: a folder for each, so that nothing is in the way."""
+    return Place((TRASH, str(number)), name)
+
+
+def lay_away(place: Place, number: int, *, versions: bool) -> None:
+    """Move a file into the trash, with its earlier versions where it has some. Twice is once."""
+    with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(place) as at:
+        names = [place.name] if _exists(place.name, at) else []
+        if versions:
+            names += [f"{place.name}.g{number}" for number in _generations(place.name, at)]
+        if names:
+            _move(names, at, trashed_place(number, place.name))
+
+
+def put_back(place: Place, number: int) -> None:
+    """Move a file out of the trash to where it was. Twice is once."""
+    trashed = trashed_place(number, place.name)
+    with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(trashed) as at:
+        _move(os.listdir(at), at, place)
+    throw_away(number)
+
+
+def _move(names: list[str], at: int, to: Place) -> None:
+    with folder_of(to, make=True) as there:
+        for name in names:
+            os.rename(name, name, src_dir_fd=at, dst_dir_fd=there)
+        os.fsync(there)
+        os.fsync(at)
+
+
+def throw_away(number: int) -> None:
+    """Remove what the trash holds of a file."""
+    folder = trashed_place(number, "")
+    with disk_errors_are_refused(), suppress(FileNotFoundError):
+        with folder_of(folder) as at:
+            for name in os.listdir(at):
+                os.unlink(name, dir_fd=at)
+        with folder_of(Place((TRASH,), "")) as at:
+            os.rmdir(str(number), dir_fd=at)
+            os.fsync(at)
+
+
+def forget(place: Place, *, versions: bool) -> None:
+    """Remove a file for good, with its earlier versions where it has some."""
+    with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(place) as at:
+        numbers = _generations(place.name, at) if versions else []
+        for name in [place.name, *(f"{place.name}.g{number}" for number in numbers)]:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=at)

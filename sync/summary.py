@@ -1,23 +1,29 @@
-"""The last and the best values of a run's metrics, kept up as its CSV grows.
+"""The last and the best values of a run's metrics, kept up as its files grow.
 
-Derived from the file alone; a new row costs a new row. `Job.summary` holds
-{"columns", "last", "min", "max": {column: value}, "rows", "upto_bytes", "generation"}.
+Derived from the files alone; a new row costs a new row. `Job.summary` holds of the run's own CSV
+{"columns", "last", "min", "max": {column: value}, "rows", "upto_bytes", "generation"}, and under
+"others" the first four of what its other sources of curves add to that.
 """
 
-import csv
 import math
 from typing import Any
 
+from experiments.metrics import whole
 from experiments.models import Job
 from sync import storage
+from sync.curves import shown
+from sync.curves.lines import cells_of, number
+from sync.curves.table import MAX_COLUMNS, name_of
 from sync.models import SyncFile
 from sync.storage import Place
 
+__all__ = ["update", "update_others", "whole"]
+
 #: So many bytes are read at a time; a longer line than this is no line of a CSV.
 BLOCK_BYTES = 4 * 1024 * 1024
-#: Of wider tables the first columns are summed up.
-MAX_COLUMNS = 500
-MAX_NAME_LENGTH = 200
+#: Other sources that are larger than this together are not summed up: they may have to be
+#: read from their beginning while an agent waits for its answer.
+OTHERS_BYTES = 32 * 1024 * 1024
 
 
 def update(job: Job, row: SyncFile) -> None:
@@ -31,10 +37,26 @@ def update(job: Job, row: SyncFile) -> None:
         _take_in(job, row)
 
 
+def update_others(job: Job) -> None:
+    """Take in what the run's other sources of curves have gained since the last time."""
+    with storage.locked(Place.of(job, f"{job.run_name}.csv")):
+        job.refresh_from_db(fields=["summary"])
+        own = set(job.summary.get("columns", []))
+        found = shown.columns_of_others(job, own, OTHERS_BYTES)
+        others = {
+            "columns": list(found),
+            "last": {name: column.last for name, column in found.items()},
+            "min": {name: column.low for name, column in found.items()},
+            "max": {name: column.high for name, column in found.items()},
+        }
+        if others != job.summary.get("others"):
+            job.note_summary({**job.summary, "others": others})
+
+
 def _take_in(job: Job, row: SyncFile) -> None:
     summary = job.summary
     if summary.get("generation") != row.generation or summary["upto_bytes"] > row.size:
-        summary = _empty(row)
+        summary = _empty(row) | {key: summary[key] for key in summary if key == "others"}
     while fresh := _whole_lines(job, row, summary["upto_bytes"]):
         summary = _with(summary, fresh)
     if summary != job.summary:
@@ -55,10 +77,12 @@ def _empty(row: SyncFile) -> dict[str, Any]:
 
 
 def _whole_lines(job: Job, row: SyncFile, offset: int) -> bytes:
-    """From `offset` to the last newline; a last line without one is not whole yet."""
+    """From `offset` to the last newline; a last line without one is not whole yet, unless it is
+    longer than any line of a CSV: what follows it counts again."""
     length = min(BLOCK_BYTES, row.size - offset)
     block = storage.read(Place.of(job, row.name), offset, length) if length > 0 else b""
-    return block[: block.rfind(b"\n") + 1]
+    whole = block[: block.rfind(b"\n") + 1]
+    return whole or (block if len(block) == BLOCK_BYTES else b"")
 
 
 def _with(summary: dict[str, Any], lines: bytes) -> dict[str, Any]:
@@ -73,7 +97,7 @@ def _with(summary: dict[str, Any], lines: bytes) -> dict[str, Any]:
         cells = cells_of(line)
         if not summary["width"]:
             summary["width"] = len(cells)
-            summary["columns"] = names_of(cells)[:MAX_COLUMNS]
+            summary["columns"] = [name_of(cell) for cell in cells[:MAX_COLUMNS]]
         elif len(cells) == summary["width"]:
             summary["rows"] += 1
             _take(summary, dict(zip(summary["columns"], cells, strict=False)))
@@ -83,33 +107,8 @@ def _with(summary: dict[str, Any], lines: bytes) -> dict[str, Any]:
 def _take(summary: dict[str, Any], row: dict[str, str]) -> None:
     for column, text in row.items():
         value = number(text)
-        if value is None:
+        if value is None or not math.isfinite(value):
             continue
         summary["last"][column] = value
         summary["min"][column] = min(value, summary["min"].get(column, value))
         summary["max"][column] = max(value, summary["max"].get(column, value))
-
-
-def cells_of(line: str) -> list[str]:
-    """A line's cells; none of a line that is no CSV. A quoted cell ends with its line, so that a
-    quote that is never closed costs one line and not the rest of the file."""
-    if '"' not in line:
-        return line.split(",") if line else []
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return []
-
-
-def names_of(header: list[str]) -> list[str]:
-    """What its columns are called, in a form that a database and a page can hold."""
-    return [cell.strip("\ufeff \t").replace("\0", "")[:MAX_NAME_LENGTH] for cell in header]
-
-
-def number(text: str) -> float | None:
-    """A finite number, or None for a gap: empty, a word, NaN, infinity."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

@@ -1,8 +1,8 @@
 """The whole file: received beside its target, and put in its place at once (protocol §6.2).
 
 A body arrives here spooled and complete. It is copied and hashed block by block into a file
-beside the target, so that taking its place is a rename within one folder. Files above
-wire.MAX_WHOLE_FILE_BYTES will travel in resumable chunks, which end in store() as well.
+beside the target, so that taking its place is a rename within one folder. Agents send files
+above wire.MAX_WHOLE_FILE_BYTES in chunks (sync.chunks), which end in take_place() as well.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 from labsite import wake
 from labsite.errors import BadRequest
-from sync import storage
+from sync import room, storage
 from sync.append import Stored, change, current, new_row, repair
 from sync.errors import ChecksumDiffers, StaleGeneration
 from sync.models import SyncFile
 from sync.ownership import Target, check_still
-from sync.storage import Incoming
+from sync.storage import Arrived, Incoming
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,15 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
         ChecksumDiffers: it is not the file whose hash was sent; nothing was changed.
         StaleGeneration: a newer version has been seen.
         LostRace: another attempt was begun while this file came in.
-        FileBusy, DiskFull: nothing was kept; the same request may come again.
+        FileBusy, DiskFull, QuotaFull: nothing was kept; the same request may come again.
+        Deleted: nobody wants it any more.
     """
+    row = current(target)
+    replaces = row.size if row else 0
+    room.admit(target, 1 if said.length is None else said.length, replaces=replaces)
     with storage.incoming(target.place) as part:
         part.take(source)
+        room.check_quota(target, part.size, replaces=replaces)  # a form tells no length before
         if said.length is not None and said.length != part.size:
             raise BadRequest(f"The body was cut short: {part.size} of {said.length} bytes came.")
         if said.sha256 and said.sha256 != part.sha256:
@@ -48,61 +53,80 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
             )
         with storage.locked(target.place):
             check_still(target)
-            stored = _take_place(target, part, said)
+            stored = take_place(target, part, said)
     wake.publish_on_commit("file", stored.row.pk, stored.row.size)
     return stored
 
 
-def _take_place(target: Target, part: Incoming, said: Whole) -> Stored:
+def take_place(target: Target, part: Incoming | Arrived, said: Whole) -> Stored:
+    """Put a file that is whole in its place, under the target's lock; see store()."""
     row = current(target)
+    version = version_of(target, row, said.generation)
     if row is None:
-        row = new_row(target, said.generation or 1)
+        row = new_row(target, version[1])
         return _put(target, row, part, said)
     repair(target, row)
-    generation = said.generation
-    if generation is None:
-        generation = row.generation
-        if target.attempt.number > row.attempt:
-            generation += 1
-    version = (target.attempt.number, generation)
-    if version < row.version:
-        raise StaleGeneration(
-            f"A newer version of {target.name} has been seen.",
-            attempt=row.attempt,
-            generation=row.generation,
-        )
+    check_not_stale(target, version, row.version)
     if version == row.version and _is_stored(target, row, part):
         change(row, sha256=part.sha256, complete=True, outdated=False)
         return Stored(row, 0, row.size, duplicate=True)
     return _replace(target, row, part, said, version)
 
 
-def _is_stored(target: Target, row: SyncFile, part: Incoming) -> bool:
+def version_of(target: Target, row: SyncFile | None, generation: int | None) -> tuple[int, int]:
+    """Of a file that is sent; without a generation it is that which is there, or a next one."""
+    number = target.attempt.number
+    if generation is not None:
+        return number, generation
+    if row is None:
+        return number, 1
+    return number, row.generation + (number > row.attempt)
+
+
+def check_not_stale(target: Target, version: tuple[int, int], newest: tuple[int, int]) -> None:
+    if version < newest:
+        raise StaleGeneration(
+            f"A newer version of {target.name} has been seen.",
+            attempt=newest[0],
+            generation=newest[1],
+        )
+
+
+def _is_stored(target: Target, row: SyncFile, part: Incoming | Arrived) -> bool:
     if row.size != part.size or storage.size_of(target.place) != row.size:
         return False
+    if not row.size:
+        return row.complete  # of an empty one that is not, there may be no file yet
     known = row.sha256 or storage.sha256_of(target.place, row.size)
     return known == part.sha256
 
 
 def _replace(
-    target: Target, row: SyncFile, part: Incoming, said: Whole, version: tuple[int, int]
+    target: Target,
+    row: SyncFile,
+    part: Incoming | Arrived,
+    said: Whole,
+    version: tuple[int, int],
 ) -> Stored:
     growing = target.name.endswith(storage.GROWING)
+    fields: dict[str, Any] = {}
     if growing and version == row.version and _is_prefix(target, row, part):
         return _put(target, row, part, said)  # fast forward, in its generation
     if growing:
-        storage.keep_generation(target.place, row.generation)
+        fields["aside_bytes"] = storage.keep_generation(target.place, row.generation)
         if said.generation is None and version == row.version:
             version = (version[0], row.generation + 1)
-    return _put(target, row, part, said, attempt=version[0], generation=version[1])
+    return _put(target, row, part, said, attempt=version[0], generation=version[1], **fields)
 
 
-def _is_prefix(target: Target, row: SyncFile, part: Incoming) -> bool:
+def _is_prefix(target: Target, row: SyncFile, part: Incoming | Arrived) -> bool:
     shorter = row.size <= part.size
     return shorter and (not row.size or storage.starts_with(target.place, part.file, row.size))
 
 
-def _put(target: Target, row: SyncFile, part: Incoming, said: Whole, **version: Any) -> Stored:
+def _put(
+    target: Target, row: SyncFile, part: Incoming | Arrived, said: Whole, **also: Any
+) -> Stored:
     before = row.size
     part.put()
     mtime = {} if said.source_mtime is None else {"source_mtime": said.source_mtime}
@@ -113,6 +137,6 @@ def _put(target: Target, row: SyncFile, part: Incoming, said: Whole, **version: 
         complete=True,
         outdated=False,
         **mtime,
-        **version,
+        **also,
     )
     return Stored(row, max(0, part.size - before), part.size, duplicate=False)

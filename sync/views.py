@@ -1,30 +1,47 @@
 """What is read: how far a run's files are, and the files themselves. For people and agents."""
 
-import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
-from rest_framework.authentication import SessionAuthentication, TokenAuthentication
+from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from devices.auth import DeviceAuthentication
 from devices.models import Device
-from experiments.models import Attempt, Job
+from experiments.models import Attempt, Job, Project
 from labsite.clock import database_now
 from labsite.errors import NotFound
-from sync import ownership, status, storage
-from sync.models import SyncFile
+from people.audit import recorded
+from people.auth import IsManager, IsPerson, MayWrite, TokenAuthentication
+from sync import disk, freeing, ownership, status, storage
+from sync.models import SyncFile, Trash
+from sync.ranges import ranged
+from sync.serializers import DiskSerializer, RuleSerializer, TrashSerializer
 from sync.storage import Place
 
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+PLAN = {
+    "type": "object",
+    "properties": {
+        "what": {"type": "string"},
+        "older_than_days": {"type": "integer"},
+        "runs": {"type": "integer"},
+        "deleted_runs": {"type": "array", "items": {"type": "string"}},
+        "files": {"type": "integer"},
+        "size_bytes": {"type": "integer"},
+        "unsure_runs": {"type": "integer"},
+        "confirm": {"type": "string"},
+    },
+}
 
 
 class RunView(APIView):
-    """Of one run: for whoever is signed in, and for a device that has a try of it."""
+    """Of one run: for whoever sees its project, and for a device that has a try of it."""
 
     authentication_classes = [DeviceAuthentication, SessionAuthentication, TokenAuthentication]
 
@@ -38,7 +55,7 @@ class RunView(APIView):
     @staticmethod
     def _may_read(request: Request, job: Job) -> bool:
         if not isinstance(request.auth, Device):
-            return bool(request.user.pk)
+            return Job.objects.visible_to(request.user).filter(pk=job.pk).exists()
         mine = Attempt.objects.filter(device=request.auth)
         return mine.filter(job=job).exists() or any(
             file["experiment_uid"] == job.uid
@@ -65,66 +82,82 @@ class FileView(RunView):
         job = self.job(request, uid)
         row = SyncFile.objects.results().filter(job=job, name=name).first()
         if row is None:
-            raise NotFound(f"The server has no “{name[:80]}” of this run.")
+            words = _("The server has no “%(name)s” of this run.")
+            raise NotFound(words % {"name": name[:80]})
         try:
             file = storage.open_file(Place.of(job, row.name))
         except FileNotFoundError as exc:
-            raise NotFound(f"“{row.name}” is not on the server's disk any more.") from exc
+            words = _("“%(name)s” is not on the server's disk any more.")
+            raise NotFound(words % {"name": row.name}) from exc
         size = storage.readable_size(row.name, row.size, file)
         return ranged(file, size, request.headers.get("Range", ""), row.name.split("/")[-1])
 
 
-def ranged(
-    file: BinaryIO, size: int, asked: str, name: str
-) -> HttpResponse | StreamingHttpResponse:
-    """A file's first `size` bytes, or the one range of them that was asked for (RFC 9110 §14).
+class OfManagers(APIView):
+    """Space on the server is the managers' business."""
 
-    The pool's loop sends the file by itself (`file_to_send`); other servers stream it.
-    """
-    part = _range(asked, size)
-    if part is None:
-        file.close()
-        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-    offset, length = part
-    response = StreamingHttpResponse(
-        FilePart(file, offset, length),
-        status=206 if asked and _RANGE.fullmatch(asked) else 200,
-        content_type="application/octet-stream",
-        headers={
-            "Content-Length": str(length),
-            "Accept-Ranges": "bytes",
-            "Content-Disposition": f'attachment; filename="{name}"',
-        },
-    )
-    if response.status_code == 206:
-        response["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
-    response.file_to_send = (file, offset, length)
-    return response
+    authentication_classes = [SessionAuthentication, TokenAuthentication]
+    permission_classes = [IsManager]
 
 
-def _range(asked: str, size: int) -> tuple[int, int] | None:
-    """Offset and length; the whole for a header we do not know; None if it cannot be had."""
-    match = _RANGE.fullmatch(asked)
-    if not match or match.groups() == ("", ""):
-        return 0, size
-    first, last = match.groups()
-    if not first:
-        length = min(int(last), size)
-        return (size - length, length) if length else None
-    start = int(first)
-    end = min(int(last) if last else size - 1, size - 1)
-    return (start, end - start + 1) if start <= end else None
+class FreeView(OfManagers):
+    """GET and POST sync/projects/<name>/free: what a rule would delete; and do it."""
+
+    @extend_schema(parameters=[RuleSerializer], responses={(200, "application/json"): PLAN})
+    def get(self, request: Request, name: str) -> Response:
+        """What would go, exactly; nothing does. Its `confirm` is what POST wants."""
+        rule = self._asked(request.query_params)
+        found = freeing.plan(get_object_or_404(Project, name=name), rule.rule, database_now())
+        return Response(found.facts)
+
+    @extend_schema(request=RuleSerializer, responses={201: TrashSerializer})
+    def post(self, request: Request, name: str) -> Response:
+        """Delete what the plan showed, into the trash; 409 if it is not the same any more."""
+        asked = self._asked(request.data)
+        project = get_object_or_404(Project, name=name)
+        confirm, now = asked.validated_data["confirm"], database_now()
+        made = freeing.free(project, asked.rule, confirm, now, by=request.user)
+        return Response(TrashSerializer(made).data, status=201)
+
+    @staticmethod
+    def _asked(data: Any) -> RuleSerializer:
+        asked = RuleSerializer(data=data)
+        asked.is_valid(raise_exception=True)
+        return asked
 
 
-class FilePart:
-    """A stretch of an open file, block by block. Its response closes it, sent or not."""
+class TrashView(OfManagers):
+    """GET sync/projects/<name>/trash: the newest 100 deletions, restorable or not."""
 
-    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
-        self._file, self._offset, self._left = file, offset, length
-        self.close = file.close
+    permission_classes = [IsPerson]
 
-    def __iter__(self) -> Iterator[bytes]:
-        self._file.seek(self._offset)
-        while self._left and (block := self._file.read(min(storage.BLOCK_BYTES, self._left))):
-            self._left -= len(block)
-            yield block
+    @extend_schema(responses=TrashSerializer(many=True))
+    def get(self, request: Request, name: str) -> Response:
+        project = get_object_or_404(Project.objects.visible_to(request.user), name=name)
+        rows = project.trash.select_related("project", "by", "changed_by")
+        return Response(TrashSerializer(rows.prefetch_related("jobs")[:100], many=True).data)
+
+
+class TrashVerbView(OfManagers):
+    """POST sync/trash/<pk>/restore and /empty: bring it back, or remove it for good."""
+
+    permission_classes = [MayWrite]
+
+    @extend_schema(request=None, responses=TrashSerializer)
+    def post(self, request: Request, pk: str, verb: str) -> Response:
+        seen = Project.objects.visible_to(request.user)
+        row = get_object_or_404(Trash, pk=pk, project__in=seen)
+        if not row.may_be_turned_by(request.user):
+            raise PermissionDenied(_("Only a manager may do this, and whose run it was."))
+        turn = row.restore if verb == "restore" else row.empty
+        with recorded(request.user, row, verb):
+            turn(database_now(), by=request.user)
+        return Response(TrashSerializer(row).data)
+
+
+class DiskView(OfManagers):
+    """GET sync/disk: how full the disk of the runs' files is, and how long it will last."""
+
+    @extend_schema(responses=DiskSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(DiskSerializer(disk.forecast(database_now())).data)

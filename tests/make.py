@@ -10,8 +10,10 @@ from django.contrib.auth import get_user_model
 from agent import wire
 from devices.models import GPU, Device, digest
 from experiments import submission
-from experiments.models import Attempt, Job
+from experiments.models import Attempt, Job, Project
 from labsite.clock import database_now
+from people.models import ApiToken, Profile
+from people.roles import Role
 
 _serial = itertools.count(1)
 
@@ -20,8 +22,27 @@ def user(name: str = "", **fields: Any):
     return get_user_model().objects.create_user(name or f"user{next(_serial)}", **fields)
 
 
+def viewer(name: str = "viewer"):
+    made = user(name)
+    Profile.set_role(made, Role.VIEWER)
+    return made
+
+
 def manager(name: str = "manager"):
+    return user(name, is_staff=True)
+
+
+def administrator(name: str = "administrator"):
     return user(name, is_staff=True, is_superuser=True)
+
+
+def token(of: Any) -> str:
+    """A key for a script of that person."""
+    return ApiToken.make(of, "script", database_now())[1]
+
+
+def project(name: str = "", **fields: Any) -> Project:
+    return Project.objects.create(name=name or f"project{next(_serial)}", **fields)
 
 
 def device(*, gpus: int = 0, online: bool = True, token: str = "", **fields: Any) -> Device:

@@ -43,7 +43,10 @@ def options(*sources: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("source", ["labsite/run/options.py", "agent/config.py"])
+@pytest.mark.parametrize(
+    "source",
+    ["labsite/run/options.py", "agent/config.py", "agent/options.py", "agent/managers.py"],
+)
 def test_every_option_stands_in_operations(source):
     page = (ROOT / "docs/operations.md").read_text()
 

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-APPS = ("agent", "devices", "experiments", "sync", "labsite")
+APPS = ("agent", "people", "devices", "experiments", "sync", "labsite")
 #: What both sides of the wire share; the server imports the first, which passes the other on.
 WIRE = ("agent/wire.py", "agent/codec.py")
+#: How a service is installed, the same for both programs.
+INSTALLER = {"agent.managers", "agent.unitfiles", "agent.errors"}
 LEAVES = {"labsite.errors", "labsite.api", "labsite.wake", "labsite.clock", "agent.wire"}
 
 #: Package -> the packages or modules of ours that it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "agent": set(),
-    "devices": LEAVES,
-    "experiments": LEAVES | {"devices"},
-    "sync": LEAVES | {"devices", "experiments"},
-    "labsite": {"agent.wire", "devices", "experiments", "sync"},
+    "people": LEAVES,
+    "devices": LEAVES | {"people"},
+    "experiments": LEAVES | {"people", "devices"},
+    "sync": LEAVES | {"people", "devices", "experiments"},
+    "labsite": {"agent.wire", "people", "devices", "experiments", "sync"} | INSTALLER,
 }
 #: What an agent may need on a GPU host, besides the standard library.
 AGENT_NEEDS = {"psutil", "pynvml", "requests", "urllib3", "yaml"}
@@ -29,7 +32,7 @@ VIEWS = {"views", "agent_views"}
 NEVER_ON_SERVER = {"torch", "torchvision", "pickle", "dill", "cloudpickle", "joblib", "marshal"}
 #: The one place where YAML is read, and it only composes nodes.
 YAML_READERS = {"experiments/yamltree.py", "experiments/values.py", "experiments/options.py"}
-YAML_READERS |= {"experiments/config.py"}
+YAML_READERS |= {"experiments/config.py", "experiments/grid.py", "experiments/yamledit.py"}
 
 
 def modules(*packages: str) -> list[str]:
@@ -97,12 +100,32 @@ def test_the_wire_needs_the_standard_library_only():
     assert all(is_within(name, {"agent.codec"}) for name in names if name.startswith("agent"))
 
 
+def test_the_installer_needs_the_standard_library_only():
+    allowed = INSTALLER | {"agent.host"}
+    paths = [f"{name.replace('.', '/')}.py" for name in sorted(allowed)]
+
+    for name in (name for path in paths for _, name in imports(tree(path))):
+        assert name.split(".")[0] in sys.stdlib_module_names or is_within(name, allowed), name
+
+
+def is_python_3_10(code: str) -> bool:
+    try:
+        ast.parse(code, feature_version=(3, 10))
+    except SyntaxError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("path", modules("agent"))
 def test_the_agent_is_python_3_10(path):
-    ast.parse((ROOT / path).read_text(), path, feature_version=(3, 10))
+    assert is_python_3_10((ROOT / path).read_text())
 
 
-@pytest.mark.parametrize("path", modules("devices", "experiments", "sync", "labsite"))
+def test_what_came_with_3_11_is_not_python_3_10():
+    assert not is_python_3_10("try: pass\nexcept* OSError: pass")
+
+
+@pytest.mark.parametrize("path", modules("people", "devices", "experiments", "sync", "labsite"))
 def test_the_server_loads_neither_torch_nor_what_runs_code_from_a_file(path):
     for _, name in imports(tree(path)):
         assert name.split(".")[0] not in NEVER_ON_SERVER, f"{path} imports {name}"
@@ -126,7 +149,7 @@ def test_imports_are_absolute(path):
             assert not node.level, f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", modules("devices", "experiments", "sync", "labsite"))
+@pytest.mark.parametrize("path", modules("people", "devices", "experiments", "sync", "labsite"))
 def test_only_urls_and_other_views_import_views(path):
     if Path(path).stem in VIEWS:
         pytest.skip("a view may stand on a base class of a lower app")

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from agent import wire
 from devices.errors import EnrollmentRefused
 from labsite import wake
 
@@ -27,6 +30,13 @@ class DeviceState(models.TextChoices):
     DISCONNECTED = "disconnected", _("disconnected")
 
 
+class RunAs(models.TextChoices):
+    """Which Unix user runs its jobs. Root chose it on the machine; no door here can."""
+
+    AGENT = wire.JobUser.AGENT.value, _("the agent's user")
+    SUBMITTER = wire.JobUser.SUBMITTER.value, _("whoever submitted them")
+
+
 def allowance(interval_seconds: float) -> float:
     """How much longer than usual a device with this heartbeat interval may be silent.
 
@@ -40,6 +50,14 @@ class DeviceQuerySet(models.QuerySet):
     def enrolled(self) -> "DeviceQuerySet":
         return self.filter(revoked_at=None)
 
+    def real(self) -> "DeviceQuerySet":
+        """Those that there are: jobs are given to no other."""
+        return self.enrolled().filter(is_demo=False)
+
+    def blind(self) -> "DeviceQuerySet":
+        """Those that have GPUs and a driver that does not answer."""
+        return self.enrolled().filter(driver_answers=False, gpus__isnull=False).distinct()
+
 
 class Device(models.Model):
     """A machine on which an agent runs. Written by its heartbeats, its polls, and managers."""
@@ -49,6 +67,10 @@ class Device(models.Model):
     is_local = models.BooleanField(
         default=False, editable=False, help_text=_("Started by this server on its own host.")
     )
+    is_demo = models.BooleanField(
+        default=False, editable=False,
+        help_text=_("Made up by manage.py demo_data: there is no such machine."),
+    )  # fmt: skip
     created_at = models.DateTimeField(auto_now_add=True)
 
     # Credentials: digests only. `next_` is a rotation that has not been used yet.
@@ -84,9 +106,20 @@ class Device(models.Model):
     versions = models.JSONField(
         default=dict, editable=False, help_text="agent, driver, cuda, torch, python"
     )
-    unix_user = models.CharField(max_length=255, blank=True, editable=False)
+    driver_answers = models.BooleanField(
+        null=True, editable=False,
+        help_text=_("No: its GPU driver does not answer, and its GPUs get no new jobs."),
+    )  # fmt: skip
+    unix_user = models.CharField(max_length=255, blank=True, editable=False)  # the agent's own
+    run_as = models.CharField(
+        _("jobs run as"), max_length=16, choices=RunAs, default=RunAs.AGENT, editable=False
+    )
     source_directory = models.CharField(max_length=4000, blank=True, editable=False)
     source = models.JSONField(null=True, editable=False)
+
+    #: The end of its last long silence, and the last beat before it; empty: there was none.
+    silent_since = models.DateTimeField(null=True, editable=False)
+    back_at = models.DateTimeField(null=True, editable=False)
 
     # The poll's (experiments.leases writes them by Device.polled).
     poll_seq = models.BigIntegerField(default=-1, editable=False)
@@ -96,11 +129,25 @@ class Device(models.Model):
         help_text=_("The newest poll named an attempt alive that has ended here."),
     )  # fmt: skip
 
+    #: What the newest poll named alive and this server knows nothing of (an older backup, another
+    #: database for a while): [{"id", "pid", "started_at", "since"}]. It runs on.
+    unknown_attempts = models.JSONField(default=list, editable=False)
+
+    expects_word = models.BooleanField(
+        default=False, editable=False,
+        help_text=_("An attempt ended here while it was away: what became of it is not known."),
+    )  # fmt: skip
+
     # Guards of `max_jobs` and `cpu_slots`: moved only by take_slot() and give_slot().
     open_attempts = models.PositiveIntegerField(default=0, editable=False)
     open_cpu_attempts = models.PositiveIntegerField(default=0, editable=False)
 
     objects = DeviceQuerySet.as_manager()
+
+    AUDITED = (
+        "draining", "revoked_at", "max_jobs", "cpu_slots", "labels", "environment", "python",
+        "working_directory",
+    )  # fmt: skip
 
     class Meta:
         verbose_name = _("GPU server")
@@ -118,12 +165,12 @@ class Device(models.Model):
     def clean(self) -> None:
         """Whatever door managers set it by: dispatch and agents rely on its form."""
         wrong = {
-            name: "Write names and texts, as in {“room”: “b12”}."
+            name: gettext("Write names and texts, as in {“room”: “b12”}.")
             for name in ("labels", "environment")
             if not _is_text_pairs(getattr(self, name))
         }
         if "environment" not in wrong and not all(map(_VARIABLE.fullmatch, self.environment)):
-            wrong["environment"] = "A variable's name has letters, digits and _ only."
+            wrong["environment"] = gettext("A variable's name has letters, digits and _ only.")
         if wrong:
             raise ValidationError(wrong)
 
@@ -136,6 +183,8 @@ class Device(models.Model):
         """The one place that says how a device is; pages, admin, API and dispatch ask here."""
         if self.last_heartbeat_at is None or self.has_said_goodbye or self.revoked_at:
             return DeviceState.DISCONNECTED
+        if self.is_demo:
+            now = self.created_at  # nobody speaks for it: it stays as it was made
         age = (now - self.last_heartbeat_at).total_seconds()
         patience = allowance(self.heartbeat_interval_seconds)
         if age <= settings.LAB_HEALTHY_SECONDS * patience:
@@ -146,7 +195,9 @@ class Device(models.Model):
 
     @property
     def has_said_goodbye(self) -> bool:
-        return self.goodbye_at is not None and self.goodbye_at >= self.last_heartbeat_at
+        if self.goodbye_at is None or self.last_heartbeat_at is None:
+            return False
+        return self.goodbye_at >= self.last_heartbeat_at
 
     def is_polling(self, now: datetime) -> bool:
         return self.last_poll_at is not None and now - self.last_poll_at <= POLL_SILENCE
@@ -203,13 +254,30 @@ class Device(models.Model):
         check_unused(token_sha256, self)
         self._set(next_token_sha256=token_sha256)
 
-    def polled(self, seq: int, now: datetime, *, runs_ended_attempt: bool) -> bool:
+    def polled(
+        self, seq: int, now: datetime, *, runs_ended_attempt: bool, unknown: list[dict[str, Any]]
+    ) -> bool:
         """Note a poll, unless a newer one was seen. Say whether it was noted."""
-        return bool(
-            Device.objects.filter(pk=self.pk, poll_seq__lt=seq).update(
-                poll_seq=seq, last_poll_at=now, runs_ended_attempt=runs_ended_attempt
-            )
+        noted = Device.objects.filter(pk=self.pk, poll_seq__lt=seq).update(
+            poll_seq=seq,
+            last_poll_at=now,
+            runs_ended_attempt=runs_ended_attempt,
+            unknown_attempts=unknown,
         )
+        if noted and unknown != self.unknown_attempts:
+            wake.publish_on_commit("device", self.pk)
+        return bool(noted)
+
+    def expect_word(self) -> None:
+        """Its next polls are asked what became of an attempt that ended without its word."""
+        Device.objects.filter(pk=self.pk).update(expects_word=True)
+
+    def has_given_word(self) -> None:
+        Device.objects.filter(pk=self.pk).update(expects_word=False)
+
+    def came_back(self, silent_since: datetime, now: datetime) -> None:
+        """It is heard of again after a silence in which it counted as disconnected."""
+        self._set(silent_since=silent_since, back_at=now)
 
     def _set(self, **fields: object) -> None:
         Device.objects.filter(pk=self.pk).update(**fields)
@@ -228,7 +296,9 @@ def check_unused(token_sha256: str, device: Device) -> None:
     """A token tells who speaks: were it two devices', neither could."""
     held = Q(token_sha256=token_sha256) | Q(next_token_sha256=token_sha256)
     if Device.objects.filter(held).exclude(pk=device.pk).exists():
-        raise EnrollmentRefused("This token is another device's. Make a new one on this host.")
+        raise EnrollmentRefused(
+            gettext("This token is another device's. Make a new one on this host.")
+        )
 
 
 def devices_with(token_sha256s: Sequence[str]) -> models.QuerySet:

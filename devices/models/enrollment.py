@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import F
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
@@ -34,13 +35,15 @@ class EnrollmentCode(models.Model):
     )  # fmt: skip
     is_local = models.BooleanField(default=False, editable=False)
 
+    AUDITED = ("expires_at", "uses_left", "device__host_id")
+
     class Meta:
         verbose_name = _("enrollment code")
         verbose_name_plural = _("enrollment codes")
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"code {self.code_sha256[:8]}…"
+        return gettext("code %(digest)s…") % {"digest": self.code_sha256[:8]}
 
     @classmethod
     def make(
@@ -137,4 +140,4 @@ class EnrollmentUse(models.Model):
         verbose_name_plural = _("enrollments")
 
     def __str__(self) -> str:
-        return f"{self.device} at {self.at:%Y-%m-%d %H:%M}"
+        return f"{self.device} ({self.at:%Y-%m-%d %H:%M})"

@@ -1,9 +1,38 @@
 """The state machine: what is to be run, each try of it, who holds which GPU, what happened."""
 
-from experiments.models.attempt import Attempt, GPUClaim, ReceivedEvent
+from experiments.models.account import UnixAccount, unix_user
+from experiments.models.attempt import Attempt, Found, GPUClaim, ReceivedEvent
+from experiments.models.cell import Cell, Column
+from experiments.models.demo import DemoUser
 from experiments.models.event import JobEvent
 from experiments.models.job import Job
-from experiments.models.project import Project
+from experiments.models.labsample import LabSample
+from experiments.models.member import Member, MemberRole
+from experiments.models.project import Goal, Project
 from experiments.models.pulse import Pulse
+from experiments.models.sweep import Sweep, counts_of
+from experiments.models.view import Pin, SavedView
 
-__all__ = ["Attempt", "GPUClaim", "Job", "JobEvent", "Project", "Pulse", "ReceivedEvent"]
+__all__ = [
+    "Attempt",
+    "Cell",
+    "Column",
+    "DemoUser",
+    "Found",
+    "GPUClaim",
+    "Goal",
+    "Job",
+    "JobEvent",
+    "LabSample",
+    "Member",
+    "MemberRole",
+    "Pin",
+    "Project",
+    "Pulse",
+    "ReceivedEvent",
+    "SavedView",
+    "Sweep",
+    "UnixAccount",
+    "counts_of",
+    "unix_user",
+]

@@ -1,12 +1,13 @@
 """One try of a job on one device, and the GPUs that it holds."""
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
@@ -17,9 +18,26 @@ from experiments.states import EventKind, OnDeviceLost, Outcome
 from labsite import wake
 
 
+class Found(models.TextChoices):
+    """What a device that could be reached again had of an attempt that was ended without it."""
+
+    RUNNING = "running"  # and is stopped now
+    ENDED = "ended"
+    GONE = "gone"  # it knows nothing of it any more
+
+
 class AttemptQuerySet(models.QuerySet):
     def open(self) -> "AttemptQuerySet":
         return self.filter(ended_at=None)
+
+    def real(self) -> "AttemptQuerySet":
+        """Without those of a demo, of which no agent ever says anything."""
+        return self.filter(device__is_demo=False)
+
+    def unsettled(self) -> "AttemptQuerySet":
+        """Ended while their device could not be reached, and not known to be over there."""
+        lives = Q(found__isnull=True) | Q(found__what=Found.RUNNING)
+        return self.filter(lives, unconfirmed=True)
 
 
 class Attempt(models.Model):
@@ -34,10 +52,15 @@ class Attempt(models.Model):
     job = models.ForeignKey("experiments.Job", models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField(editable=False)
     device = models.ForeignKey(Device, models.PROTECT, related_name="attempts", editable=False)
+    #: As whom it runs there, as it was when assigned; empty: as the agent does, unknown to us.
+    unix_user = models.CharField(max_length=255, blank=True, editable=False)
     #: What it was given, also after it gave it back.
     gpu_uuids = models.JSONField(default=list, editable=False)
     on_device_lost = models.CharField(max_length=8, choices=OnDeviceLost, editable=False)
     resume = models.JSONField(null=True, editable=False)  # wire.Resume, as it was when assigned
+
+    #: The code there when it was assigned, as agent.wire.Source; null: not known.
+    source = models.JSONField(null=True, editable=False)
 
     created_at = models.DateTimeField(editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
@@ -53,8 +76,14 @@ class Attempt(models.Model):
     #: Ended by the server while its device could not be reached: the process may live on.
     unconfirmed = models.BooleanField(default=False, editable=False)
 
+    #: Of an unconfirmed one: what its device had of it when it was reached again:
+    #: {"what": running, ended or gone, "at", and of an end "exit_code", "cause", "ended_at"}.
+    found = models.JSONField(null=True, editable=False)
+
     #: What the agent has of its files: {name: {generation, size_bytes, acked_bytes}}.
     files_advertised = models.JSONField(default=dict, editable=False)
+    #: What its agent does not send, and why: dicts as agent.wire.LeftOut.
+    files_left_out = models.JSONField(default=list, editable=False)
     files_advertised_at = models.DateTimeField(null=True, editable=False)
 
     objects = AttemptQuerySet.as_manager()
@@ -81,7 +110,7 @@ class Attempt(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.job} try {self.number}"
+        return gettext("%(job)s try %(n)d") % {"job": self.job, "n": self.number}
 
     @property
     def is_open(self) -> bool:
@@ -154,6 +183,8 @@ class Attempt(models.Model):
                 unconfirmed=unconfirmed,
             )
             self.device.give_slot(with_gpu=bool(self.gpu_uuids))
+            if unconfirmed:
+                self.device.expect_word()
             self.job.conclude(self, state, now, by=by)
             if self.accepted_at is None:
                 self.release()
@@ -173,13 +204,32 @@ class Attempt(models.Model):
             wake.ask_dispatch()
         return released
 
-    def advertise(self, files: dict[str, Any], now: datetime) -> None:
-        """Note what the agent has of its files, for the sync state."""
-        Attempt.objects.filter(pk=self.pk).update(files_advertised=files, files_advertised_at=now)
+    def note_found(self, what: Found, now: datetime, **facts: Any) -> None:
+        """Note what its device had of it. Changes no state and no result: those are settled."""
+        unknown_yet = Q(found__isnull=True)
+        if what != Found.RUNNING:  # it may be over by now
+            unknown_yet |= Q(found__what=Found.RUNNING)
+        if what == Found.ENDED:  # whoever knows how it ended knows better than a silence
+            unknown_yet |= Q(found__what=Found.GONE)
+        unconfirmed = Attempt.objects.filter(pk=self.pk, unconfirmed=True)
+        with change():
+            was_running = unconfirmed.filter(found__what=Found.RUNNING).exists()
+            found = {"what": what, "at": now.isoformat(), "was_running": was_running, **facts}
+            if unconfirmed.filter(unknown_yet).update(found=found):
+                record(self.job, EventKind.FOUND, attempt=self, **found)
+
+    def advertise(
+        self, files: dict[str, Any], now: datetime, left_out: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Note what the agent has of its files, for the sync state, and what it does not send."""
+        Attempt.objects.filter(pk=self.pk).update(
+            files_advertised=files, files_left_out=list(left_out), files_advertised_at=now
+        )
 
     def _update_open(self, if_still: dict[str, Any], **fields: Any) -> None:
         if not Attempt.objects.open().filter(pk=self.pk, **if_still).update(**fields):
-            raise AttemptEnded(f"{self} has ended; what it did since then changes nothing.")
+            words = gettext("%(attempt)s has ended; what it did since then changes nothing.")
+            raise AttemptEnded(words % {"attempt": self})
         for name, value in fields.items():
             setattr(self, name, value)
 
@@ -195,7 +245,7 @@ class GPUClaim(models.Model):
         verbose_name_plural = _("GPUs in use")
 
     def __str__(self) -> str:
-        return f"{self.gpu} held by {self.attempt}"
+        return gettext("%(gpu)s held by %(attempt)s") % {"gpu": self.gpu, "attempt": self.attempt}
 
 
 class ReceivedEvent(models.Model):

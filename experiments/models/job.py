@@ -6,18 +6,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
 from devices.models import GPU, Device, DeviceState
 from experiments import reasons
 from experiments.errors import AttemptEnded, IllegalTransition, LostRace, NotSubmitted
+from experiments.metrics import values_of
+from experiments.models.account import unix_user_for
 from experiments.models.attempt import Attempt, GPUClaim
+from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
-from experiments.models.queue import JobManager
+from experiments.models.queue import JobManager, named_in
 from experiments.states import (
     COUNTED,
     ENDED,
@@ -31,12 +35,17 @@ from experiments.states import (
 )
 from labsite import wake
 from labsite.clock import database_now
+from people.roles import may_manage, may_submit
 
 MAX_ATTEMPTS = 3
+#: What people may write of a job at any time.
+BY_HAND = ("name", "tags", "notes")
 #: A reboot costs no try, but a job that brings its hosts down must end some day.
 MAX_REBOOTS = 10
 #: A device on which a start failed is avoided for so long, twice as long each further time.
 AVOID = timedelta(minutes=1)
+#: One whose GPU another lab server had: a few heartbeats, which say how it is with its GPUs.
+AVOID_TAKEN = timedelta(seconds=5)
 
 
 def run_name(number: int) -> str:
@@ -61,6 +70,10 @@ class Job(models.Model):
     parent = models.ForeignKey(
         "self", models.SET_NULL, null=True, related_name="children", editable=False
     )
+    sweep = models.ForeignKey(
+        "experiments.Sweep", models.SET_NULL, null=True, related_name="jobs", editable=False
+    )
+    swept = models.JSONField(default=dict, editable=False)  # {dotted key: its value here}
 
     # What was asked for; never changed after the submit, but for priority.
     config = models.BinaryField(editable=False, default=b"")  # byte for byte; empty: none
@@ -82,6 +95,9 @@ class Job(models.Model):
     on_device_lost = models.CharField(
         max_length=8, choices=OnDeviceLost, default=OnDeviceLost.WAIT, editable=False
     )
+    outputs = models.JSONField(default=list, editable=False)
+    ignore = models.JSONField(default=list, editable=False)
+    sync = models.JSONField(default=dict, editable=False)  # as agent.wire.SyncPolicy
     tags = models.JSONField(default=list, blank=True)
     notes = models.TextField(_("notes"), blank=True)
 
@@ -93,6 +109,10 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True, editable=False)  # of its newest attempt
     finished_at = models.DateTimeField(null=True, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
+    #: Its place among its submitter's jobs of its priority, smaller first (queue.rank_of, unless
+    #: moved); and where a manager has laid it before all others of its priority.
+    rank = models.BigIntegerField(default=0, editable=False)
+    placed = models.PositiveIntegerField(null=True, editable=False)
     held = models.BooleanField(_("keep queued"), default=False, editable=False)
     #: Why it waits: {"code": …, facts}; experiments.reasons makes a sentence of it.
     waiting = models.JSONField(default=dict, editable=False)
@@ -109,6 +129,11 @@ class Job(models.Model):
     resume_point = models.JSONField(default=dict, editable=False)
 
     objects = JobManager()
+
+    AUDITED = (
+        "state", "priority", "held", "name", "tags", "notes", "cancel_requested_at",
+        "requeue_requested_at", "deleted_at",
+    )  # fmt: skip
 
     class Meta:
         verbose_name = _("job")
@@ -129,9 +154,31 @@ class Job(models.Model):
         ]
         indexes = [
             models.Index(  # queued(), which dispatch asks every few seconds
-                fields=["-priority", "id"], name="job_queue", condition=Q(state="queued")
+                fields=["-priority", "rank", "id"], name="job_in_line", condition=Q(state="queued")
             ),
             models.Index(fields=["state", "-id"], name="job_state"),
+            models.Index(  # what ended last
+                fields=["-finished_at"],
+                name="job_finished",
+                condition=Q(finished_at__isnull=False),
+            ),
+            # All that lists filter and sort by: on SQLite what stands behind a row's JSON would
+            # be read through all of it.
+            models.Index(
+                fields=[
+                    "deleted_at",
+                    "project",
+                    "user",
+                    "state",
+                    "submitted_at",
+                    "started_at",
+                    "finished_at",
+                    "run_number",
+                    "name",
+                    "uid",
+                ],
+                name="job_list",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -167,6 +214,10 @@ class Job(models.Model):
             return "requeued"
         return "preempted" if self.preempt_requested_at else ""
 
+    def may_be_changed_by(self, user: Any) -> bool:
+        """Whose it is, as long as they may submit; and managers."""
+        return may_manage(user) or (may_submit(user) and self.user_id == user.pk)
+
     @property
     def can_be_resumed(self) -> bool:
         """Whether it has ended and left a whole checkpoint to go on from."""
@@ -178,11 +229,12 @@ class Job(models.Model):
         Raises:
             NotSubmitted: there is nothing to go on from.
         """
-        if not self.can_be_resumed:
-            raise NotSubmitted(
-                f"{self} cannot be resumed: it has not ended, or left no whole checkpoint "
-                f"({self.run_name}.pt). Rerun it instead."
+        if not self.can_be_resumed or self._names_what_is_deleted():
+            words = gettext(
+                "%(job)s cannot be resumed: it has not ended, or left no whole checkpoint "
+                "(%(run)s.pt). Rerun it instead."
             )
+            raise NotSubmitted(words % {"job": self, "run": self.run_name})
         resume = self.resume_point["resume"]
         name = run_name(run_number)
 
@@ -229,9 +281,9 @@ class Job(models.Model):
         with change():
             self.lock()
             if self.state == JobState.QUEUED:
-                raise IllegalTransition(f"{self} is in the queue already.", state=self.state)
+                raise IllegalTransition.of(self, gettext("%(job)s is in the queue already."))
             attempt = self._ask("requeue_requested_at", EventKind.REQUEUE_REQUESTED, now, by)
-            if attempt and attempt.accepted_at is None:
+            if attempt and (attempt.accepted_at is None or attempt.device.is_demo):
                 self._end_at_once(attempt, Outcome.PREEMPTED, now, by)
 
     def give_up(self, *, requeue: bool, by=None) -> None:
@@ -248,12 +300,10 @@ class Job(models.Model):
             self.lock()
             attempt = self.open_attempt()
             if attempt is None:
-                raise IllegalTransition(f"{self} does not run anywhere.", state=self.state)
+                raise IllegalTransition.of(self, gettext("%(job)s does not run anywhere."))
             if attempt.device.state(now) != DeviceState.DISCONNECTED:
-                raise IllegalTransition(
-                    f"{attempt.device} can be reached: cancel or requeue {self} instead.",
-                    state=self.state,
-                )
+                words = gettext("%(device)s can be reached: cancel or requeue %(job)s instead.")
+                raise IllegalTransition.of(self, words, device=attempt.device)
             then = JobState.QUEUED if requeue else JobState.FAILED
             attempt.end(Outcome.LOST, now, unconfirmed=True, by=by, then=then)
 
@@ -261,21 +311,53 @@ class Job(models.Model):
         """Keep it queued, whatever is free; or let it go again."""
         self._edit_queued(EventKind.HELD if held else EventKind.UNHELD, by, held=held)
 
+    def edit(self, *, by=None, **fields: Any) -> None:
+        """Write its name, tags or notes; nothing else of a job is written by hand."""
+        fields = {name: value for name, value in fields.items() if name in BY_HAND}
+        if not fields:
+            return
+        with change():
+            Job.objects.filter(pk=self.pk).update(**fields)
+            record(self, EventKind.EDITED, by=by, fields=sorted(fields))
+        for name, value in fields.items():
+            setattr(self, name, value)
+
     def set_priority(self, priority: Priority, *, by=None) -> None:
         self._edit_queued(EventKind.PRIORITY, by, priority=priority)
+        Job.objects.filter(pk=self.pk).update(placed=None)  # it was among others
 
-    def delete_run(self, now: datetime) -> None:
-        """Leave a tombstone: the row stays, its files are gone for people and for sync (410).
+    def delete_run(self, now: datetime, *, by=None) -> None:
+        """Leave a tombstone: the row stays, so that its number is never given again; its files are
+        gone for people and for sync (410), which lays them into the trash (sync.trash).
 
         Raises:
-            IllegalTransition: an attempt is open; cancel it first.
+            IllegalTransition: an attempt is open, or another job is to go on from its files.
         """
         if not self.has_ended:
-            raise IllegalTransition(f"{self} is {self.state}: cancel it first.", state=self.state)
+            raise IllegalTransition.of(self, gettext("%(job)s is %(state)s: cancel it first."))
         with change():
-            Job.objects.filter(pk=self.pk, state__in=ENDED).update(deleted_at=now)
-            record(self, EventKind.EDITED, deleted=True)
+            self.project.lock()  # whoever queues a job that goes on from this one holds it
+            if self.uid in Job.objects.needed():
+                words = gettext("A run that waits or runs goes on from the checkpoint of %(job)s.")
+                raise IllegalTransition.of(self, words)
+            self.leave_tombstone(now, by=by)
+        wake.ask_tidy()
+
+    def leave_tombstone(self, now: datetime, *, by=None) -> None:
+        """What delete_run() does to one that may be deleted. Twice is once."""
+        with change():
+            present = Job.objects.present().ended().filter(pk=self.pk)
+            if present.update(deleted_at=now):
+                record(self, EventKind.DELETED, by=by)
         self.deleted_at = now
+
+    def restore_run(self, *, by=None) -> None:
+        """Take the tombstone away: its files are where they were."""
+        with change():
+            deleted = Job.objects.filter(pk=self.pk, deleted_at__isnull=False)
+            if deleted.update(deleted_at=None):
+                record(self, EventKind.RESTORED, by=by)
+        self.deleted_at = None
 
     # --- what dispatch and attempts do --------------------------------------------------------
 
@@ -283,30 +365,31 @@ class Job(models.Model):
         """Lease this job and `gpus` to `device`.
 
         Raises:
-            LostRace: somebody else had the job, a GPU or the device's last slot first. The
-                database may also say so with an IntegrityError.
+            LostRace: somebody else had the job, a GPU, the device's last slot or its sweep's
+                last place first, or took away the name that it is to run as. The database may
+                also say so with an IntegrityError.
         """
         with change():
-            self._move(JobState.ASSIGNED, None, waiting={})
+            self._move(JobState.ASSIGNED, None, waiting={}, placed=None)
+            if self.sweep_id:
+                self.sweep.take_place()
             if not device.take_slot(with_gpu=bool(gpus)):
-                raise LostRace(f"{device} takes no further job now.")
+                words = gettext("%(device)s takes no further job now.")
+                raise LostRace(words % {"device": device})
             attempt = Attempt.objects.create(
                 job=self,
                 number=self.attempts.count() + 1,
                 device=device,
+                source=device.source,
+                unix_user=unix_user_for(self.user, device),
                 gpu_uuids=[gpu.uuid for gpu in gpus],
                 on_device_lost=self.on_device_lost,
                 resume=self.resume_point.get("resume"),
                 created_at=now,
             )
             GPUClaim.objects.bulk_create(GPUClaim(gpu=gpu, attempt=attempt) for gpu in gpus)
-            record(
-                self,
-                EventKind.ASSIGNED,
-                attempt=attempt,
-                from_state=JobState.QUEUED,
-                to_state=JobState.ASSIGNED,
-            )
+            states = {"from_state": JobState.QUEUED, "to_state": JobState.ASSIGNED}
+            record(self, EventKind.ASSIGNED, attempt=attempt, **states)
         wake.publish_on_commit("device", device.pk)
         return attempt
 
@@ -366,7 +449,10 @@ class Job(models.Model):
 
     def note_summary(self, summary: dict[str, Any]) -> None:
         """The last and best values of its metrics."""
-        Job.objects.filter(pk=self.pk).update(summary=summary)
+        before, now = values_of(self.summary), values_of(summary)
+        with transaction.atomic():
+            Job.objects.filter(pk=self.pk).update(summary=summary)
+            Cell.objects.note_metrics(self, before, now)
         self.summary = summary
 
     def note_resume_point(self, point: dict[str, Any]) -> None:
@@ -375,6 +461,11 @@ class Job(models.Model):
         self.resume_point = point
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _names_what_is_deleted(self) -> bool:
+        """Whether its resume point is of another job, whose files are gone."""
+        named = Job.objects.filter(uid__in=named_in(self.resume_point))
+        return named.exclude(deleted_at=None).exists()
 
     def _ended(self, *outcomes: Outcome) -> int:
         """How many of its attempts have ended so."""
@@ -387,15 +478,15 @@ class Job(models.Model):
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
             for_how_long = AVOID * 2 ** self._ended(*COUNTED)
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()
+        elif attempt.outcome == Outcome.GPU_TAKEN:
+            avoids[str(attempt.device_id)] = (now + AVOID_TAKEN).isoformat()
         return avoids
 
     def _ask(self, wish: str, kind: EventKind, now: datetime, by) -> Attempt | None:
         """Note a wish, once; return the open attempt that has to hear of it."""
         if self.has_ended:
-            raise IllegalTransition(
-                f"{self} has ended ({self.get_state_display()}); rerun it instead.",
-                state=self.state,
-            )
+            words = gettext("%(job)s has ended (%(state)s); rerun it instead.")
+            raise IllegalTransition.of(self, words)
         if getattr(self, wish) is None:
             Job.objects.filter(pk=self.pk, state=self.state).update(**{wish: now})
             setattr(self, wish, now)
@@ -408,7 +499,7 @@ class Job(models.Model):
     def _end_unreachable(self, attempt: Attempt, outcome: Outcome, now: datetime, by) -> None:
         """End at once an attempt that has no process yet, or whose device cannot be asked."""
         gone = attempt.device.state(now) == DeviceState.DISCONNECTED
-        if attempt.accepted_at is None or gone:
+        if attempt.accepted_at is None or gone or attempt.device.is_demo:
             self._end_at_once(attempt, outcome, now, by)
 
     def _end_at_once(self, attempt: Attempt, outcome: Outcome, now: datetime, by) -> None:
@@ -426,7 +517,7 @@ class Job(models.Model):
     def _edit_queued(self, kind: EventKind, by, **fields: Any) -> None:
         with change():
             if not Job.objects.filter(pk=self.pk, state=JobState.QUEUED).update(**fields):
-                raise IllegalTransition(f"{self} does not wait any more.", state=self.state)
+                raise IllegalTransition.of(self, gettext("%(job)s does not wait any more."))
             record(self, kind, by=by, **fields)
         for name, value in fields.items():
             setattr(self, name, value)
@@ -436,12 +527,12 @@ class Job(models.Model):
         self, to: JobState, kind: EventKind | None, *, attempt=None, by=None, **also: Any
     ) -> None:
         if to not in TRANSITIONS.get(self.state, ()):
-            raise IllegalTransition(
-                f"{self} is {self.state} and cannot become {to}.", state=self.state
-            )
+            words = gettext("%(job)s is %(state)s and cannot become %(next)s.")
+            raise IllegalTransition.of(self, words, next=JobState(to).label)
         was = self.state
         if not Job.objects.filter(pk=self.pk, state=was).update(state=to, **also):
-            raise LostRace(f"{self} is no longer {was}.")
+            words = gettext("%(job)s is no longer %(state)s.")
+            raise LostRace(words % {"job": self, "state": JobState(was).label})
         self.state = to
         for field, value in also.items():
             setattr(self, field, value)

@@ -8,10 +8,14 @@ from django.db.models.functions import Greatest
 
 #: A longer silence than this between two beats is a gap.
 GAP = timedelta(seconds=5)
+FRESH = timedelta(seconds=3)  # a beat of the lane older than this: the server is blind
 
 
 class Pulse(models.Model):
     """One row for each thing that beats: the lane (as agents meet it), and dispatch."""
+
+    #: Dispatch is run once a minute at least, whoever started it.
+    LONG_GAP = timedelta(seconds=150)
 
     LANE = "lane"
     DISPATCH = "dispatch"
@@ -19,6 +23,9 @@ class Pulse(models.Model):
     name = models.CharField(max_length=16, primary_key=True)
     at = models.DateTimeField()
     unbroken_since = models.DateTimeField()
+    #: The newest gap above LONG_GAP: not heard of between the two.
+    silent_since = models.DateTimeField(null=True)
+    silent_until = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -34,7 +41,17 @@ class Pulse(models.Model):
         unbroken = cls.objects.filter(name=name, at__gte=now - GAP)
         if unbroken.update(at=Greatest("at", Value(now))):
             return
+        long_silent = cls.objects.filter(name=name, at__lt=now - cls.LONG_GAP)
+        long_silent.update(silent_since=models.F("at"), silent_until=now)
         cls.objects.update_or_create(name=name, defaults={"at": now, "unbroken_since": now})
+
+    @classmethod
+    def sees_since(cls, now: datetime) -> datetime:
+        """Since when the lane has answered agents without a gap; `now`, if it does not."""
+        lane = cls.last(cls.LANE)
+        if lane is None or abs(now - lane.at) > FRESH:  # of the future: the clock was set back
+            return now
+        return lane.unbroken_since
 
     @classmethod
     def last(cls, name: str) -> "Pulse | None":

@@ -1,29 +1,86 @@
 """Sets of jobs, and how one is queued."""
 
 import secrets
+from datetime import datetime
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from experiments import reasons
 from experiments.errors import LostRace
+from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
-from experiments.states import LIVE, EventKind, JobState, Priority
+from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now
+from people.roles import may_manage
 
 
 class JobQuerySet(models.QuerySet):
     def queued(self) -> "JobQuerySet":
         return self.filter(state=JobState.QUEUED, deleted_at=None)
 
+    def in_line(self) -> "JobQuerySet":
+        """By priority, then what a manager has laid before the others, then each submitter's in
+        the order in which they are to start."""
+        placed = models.F("placed").asc(nulls_last=True)
+        return self.order_by("-priority", placed, "rank", "pk")
+
+    def real(self) -> "JobQuerySet":
+        """Without those of a demo, which nothing is ever given out of."""
+        return self.filter(project__is_demo=False)
+
     def live(self) -> "JobQuerySet":
         return self.filter(state__in=LIVE)
 
     def present(self) -> "JobQuerySet":
         return self.filter(deleted_at=None)
+
+    def visible_to(self, user: Any) -> "JobQuerySet":
+        """What this user may see: the runs of projects that they see, and their own."""
+        if user is None or user.pk is None:
+            return self.none()
+        if may_manage(user):
+            return self
+        return self.filter(Q(user=user) | ~Q(project__in=Project.hidden_from(user)))
+
+    def listed(self) -> "JobQuerySet":
+        """What lists show where nobody asks for archived projects."""
+        return self.present().filter(project__archived_at=None)
+
+    def ended(self) -> "JobQuerySet":
+        return self.filter(state__in=ENDED)
+
+    def unended(self) -> "JobQuerySet":
+        return self.exclude(state__in=ENDED)
+
+    def needed(self) -> set[str]:
+        """The uids of jobs from whose files one that waits or runs is to go on."""
+        points = self.unended().exclude(resume_point={}).values_list("resume_point", flat=True)
+        return {uid for point in points for uid in named_in(point)}
+
+
+def rank_of(moment: datetime) -> int:
+    """The place in line of what is queued at that moment: whole microseconds since 1970."""
+    return int(moment.timestamp() * 1e6)
+
+
+#: What a job that is run again has as it had it; see _fields_of().
+AGAIN = (
+    "name", "swept", "config", "keys", "command", "environment", "python", "working_directory",
+    "gpus", "gpu_memory_bytes", "gpu_type", "labels", "priority", "time_limit_seconds",
+    "stop_grace_seconds", "max_attempts", "on_device_lost", "tags", "outputs", "ignore", "sync",
+)  # fmt: skip
+
+
+def named_in(resume_point: dict[str, Any]) -> set[str]:
+    """The uids of the jobs whose files it names."""
+    files = (resume_point.get("resume") or {}).get("files", [])
+    return {file["experiment_uid"] for file in files}
 
 
 class JobManager(models.Manager.from_queryset(JobQuerySet)):
@@ -41,10 +98,14 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
 
         Raises:
             NotSubmitted: the project's name cannot be one, or the parent has no checkpoint.
+            ProjectArchived: it takes no new runs.
+            NotAllowed: `by` looks only, or does not work in that project.
         """
         with change():
             into = Project.named(project, by=by)
+            into.check_submit(by)
             number = into.next_run()
+            now = database_now()
             job = self.create(
                 uid=self._new_uid(),
                 project=into,
@@ -52,23 +113,76 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
                 user=by,
                 name=name or spec.name or "",
                 parent=parent,
-                submitted_at=database_now(),
+                submitted_at=now,
+                rank=rank_of(now),
+                **_sweep_of(parent, by, spec),
                 waiting=reasons.NOT_SEEN_YET,
                 resume_point=parent.handed_on(number) if resume else {},
                 **_fields_of(spec),
             )
+            Cell.objects.note_keys(job)
             record(job, EventKind.SUBMITTED, by=by, to_state=JobState.QUEUED)
         wake.ask_dispatch()
         return job
 
+    def submit_all(self, points, *, project: Project, by=None, sweep) -> None:
+        """Queue the runs of a sweep. Only inside change().
+
+        Args:
+            points: experiments.sweeps.Point of each.
+        """
+        made = [
+            {"name": point.spec.name or "", "swept": point.values, **_fields_of(point.spec)}
+            for point in points
+        ]
+        self._queue_all(made, project=project, by=by, sweep=sweep)
+
+    def submit_again(self, jobs, *, project: Project, by=None) -> None:
+        """Queue each of these once more, as it was asked for, in its sweep. Inside change()."""
+        made = [
+            {"parent": job, "sweep": job.sweep, **{name: getattr(job, name) for name in AGAIN}}
+            for job in jobs
+        ]
+        self._queue_all(made, project=project, by=by)
+
+    def _queue_all(self, fields: list[dict[str, Any]], *, project: Project, **common: Any) -> None:
+        numbers = project.next_runs(len(fields))
+        now, uids = database_now(), self._new_uids(len(fields))
+        by = common.pop("by")
+        jobs = [
+            self.model(
+                uid=uid, project=project, run_number=number, user=by, submitted_at=now,
+                rank=rank_of(now), waiting=reasons.NOT_SEEN_YET, **common, **each,
+            )
+            for uid, number, each in zip(uids, numbers, fields, strict=True)
+        ]  # fmt: skip
+        made = self.bulk_create(jobs, batch_size=200)
+        Cell.objects.note_all(made)
+        for job in made:
+            record(job, EventKind.SUBMITTED, by=by, to_state=JobState.QUEUED)
+
     def _new_uid(self) -> str:
+        return self._new_uids(1)[0]
+
+    def _new_uids(self, count: int) -> list[str]:
         """`YYYYMMDD_` (the lab's day) and 4 hex digits, more when those are taken."""
         day = timezone.localtime().strftime("%Y%m%d")
+        found: set[str] = set()
         for digits in (4, 4, 4, 6, 8, 16):
-            uid = f"{day}_{secrets.token_hex(digits // 2)}"
-            if not self.filter(uid=uid).exists():
-                return uid
-        raise LostRace("No free identifier was found; submit once more.")
+            wanted = range(count - len(found))
+            new = {f"{day}_{secrets.token_hex(digits // 2)}" for _ in wanted}
+            found |= new - set(self.filter(uid__in=new).values_list("uid", flat=True))
+            if len(found) == count:
+                return list(found)
+        raise LostRace(_("No free identifier was found; submit once more."))
+
+
+def _sweep_of(parent, by, spec) -> dict[str, Any]:
+    """Of a job that its submitter reruns unchanged, the sweep of the one before."""
+    is_same = parent is not None and by is not None and parent.user_id == by.pk
+    if not is_same or not parent.sweep_id or bytes(parent.config) != spec.config:
+        return {}
+    return {"sweep_id": parent.sweep_id, "swept": parent.swept}
 
 
 def _fields_of(spec) -> dict[str, Any]:
@@ -89,4 +203,7 @@ def _fields_of(spec) -> dict[str, Any]:
         "max_attempts": spec.max_attempts,
         "on_device_lost": spec.on_device_lost,
         "tags": list(spec.tags),
+        "outputs": list(spec.outputs),
+        "ignore": list(spec.ignore),
+        "sync": dict(spec.sync),
     }

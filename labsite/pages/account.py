@@ -1,15 +1,139 @@
-"""Signing in."""
+"""My account: how I want the pages, my password, and keys for my scripts."""
 
-from django.contrib.auth.views import LoginView
-from django.http import HttpResponse
+import zoneinfo
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import PasswordChangeForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from labsite.clock import database_now
+from labsite.pages.enrolling import site_url
+from people.models import ApiToken, Profile
+from people.models.profile import Theme, check_zone
+
+#: For how many days a new token may hold; empty: until it is revoked.
+LIVES = [
+    ("30", gettext_lazy("30 days")),
+    ("90", gettext_lazy("90 days")),
+    ("365", gettext_lazy("a year")),
+    ("", gettext_lazy("until it is revoked")),
+]
+MOST_TOKENS = 50
 
 
-class SignIn(LoginView):
-    template_name = "pages/login.html"
-    redirect_authenticated_user = True
+class WishesForm(forms.Form):
+    language = forms.ChoiceField(
+        choices=[("", gettext_lazy("as the browser says")), *settings.LANGUAGES], required=False
+    )
+    theme = forms.ChoiceField(choices=Theme.choices)
+    time_zone = forms.CharField(max_length=64, required=False)
 
-    def form_valid(self, form) -> HttpResponse:
-        response = super().form_valid(form)
-        if not self.request.POST.get("stay"):
-            self.request.session.set_expiry(0)  # until the browser is closed
-        return response
+    def clean_time_zone(self) -> str:
+        name = self.cleaned_data["time_zone"]
+        if name:
+            check_zone(name)
+        return name
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(max_length=64)
+    days = forms.ChoiceField(choices=LIVES, required=False)
+
+    @property
+    def life(self) -> timedelta | None:
+        days = self.cleaned_data["days"]
+        return timedelta(days=int(days)) if days else None
+
+
+@login_required
+@require_safe
+def account(request: HttpRequest) -> HttpResponse:
+    return _page(request)
+
+
+@login_required
+@require_POST
+def wishes(request: HttpRequest) -> HttpResponse:
+    """Language, theme and time zone, on every computer."""
+    form = WishesForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=400, wishes_form=form)
+    Profile.wish(request.user, **form.cleaned_data)
+    with translation.override(form.cleaned_data["language"] or translation.get_language()):
+        messages.success(request, _("Saved: the pages are like this wherever you sign in."))
+    response = redirect("account")
+    if form.cleaned_data["language"]:
+        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, form.cleaned_data["language"])
+    else:
+        response.delete_cookie(settings.LANGUAGE_COOKIE_NAME)
+    return response
+
+
+@login_required
+@require_POST
+def password(request: HttpRequest) -> HttpResponse:
+    """Other browsers are signed out by it; tokens of scripts go on."""
+    form = PasswordChangeForm(request.user, request.POST)
+    if not form.is_valid():
+        return _page(request, status=400, password_form=form)
+    form.save()
+    update_session_auth_hash(request, form.user)
+    messages.success(request, _("Your password was changed; you are signed out elsewhere."))
+    return redirect("account")
+
+
+@login_required
+@never_cache
+@require_POST
+def make_token(request: HttpRequest) -> HttpResponse:
+    """The key is on the answer, and nowhere later."""
+    form = TokenForm(request.POST)
+    if not form.is_valid():
+        return _page(request, status=400, token_form=form)
+    if _tokens(request.user).count() >= MOST_TOKENS:
+        messages.error(
+            request, _("You have %(n)d tokens; revoke some first.") % {"n": MOST_TOKENS}
+        )
+        return redirect("account")
+    token, key = ApiToken.make(request.user, form.cleaned_data["name"], database_now(), form.life)
+    curl = f'curl -H "Authorization: Token {key}" {site_url(request)}/api/jobs/'
+    return _page(request, made=token, key=key, curl=curl)
+
+
+@login_required
+@require_POST
+def revoke_token(request: HttpRequest, pk: str) -> HttpResponse:
+    token = get_object_or_404(ApiToken, pk=pk, user=request.user)
+    token.revoke(database_now())
+    messages.success(request, _("The token %(token)s is worth nothing now.") % {"token": token})
+    return redirect("account")
+
+
+def _tokens(user: Any) -> Any:
+    return user.api_tokens.filter(revoked_at=None)
+
+
+def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpResponse:
+    context = {
+        "profile": Profile.of(request.user),
+        "tokens": _tokens(request.user),
+        "now": database_now(),
+        "lives": LIVES,
+        "languages": [("", _("as the browser says")), *settings.LANGUAGES],
+        "theme_choices": Theme.choices,
+        "zones": sorted(name for name in zoneinfo.available_timezones() if "/" in name),
+        **more,
+    }
+    return render(request, "pages/account.html", context, status=status)

@@ -1,14 +1,15 @@
 """Devices: a card for each GPU server, and how a new one is let in."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Prefetch
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
@@ -16,84 +17,89 @@ from django.views.decorators.http import require_POST, require_safe
 
 from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentUse
 from experiments.leases import mass_loss
-from experiments.models import Attempt, Pulse
 from labsite.clock import database_now
+from labsite.pages import serving
 from labsite.pages.access import asked, managers_only
 from labsite.pages.enrolling import command_for
-from labsite.pages.states import Badge, device_badge
+from labsite.pages.frame import troubled_count
+from labsite.pages.hostcards import Card, gpu_type, read_cards
+from labsite.pages.states import Badge
+from people.audit import facts_of, note, recorded
+from people.roles import may_manage
 
-FULL_PERCENT = 90
-#: Dispatch is run every two seconds, and its watchdog starts it again after ten.
-DISPATCH_SILENCE = timedelta(seconds=15)
 MOST_USES = 500
 
 
-@dataclass
-class Card:
-    """One GPU server as the page shows it."""
+@dataclass(frozen=True)
+class Wish:
+    """Which cards the reader wants to see; empty: all of them."""
 
-    device: Device
-    state: DeviceState
-    badge: Badge
-    gpus: list["Row"]
-    attempts: list[Attempt]
-    models: list[str] = field(default_factory=list)
+    state: str = ""
+    type: str = ""
+    label: str = ""  # "room=b1", or "room"
 
     @property
-    def is_old(self) -> bool:
-        """Whether its figures are not of now."""
-        return self.state != DeviceState.HEALTHY
+    def query(self) -> str:
+        given = {"state": self.state, "type": self.type, "label": self.label}
+        return urlencode({name: value for name, value in given.items() if value})
 
-    @property
-    def cpu_attempts(self) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if not attempt.gpu_uuids]
-
-    @property
-    def memory_percent(self) -> int | None:
-        return _percent(self.device.memory_used_bytes, self.device.memory_total_bytes)
-
-    @property
-    def disk_percent(self) -> int | None:
-        total, free = self.device.disk_total_bytes, self.device.disk_free_bytes
-        return None if total is None or free is None else _percent(total - free, total)
-
-    @property
-    def disk_is_full(self) -> bool:
-        return (self.disk_percent or 0) >= FULL_PERCENT
+    def fits(self, card: Card) -> bool:
+        names = {row.gpu.name for row in card.gpus}
+        return (
+            (not self.state or self.state in _states(card))
+            and (not self.type or any(self.type.lower() in name.lower() for name in names))
+            and (not self.label or self.label in _labels(card))
+        )
 
 
-@dataclass
-class Row:
-    """One card of a GPU server, and what it does."""
-
-    gpu: GPU
-    use: str  # faulty, missing, job, outside, stopped, free
-    attempt: Attempt | None = None
-
-    @property
-    def vram_percent(self) -> int | None:
-        return _percent(self.gpu.memory_used_bytes, self.gpu.memory_total_bytes)
+def _states(card: Card) -> set[str]:
+    stopped = {"draining"} if card.device.draining else set()
+    return {card.badge.state, *stopped}
 
 
-def _percent(part: float | None, whole: float | None) -> int | None:
-    return None if part is None or not whole else round(100 * part / whole)
+def _labels(card: Card) -> set[str]:
+    labels = card.device.labels
+    return {*labels, *(f"{key}={value}" for key, value in labels.items() if value)}
+
+
+def _choices(cards: Sequence[Card]) -> dict[str, Any]:
+    """What there is to choose from, in this lab."""
+    states = {card.badge.state: card.badge.word for card in cards}
+    if any(card.device.draining for card in cards):
+        states["draining"] = _("no new jobs")
+    types = {gpu_type(row.gpu.name) for card in cards for row in card.gpus}
+    labels = {label for card in cards for label in _labels(card)}
+    return {"states": states.items(), "types": sorted(types), "labels": sorted(labels)}
 
 
 @login_required
 @require_safe
 def devices(request: HttpRequest) -> HttpResponse:
-    cards = sorted(_cards(_listed()), key=_attention_first)
-    context = {"cards": cards, "counts": _counts(cards), **_troubles(database_now())}
+    cards = sorted(read_cards(), key=_attention_first)
+    wish = Wish(*(asked(request, name) for name in ("state", "type", "label")))
+    context = {
+        "cards": [card for card in cards if wish.fits(card)],
+        "all": len(cards),
+        "wish": wish,
+        "query": wish.query,
+        "choices": _choices(cards),
+        "counts": _counts(cards),
+        "mass_loss": mass_loss(database_now()),  # wrong with more than one: needs a person
+        "faulty": _faulty(),
+        "blind": Device.objects.blind(),
+        "server": serving.panel() if may_manage(request.user) else None,
+    }
     if "part" in request.GET:
         return render(request, "parts/devices.html", context)
     return render(request, "pages/devices.html", context)
 
 
-def _troubles(now: datetime) -> dict[str, Any]:
-    """What is wrong with more than one GPU server, and needs a person."""
-    pulse = Pulse.last(Pulse.DISPATCH)
-    is_silent = pulse is not None and now - pulse.at > DISPATCH_SILENCE
-    return {"mass_loss": mass_loss(now), "dispatch_silent_since": pulse.at if is_silent else None}
+@login_required
+@require_safe
+def count(request: HttpRequest) -> HttpResponse:
+    """The number beside "Devices": what waits for a manager, and nothing for others."""
+    number = troubled_count() if may_manage(request.user) else 0
+    return render(request, "parts/devices_count.html", {"count": number})
 
 
 @managers_only
@@ -107,7 +113,9 @@ def add(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return render(request, "pages/add_device.html", {"known": known})
     uses = 1 if known else _whole(request.POST.get("uses", ""), 1, MOST_USES)
-    code, text = EnrollmentCode.make(database_now(), by=request.user, uses=uses, device=known)
+    with transaction.atomic():
+        code, text = EnrollmentCode.make(database_now(), by=request.user, uses=uses, device=known)
+        note(request.user, code, "make", after=facts_of(code))
     context = {"command": command_for(request, text, known), "code": code, "known": known}
     return render(request, "pages/add_device.html", context)
 
@@ -116,7 +124,7 @@ def _whole(text: str, least: int, most: int) -> int:
     return min(max(int(text), least), most) if text.isascii() and text.isdigit() else least
 
 
-@login_required
+@managers_only
 @require_safe
 def joined(request: HttpRequest, pk: int) -> HttpResponse:
     """Whether somebody has come in by that code."""
@@ -128,59 +136,20 @@ def joined(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     device = get_object_or_404(Device.objects.enrolled(), pk=pk)
+    with recorded(request.user, device, verb):
+        device.drain() if verb == "drain" else device.resume()
     if verb == "drain":
-        device.drain()
         messages.success(
             request,
             _("%(device)s gets no new jobs; those that run go on.") % {"device": device},
         )
     else:
-        device.resume()
         messages.success(request, _("%(device)s takes new jobs again.") % {"device": device})
     return redirect("devices")
 
 
-def _listed():
-    cards = GPU.objects.select_related(
-        "claim__attempt__job__project", "claim__attempt__job__user"
-    ).order_by("index")
-    running = Attempt.objects.open().select_related("job__project", "job__user").order_by("number")
-    return Device.objects.enrolled().prefetch_related(
-        Prefetch("gpus", queryset=cards), Prefetch("attempts", queryset=running, to_attr="running")
-    )
-
-
-def _cards(found: Iterable[Device]) -> list[Card]:
-    now = database_now()
-    return [_card(device, now) for device in found]
-
-
-def _card(device: Device, now: datetime) -> Card:
-    known = list(device.gpus.all())
-    rows = [_row(gpu, device) for gpu in known if gpu.present or gpu.quarantined_at]
-    made = Counter(gpu.name for gpu in known if gpu.present)
-    return Card(
-        device=device,
-        state=device.state(now),
-        badge=device_badge(device, now),
-        gpus=rows,
-        attempts=device.running,
-        models=[f"{count} × {name}" for name, count in made.items()],
-    )
-
-
-def _row(gpu: GPU, device: Device) -> Row:
-    claim = getattr(gpu, "claim", None)
-    attempt = claim.attempt if claim else None
-    if gpu.quarantined_at:
-        return Row(gpu, "faulty", attempt)
-    if not gpu.present:
-        return Row(gpu, "missing", attempt)
-    if attempt:
-        return Row(gpu, "job", attempt)
-    if gpu.used_outside(claimed=False):
-        return Row(gpu, "outside")
-    return Row(gpu, "stopped" if device.draining else "free")
+def _faulty() -> QuerySet[GPU]:
+    return GPU.objects.faulty().select_related("device").order_by("device__host_id", "index")
 
 
 def _attention_first(one: Card) -> tuple[Any, ...]:

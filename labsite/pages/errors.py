@@ -45,7 +45,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     if request.path_info.startswith("/api/"):
         return answer(
-            NotFound("There is nothing at this address; /api/docs/ lists what there is.")
+            NotFound(_("There is nothing at this address; /api/docs/ lists what there is."))
         )
     return _page(404, _("Not here"), _("There is no such page, or what it showed was deleted."))
 

@@ -1,224 +1,273 @@
-"""Execute: from a YAML, a file or a bare command line to a job in the queue."""
+"""Execute: from a YAML, a file or a bare command line to a job, or to a sweep, in the queue."""
 
-import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST
 
-from devices.models import Device
-from experiments import configfiles, submission
+from devices.models import GPU
+from experiments import submission, sweeps
 from experiments.config import JobSpec
-from experiments.errors import NotSubmitted
+from experiments.grid import Grid
 from experiments.models import Job, Project
-from experiments.places import Place, read_places
+from experiments.models.job import run_name
+from experiments.places import read_places
 from labsite.clock import database_now
 from labsite.errors import Refused
-from labsite.pages.access import asked
+from labsite.pages import differing, sweepwords
+from labsite.pages.access import asked, submitters_only
+from labsite.pages.commands import typed
+from labsite.pages.fitting import Fit, ahead_of, fits_of
 from labsite.pages.queue import priorities
-from labsite.pages.states import Badge
+from labsite.pages.starting import AS_TYPED, FIELDS, Start, choices, kept_of, start_from
 
-FIELDS = ("project", "name", "priority", "gpus", "command", "config")
 SHOWN_PLACES = 8
-_FILLED_IN = re.compile(r"'(\{(?:config|run_dir|run_name)\})'")
+SHOWN_POINTS = 5
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One GPU server, seen from the run that is being written."""
+class Wish:
+    """The form as it was sent."""
 
-    device: Device
-    badge: Badge
-    words: str
-    folder: str
-    python: str
-    user: str
+    values: dict[str, str]
+    parent: Job | None
+
+    @property
+    def text(self) -> str:
+        return self.values["config"]
+
+    def given(self) -> dict[str, Any]:
+        """The form in the words of a `lab:` block; what was left empty is not said.
+
+        Raises:
+            NotSubmitted: the sweep is not of its form.
+        """
+        values = self.values
+        given = kept_of(self.parent) if self.parent else {}
+        given |= {name: values[name] for name in AS_TYPED if values[name]}
+        if values["tags"]:
+            given["tags"] = [tag.strip() for tag in values["tags"].split(",") if tag.strip()]
+        if resources := _resources(values):
+            given["resources"] = {**given.get("resources", {}), **resources}
+        if values["sweep"]:
+            given["sweep"] = sweepwords.grid_of(values["sweep"])
+            if values["max_running"]:
+                given["sweep"]["max_running"] = _number(values["max_running"])
+        return given
+
+    def read(self, by: Any) -> JobSpec:
+        """Raises: Refused, with what is wrong."""
+        return submission.read(self.text, self.given(), by=by)
+
+    def submit(self, by) -> Model:
+        """The job, or the sweep, that it became. Raises: Refused."""
+        spec = self.read(by)
+        if spec.sweep is not None:
+            return sweeps.submit(self.text, self.given(), by=by)
+        return submission.submit(self.text, self.given(), by=by, parent=self.parent)
 
 
-@login_required
+@dataclass(frozen=True)
+class Look:
+    """What a wish would become, as far as one can see before it is queued."""
+
+    spec: JobSpec | None = None  # None: something is wrong
+    points: tuple[sweeps.Point, ...] = ()  # the first of a sweep
+    mistakes: tuple[dict[str, Any], ...] = ()
+
+
+@submitters_only
 @require_http_methods(["GET", "HEAD", "POST"])
 def execute(request: HttpRequest) -> HttpResponse:
-    values, mistakes = _start(request), []
+    """With `look` in the form nothing is queued: it is shown what would be."""
+    start, refusal = _start(request), ()
+    wish = Wish(start.values, start.parent)
     if request.method == "POST":
-        values = _values(request)
-        try:
-            job = submission.submit(values["config"], _given(values), by=request.user)
-        except Refused as refused:
-            mistakes = _mistakes(refused)
-            values["config"] = values["config"].encode("utf-8", "replace").decode()
-        else:
-            return redirect("run", uid=job.uid)
+        wish = _wish(request)
+        if "look" not in request.POST:
+            try:
+                return redirect(_page_of(wish.submit(request.user)))
+            except Refused as refused:
+                refusal = _mistakes(refused)
+    look = _look(wish, request.user)
+    mistakes = (refusal or look.mistakes) if request.method == "POST" else ()
+    wish.values["config"] = wish.text.encode("utf-8", "replace").decode()
     context = {
-        "values": values,
+        "values": wish.values,
+        "parent": wish.parent,
         "mistakes": mistakes,
-        "preview": preview(values, request),
-        "projects": Project.objects.values_list("name", flat=True),
-        "configs": configfiles.names(),
+        **preview(wish, look, request),
+        "starts": choices(request.user),
+        "started": asked(request, "start"),
+        "projects": _projects(request.user).values_list("name", flat=True),
+        "gpu_types": GPU.objects.order_by("name").values_list("name", flat=True).distinct(),
         "priorities": priorities(request.user),
     }
     return render(request, "pages/execute.html", context, status=400 if mistakes else 200)
 
 
-@login_required
+@submitters_only
 @require_POST
 def check(request: HttpRequest) -> JsonResponse:
     """What the editor asks while one types: the mistakes with their places, and the preview."""
-    values = _values(request)
+    wish = _wish(request)
+    look = _look(wish, request.user)
     return JsonResponse(
-        {"mistakes": mistakes_of(values), "preview": preview(values, request)},
+        {"mistakes": look.mistakes, **preview(wish, look, request)},
         headers={"Cache-Control": "no-store"},
     )
 
 
-def _start(request: HttpRequest) -> dict[str, str]:
-    """The form at first: empty, a config of the lab's stock, or an earlier run's."""
-    values = dict.fromkeys(FIELDS, "")
-    if name := asked(request, "config"):
-        text = _stored(name)
-        return values | {"config": text, "project": _suggested_project(name, text)}
-    if uid := asked(request, "from"):
-        job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
-        return values | _of_run(job)
-    return values
+def _page_of(made: Model) -> Any:
+    """For redirect(): a job's page, or a sweep's."""
+    return f"/runs/{made.uid}/" if isinstance(made, Job) else f"/sweeps/{made.pk}/"
 
 
-def _stored(name: str) -> str:
-    try:
-        return configfiles.read(name).decode("utf-8", "replace")
-    except Refused:
-        return ""
+def _projects(user):
+    return Project.objects.visible_to(user).listed()
 
 
-def _suggested_project(name: str, text: str) -> str:
-    """The config's own name, for one that names no project."""
-    try:
-        submission.read(text)
-    except NotSubmitted:
-        return PurePath(name).stem
-    except Refused:
-        pass  # the editor says what is wrong
-    return ""
+# --- the form ------------------------------------------------------------------------------------
 
 
-def _of_run(job: Job) -> dict[str, str]:
-    """What was asked for, as far as its own config does not say it."""
-    return {
-        "config": bytes(job.config).decode("utf-8", "replace"),
-        "project": job.project.name,
-        "name": job.name,
-        "priority": job.get_priority_name(),
-        "gpus": str(job.gpus),
-        "command": "" if job.config else _typed(job.command),
-    }
+def _start(request: HttpRequest) -> Start:
+    kind, _sign, name = asked(request, "start").partition(":")
+    for word, of_kind in (("project", "project"), ("config", "config"), ("from", "run")):
+        if asked(request, word):
+            kind, name = of_kind, asked(request, word)
+    return start_from(kind, name, request.user)
 
 
-def _values(request: HttpRequest) -> dict[str, str]:
+def _wish(request: HttpRequest) -> Wish:
     values = {name: request.POST.get(name, "").strip() for name in FIELDS}
     values["config"] = request.POST.get("config", "").replace("\r\n", "\n")
     upload = request.FILES.get("upload")
     if upload is not None and not values["config"].strip():
         values["config"] = upload.read().decode("utf-8", "surrogateescape")  # byte for byte
-    return values
+    jobs = Job.objects.visible_to(request.user).present().select_related("project")
+    uid = values["parent"].replace("\x00", "")
+    return Wish(values, jobs.filter(uid=uid).first() if uid else None)
 
 
-def _given(values: dict[str, str]) -> dict[str, Any]:
-    """The form in the words of a `lab:` block; what was left empty is not said."""
-    given: dict[str, Any] = {
-        name: values[name] for name in ("project", "name", "priority", "command") if values[name]
-    }
+def _resources(values: dict[str, str]) -> dict[str, Any]:
+    resources: dict[str, Any] = {}
     if values["gpus"]:
-        number = values["gpus"]
-        given["resources"] = {
-            "gpus": int(number) if number.isdecimal() and len(number) < 4 else number
-        }
-    return given
+        resources["gpus"] = _number(values["gpus"])
+    if values["gpu_memory"]:
+        memory = values["gpu_memory"]
+        is_bare = memory.replace(".", "", 1).isdecimal()
+        resources["gpu_memory"] = f"{memory}GiB" if is_bare else memory
+    if values["gpu_type"]:
+        resources["gpu_type"] = values["gpu_type"]
+    return resources
 
 
-def mistakes_of(values: dict[str, str]) -> list[dict[str, Any]]:
+def _number(text: str) -> int | str:
+    """As it is, where it is none: the reader of options says so."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else text
+
+
+def _look(wish: Wish, by: Any) -> Look:
+    """Of a sweep the first runs are made up, as all of them are at the end."""
     try:
-        submission.read(values["config"], _given(values))
+        spec = wish.read(by)
+        points = sweeps.points_of(spec, wish.given(), SHOWN_POINTS) if spec.sweep else ()
+        return Look(spec, tuple(points))
     except Refused as refused:
-        return _mistakes(refused)
-    return []
+        return Look(mistakes=_mistakes(refused))
 
 
-def _mistakes(refused: Refused) -> list[dict[str, Any]]:
+def _mistakes(refused: Refused) -> tuple[dict[str, Any], ...]:
     """As the config's reader names them; any other refusal is one without a place."""
     alone = {"line": None, "column": None, "field": refused.facts.get("field", "")}
-    return refused.facts.get("errors") or [{**alone, "message": str(refused)}]
+    return tuple(refused.facts.get("errors") or [{**alone, "message": str(refused)}])
 
 
-def preview(values: dict[str, str], request: HttpRequest) -> str:
-    """HTML: the command that will run, and where it fits now. Empty of both while it is wrong."""
-    try:
-        spec = submission.read(values["config"], _given(values))
-    except Refused:
-        spec = None
-    context = {"spec": spec, "fits": [], "others": 0}
-    if spec is not None:
-        fits = fits_of(spec, read_places(database_now()))
-        context |= {"fits": fits[:SHOWN_PLACES], "others": len(fits[SHOWN_PLACES:])}
-        context |= {"words": _typed(spec.command), "run_name": _next_run(spec)}
-    return render_to_string("parts/preview.html", context, request)
+# --- the preview ---------------------------------------------------------------------------------
 
 
-def fits_of(spec: JobSpec, places: Sequence[Place]) -> list[Fit]:
-    """Every GPU server, those that fit now first."""
-    job = Job(
-        gpus=spec.gpus,
-        gpu_memory_bytes=spec.gpu_memory_bytes,
-        gpu_type=spec.gpu_type or "",
-        labels=spec.labels,
-    )
-    now = database_now()
-    order = {"healthy": 0, "waiting": 1}
-    fits = [_fit(spec, job, place, *_how(job, place, now)) for place in places]
-    return sorted(fits, key=lambda fit: order.get(fit.badge.state, 2))
+def preview(wish: Wish, look: Look, request: HttpRequest) -> dict[str, str]:
+    """HTML of what will run, where it fits and when it is its turn (`preview`), and of the runs of
+    a sweep and what differs (`wide`). Empty of all that while it is wrong."""
+    context = _foreseen(look.spec, wish, look, request) if look.spec else {"spec": None}
+    parts = {"preview": "parts/preview.html", "wide": "parts/preview_wide.html"}
+    return {name: render_to_string(part, context, request) for name, part in parts.items()}
 
 
-def _how(job: Job, place: Place, now) -> tuple[Badge, str]:
-    if not place.could_ever(job):
-        return Badge("free", "close", _("never")), _("it has not what the run asks for")
-    if not place.accepts:
-        return Badge("stale", "s-stale", _("not now")), _(
-            "it is not connected or takes no new jobs"
-        )
-    if place.fits(job, now):
-        return Badge("healthy", "s-healthy", _("now")), _free_words(len(place.free_for(job)), job)
-    if place.outside:
-        return Badge("waiting", "s-waiting", _("later")), _("GPUs are used outside the queue")
-    return Badge("waiting", "s-waiting", _("later")), _("when a run there ends")
+def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> dict[str, Any]:
+    fits = fits_of(spec, read_places(database_now()), request.user)
+    count = spec.sweep.size if spec.sweep else 1
+    return {
+        "spec": spec,
+        "fits": fits[:SHOWN_PLACES],
+        "others": len(fits[SHOWN_PLACES:]),
+        "words": typed(spec.command),
+        "run_name": _next_runs(spec, count, request.user),
+        "turn": _turn(spec, fits, count, request.user),
+        **(_of_sweep(spec, spec.sweep, look.points) if spec.sweep else {}),
+        **_of_parent(spec, wish),
+    }
 
 
-def _free_words(free: int, job: Job) -> str:
-    if not job.gpus:
-        return _("a place without a GPU is free")
-    return ngettext("%(n)d GPU free", "%(n)d GPUs free", free) % {"n": free}
+def _of_sweep(spec: JobSpec, grid: Grid, points: Sequence[sweeps.Point]) -> dict[str, Any]:
+    shown = [
+        [differing.shown(point.values[key]) if key in point.values else "" for key in grid.keys]
+        for point in points
+    ]
+    factors = [len(grid.rows)] if grid.rows != ({},) else []
+    factors += [len(values) for values in grid.axes.values()]
+    return {
+        "sweep": grid,
+        "points": shown,
+        "more_points": grid.size - len(shown),
+        "product": " × ".join(map(str, factors)) if len(factors) > 1 else "",
+        "added": sweeps.added_keys(spec.config, grid.keys),
+    }
 
 
-def _fit(spec: JobSpec, job: Job, place: Place, badge: Badge, words: str) -> Fit:
-    device = place.device
-    wished = spec.working_directory or device.working_directory or ""
-    absolute = wished.startswith(("/", "~"))
-    folder = wished if absolute else "/".join(filter(None, [device.source_directory, wished]))
-    python = spec.python or device.python or _("the agent's own")
-    return Fit(device, badge, words, folder, python, device.unix_user)
+def _of_parent(spec: JobSpec, wish: Wish) -> dict[str, Any]:
+    if wish.parent is None:
+        return {}
+    before = bytes(wish.parent.config).decode("utf-8", "replace")
+    return {
+        "parent": wish.parent,
+        "differences": differing.differences(wish.parent, spec),
+        "diff": differing.lines(before, wish.text),
+    }
 
 
-def _next_run(spec: JobSpec) -> str:
-    project = Project.objects.filter(name=spec.project).first()
-    return f"{spec.project} / run_{(project.last_run if project else 0) + 1:03d}"
+def _next_runs(spec: JobSpec, count: int, user: Any) -> str:
+    project = Project.objects.visible_to(user).filter(name=spec.project).first()
+    last = project.last_run if project else 0
+    name = run_name(last + 1)
+    return f"{spec.project} / {name}" + (f"–{run_name(last + count)}" if count > 1 else "")
 
 
-def _typed(command: Sequence[str]) -> str:
-    """As one would type it; what the agent fills in stays readable."""
-    return _FILLED_IN.sub(r"\1", shlex.join(command))
+def _turn(spec: JobSpec, fits: list[Fit], count: int, user: Any) -> dict[str, str]:
+    """When it is its turn: one line to be read first, and one beneath."""
+    ahead = ahead_of(spec, user)
+    runs = ngettext("%(n)d run", "%(n)d runs", count) % {"n": count}
+    if count > 1:
+        place = {"runs": runs, "first": ahead + 1, "last": ahead + count}
+        head = _("%(runs)s, places %(first)d to %(last)d in the queue") % place
+    else:
+        head = _("Place %(n)d in the queue") % {"n": ahead + 1}
+    return {"head": head, "more": _when(fits, ahead)}
+
+
+def _when(fits: list[Fit], ahead: int) -> str:
+    states = {fit.badge.state for fit in fits}
+    if "healthy" in states:
+        return _("It starts at once.") if not ahead else _("A GPU server that fits is free now.")
+    if "waiting" in states:
+        return _("It starts when a GPU that fits is free.")
+    if "stale" in states:
+        return _("What fits cannot be reached now, or takes no new runs; it waits for that.")
+    return _("No GPU server of this lab fits; it waits until one is added.")

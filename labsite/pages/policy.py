@@ -3,6 +3,7 @@
 Everywhere else the strict policy of settings.CONTENT_SECURITY_POLICY holds.
 """
 
+from csp.constants import HEADER
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.http import HttpRequest, HttpResponseBase
 
@@ -17,7 +18,20 @@ ADMIN = {
 API = {"script-src": [SELF, "'unsafe-inline'"], "style-src": [SELF, "'unsafe-inline'"]}
 
 
+#: What is no page may load nothing, whoever opens it as one.
+DATA = "default-src 'none'; frame-ancestors 'none'"
+
+
 class PolicyMiddleware(CSPMiddleware):
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Agents send hundreds of requests a second, whose answers are JSON."""
+        if response.get("Content-Type") == "application/json" and HEADER not in response:
+            response.headers[HEADER] = DATA
+            return response
+        return super().process_response(request, response)
+
     def get_policy_parts(
         self, request: HttpRequest, response: HttpResponseBase, report_only: bool = False
     ) -> PolicyParts:

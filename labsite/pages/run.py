@@ -1,39 +1,50 @@
 """The page of one run: how it stands, its curves, its log, its config and its files."""
 
-import re
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.db.models import Prefetch
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from experiments import reasons
+from experiments.endings import failure
 from experiments.models import Attempt, Job
 from experiments.states import JobState
 from labsite.clock import database_now
-from labsite.pages import runfiles, terminal, yamlcolour
-from labsite.pages.access import may_change
-from labsite.pages.endings import ending, failure
+from labsite.pages import gpuuse, logs, runfiles, yamlcolour
+from labsite.pages.access import asked, may_change, visible_run
+from labsite.pages.failures import Failure, failure_of
+from labsite.pages.filetree import level
+from labsite.pages.logs import fresh, number
+from labsite.pages.outages import outlook
+from labsite.pages.pictures import pictures_of
 from labsite.pages.queue import gpu_indices, gpu_words, priorities
-from labsite.pages.states import Badge, attempt_badge, is_unreachable, job_badge
-from sync import curves
+from labsite.pages.runfiles import File
+from labsite.pages.states import job_badge
+from labsite.pages.tries import tries_of, try_words
+from labsite.pages.yamldiff import Difference, difference
+from sync import summary
+from sync.checkpoints.contents import is_checkpoint
+from sync.curves import shown as curves
 
-#: How much of its log a failed run opens with.
-LAST_LINES = 12
-
-PARTS = {"head": "parts/run_head.html", "side": "parts/run_side.html", "files": "parts/files.html"}
-
+PARTS = {
+    "head": "parts/run_head.html",
+    "side": "parts/run_side.html",
+    "failed": "parts/failed.html",
+    "files": "parts/files.html",
+    "pictures": "parts/pictures.html",
+    "checkpoints": "parts/checkpoints.html",
+}
+#: So many checkpoints are listed, the newest first; Files has all of them.
+SHOWN_CHECKPOINTS = 30
 
 SHOWN_METRICS = 6
-AXIS = re.compile(r"(?i)(epoch|(global_)?step|iter(ation)?|(wall_)?time|timestamp|elapsed)$")
-HIGHER = re.compile(r"(?i)acc|f1|auc|iou|map|precision|recall|score|psnr|ssim|dice|bleu|r2")
-LOWER = re.compile(r"(?i)loss|err|mae|mse|perplexity|ppl|fid|wer|nll")
 
 
 @dataclass(frozen=True)
@@ -43,111 +54,137 @@ class Metric:
     best: float | None
 
 
-@dataclass
-class Try:
-    attempt: Attempt
-    badge: Badge
-    where: str
-    sentence: str
+@dataclass(frozen=True)
+class Code:
+    """What lay in the agent's source folder, when it is a git checkout."""
+
+    commit: str  # its first characters
+    branch: str
+    is_changed: bool  # there were changes that are in no commit
 
 
 @login_required
 @require_safe
 def run(request: HttpRequest, uid: str) -> HttpResponse:
-    job = _job(uid)
+    job = visible_run(request, uid)
     part = request.GET.get("part")
     if part is not None and part not in PARTS:
         raise Http404
-    context = _context(job, request.user, database_now())
+    context = _context(job, request.user, database_now()) | _where(request)
+    context["again"] = _again(job, request)
+    context["level"] = level(
+        context["files"], context["left_out"], context["folder"], context["sought"]
+    )
+    if part == "failed":
+        context["failed"] = _failed(job)
     if part is not None:
         return render(request, PARTS[part], context)
-    return render(request, "pages/run.html", context | _contents(job))
-
-
-@login_required
-@require_safe
-def log(request: HttpRequest, uid: str) -> JsonResponse:
-    """Lines of the log: the last ones, those from `offset` on, or those before `before`.
-
-    `version` is the file's that the reader has; of another one it is shown the last lines.
-    """
-    end, offset = _number(request, "before"), _number(request, "offset")
-    with runfiles.opened(_job(uid), "log") as part:
-        if end is not None:
-            window = terminal.before(part.file, min(end, part.size))
-            return _fresh({"start": window.start, "html": window.html})
-        is_another = request.GET.get("version", part.version) != part.version
-        line = _number(request, "line")
-        window = terminal.window(part.file, part.size, None if is_another else offset, line)
-    reset = window.reset or is_another
-    answer = asdict(window) | {"more": window.more, "reset": reset}
-    return _fresh({**answer, "version": part.version, "file": part.key})
+    return render(request, "pages/run.html", context | _contents(job, context["parent"]))
 
 
 @login_required
 @require_safe
 def curve(request: HttpRequest, uid: str) -> JsonResponse:
-    """All metrics, thinned; or only the rows after the bytes that the reader has (`after`)."""
-    after = _number(request, "after")
-    with runfiles.opened(_job(uid), "csv") as part:
-        if request.GET.get("version", part.version) != part.version:
-            after = None
-        found = curves.read(part.file, part.size, after)
-        return _fresh({**asdict(found), "version": part.version, "file": part.key})
-
-
-def _job(uid: str) -> Job:
-    tries = Attempt.objects.select_related("device").order_by("-number")
-    jobs = Job.objects.present().select_related("project", "user", "parent__project")
-    return get_object_or_404(
-        jobs.prefetch_related(Prefetch("attempts", tries, to_attr="tries")), uid=uid
-    )
+    """All curves, thinned; or of each source only what came after what the reader has; or, of
+    one `source`, the rows `first` to `last` alone."""
+    first, last = number(request, "first"), number(request, "last")
+    if first is not None and last is not None:
+        job, source = visible_run(request, uid), asked(request, "source")
+        return fresh(curves.closely(job, source, first, last))
+    return fresh(curves.of(visible_run(request, uid), request.GET.get("have", "")))
 
 
 def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
     attempt = job.tries[0] if job.tries else None
     indices = gpu_indices(job.tries)
-    live = attempt is not None and attempt.is_open
     found = runfiles.files_of(job, now)
+    tries = tries_of(job, indices, now)
     return {
         "job": job,
+        "parent": _parent(job, user),
         "badge": job_badge(job, attempt, now),
         "attempt": attempt,
         "gpus": gpu_words(attempt, indices),
-        "unreachable": live and is_unreachable(attempt.device, now),
-        "tries": [_try(one, job, indices, now) for one in job.tries],
+        "outlook": outlook(attempt, found, now),
+        "tries": tries,
+        "try_words": try_words(job),
         "may_change": may_change(user, job),
         "priorities": priorities(user),
         "wants": _wants(job),
         "command": shlex.join(job.command),
-        "metrics": _metrics(job.summary),
+        "code": _code(attempt),
+        "metrics": _metrics(job),
         "log_name": f"{job.run_name}.log",
-        "failure": failure(job, attempt),
+        "failure": failure(job, tries[0].sentence if tries else ""),
         "progress": _progress(job),
         "files": found.files,
+        "left_out": found.left_out,
         "sync": found.badge,
+        "pictures": pictures_of(job.run_name, found.files),
+        "checkpoints": _checkpoints(found.files),
         "tokens": _tokens(job, attempt, found.table),
     }
 
 
-def _contents(job: Job) -> dict[str, Any]:
-    """What a part does not show: log and config."""
+def _where(request: HttpRequest) -> dict[str, str]:
+    """Which of the files are asked for: a folder, and a part of their names."""
+    return {"folder": asked(request, "folder").strip("/"), "sought": asked(request, "find")[:200]}
+
+
+def _checkpoints(files: list[File]) -> list[File]:
+    found = [file for file in files if is_checkpoint(file.name)]
+    return sorted(found, key=lambda file: file.synced_at, reverse=True)[:SHOWN_CHECKPOINTS]
+
+
+def _contents(job: Job, parent: Job | None) -> dict[str, Any]:
+    """What a part does not show: log, config and how its GPUs are used."""
     text = bytes(job.config).decode("utf-8", "replace")
     with runfiles.opened(job, "log") as part:
-        more = {
-            "log": terminal.window(part.file, part.size, None, None),
-            "log_version": part.version,
-            "log_file": part.key,
-            "config": yamlcolour.lines(text),
-        }
-        if job.state == JobState.FAILED:
-            more["last_lines"] = terminal.tail(part.file, part.size, LAST_LINES)
-    return more
+        log = {"log": logs.last_window(part), "log_version": part.version, "log_file": part.key}
+    return {
+        **log,
+        "config": yamlcolour.lines(text),
+        "difference": _difference(parent, text),
+        "failed": _failed(job),
+        "gpu_use": gpuuse.words_of(job, database_now()),
+    }
 
 
-def _try(attempt: Attempt, job: Job, indices: dict[str, int], now: datetime) -> Try:
-    where = ", ".join(filter(None, [attempt.device.host_id, gpu_words(attempt, indices)]))
-    return Try(attempt, attempt_badge(attempt, job, now), where, ending(attempt, job))
+def _failed(job: Job) -> Failure | None:
+    """Why it did; None if it did not."""
+    if job.state != JobState.FAILED:
+        return None
+    with runfiles.opened(job, "log") as part:
+        return failure_of(job, part)
+
+
+def _again(job: Job, request: HttpRequest) -> str:
+    """What queues the same once more from a terminal."""
+    address = request.build_absolute_uri(reverse("job-rerun", args=[job.uid]))
+    return f'curl -fsS -X POST {address} -H "Authorization: Token $LAB_TOKEN"'
+
+
+def _parent(job: Job, user: Any) -> Job | None:
+    """What it is a rerun of, if the reader may see that."""
+    if job.parent_id is None:
+        return None
+    seen = Job.objects.visible_to(user).present().select_related("project")
+    return seen.filter(pk=job.parent_id).first()
+
+
+def _difference(parent: Job | None, text: str) -> Difference | None:
+    """From the config of the run that it is a rerun of."""
+    if parent is None:
+        return None
+    return difference(bytes(parent.config).decode("utf-8", "replace"), text)
+
+
+def _code(attempt: Attempt | None) -> Code | None:
+    """Which code it runs, where the agent knows it."""
+    source = attempt.source if attempt else None
+    if not source:
+        return None
+    return Code(source["commit"][:10], source["branch"], is_changed=source["dirty"])
 
 
 def _wants(job: Job) -> str:
@@ -171,14 +208,17 @@ def _progress(job: Job) -> dict[str, Any] | None:
     return {"words": words, "percent": round(100 * done / total)}
 
 
-def _metrics(summary: dict[str, Any]) -> list[Metric]:
-    """The newest values, with the best where the name says which way is better."""
-    last = summary.get("last", {})
-    names = [name for name in summary.get("columns", []) if name in last and not AXIS.match(name)]
+def _metrics(job: Job) -> list[Metric]:
+    """The newest values, the project's main metric first, with the best where one knows which
+    way is better."""
+    values, project = summary.whole(job.summary), job.project
+    last = values["last"]
+    names = [name for name in values["columns"] if name in last and not curves.axis_kind(name)]
     found = []
+    names.sort(key=lambda name: name != project.main_metric)
     for name in names[:SHOWN_METRICS]:
-        side = "max" if HIGHER.search(name) else "min" if LOWER.search(name) else ""
-        found.append(Metric(name, last[name], summary[side].get(name) if side else None))
+        side = project.better(name)
+        found.append(Metric(name, last[name], values[side].get(name) if side else None))
     return found
 
 
@@ -191,12 +231,3 @@ def _tokens(job: Job, attempt: Attempt | None, table: int | None) -> str:
     elif attempt is not None and attempt.is_open:
         tokens += [f"device-state:{attempt.device_id}", f"file:{table}" if table else "file"]
     return " ".join(tokens)
-
-
-def _number(request: HttpRequest, name: str) -> int | None:
-    text = request.GET.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def _fresh(answer: dict[str, Any]) -> JsonResponse:
-    return JsonResponse(answer, headers={"Cache-Control": "no-store"})

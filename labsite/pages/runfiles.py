@@ -11,7 +11,9 @@ from io import BytesIO
 from typing import BinaryIO
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
+from agent.wire import WhyLeftOut
 from experiments.models import Job
 from labsite.pages.states import Badge
 from labsite.templatetags.lab import size as size_words
@@ -28,10 +30,25 @@ class File:
     synced_at: datetime
     badge: Badge
 
+    @property
+    def base(self) -> str:
+        """Its name without its folders."""
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What stays on the GPU server, and why."""
+
+    name: str
+    size: int
+    words: str
+
 
 @dataclass(frozen=True)
 class Files:
     files: list[File]
+    left_out: list[LeftOut]
     badge: Badge | None  # of the whole run; None: there is nothing to be behind with
     table: int | None  # the key of its metrics CSV
 
@@ -51,7 +68,27 @@ def files_of(job: Job, now: datetime) -> Files:
     table = next(
         (one.row.pk for one in found.files if one.row.name == f"{job.run_name}.csv"), None
     )
-    return Files(shown, whole, table)
+    left_out = [
+        LeftOut(one["name"], one["size_bytes"], str(_WHY_LEFT_OUT[WhyLeftOut(one["reason"])]))
+        for one in found.left_out
+    ]
+    return Files(shown, left_out, whole, table)
+
+
+_WHY_LEFT_OUT = {
+    WhyLeftOut.NOT_WISHED: gettext_lazy("kept on the GPU server, as “sync: checkpoints” says"),
+    WhyLeftOut.TOO_LARGE: gettext_lazy("kept on the GPU server: larger than “sync: max_file”"),
+    WhyLeftOut.NAME: gettext_lazy(
+        "not sent: no file of a run may be called so, or another one is"
+    ),
+    WhyLeftOut.LINK: gettext_lazy("not sent: it is a link out of its folder"),
+    WhyLeftOut.TOO_MANY: gettext_lazy(
+        "this folder holds more files than are looked at: name fewer in “outputs”"
+    ),
+    WhyLeftOut.SHARED: gettext_lazy(
+        "another run worked in this folder at the same time: its outputs may be here too"
+    ),
+}
 
 
 def _badge(state: SyncState, behind_bytes: int) -> Badge:
@@ -72,7 +109,12 @@ class Part:
     file: BinaryIO
     size: int
     version: str  # another one: what was read before is of another file
-    key: int | None = None  # what live messages call it; None: there is none yet
+    row: SyncFile | None = None  # None: there is none yet
+
+    @property
+    def key(self) -> int | None:
+        """What live messages call it."""
+        return self.row.pk if self.row else None
 
 
 @contextmanager
@@ -88,4 +130,5 @@ def opened(job: Job, suffix: str) -> Iterator[Part]:
         yield Part(BytesIO(), 0, "")
         return
     with file:
-        yield Part(file, row.size, f"{row.attempt}.{row.generation}", row.pk)
+        size = storage.readable_size(row.name, row.size, file)
+        yield Part(file, size, f"{row.attempt}.{row.generation}", row)

@@ -48,6 +48,14 @@ def job_badge(job: Job, attempt: Attempt | None, now: datetime) -> Badge:
     return Badge(state, icon, str(job.get_state_display()), pulse=job.is_live)
 
 
+def state_badge(state: str) -> Badge:
+    """Of a state alone, for counts; `held` is one that is kept queued."""
+    if state == "held":
+        return Badge("held", "s-held", _("kept queued"))
+    known = JobState(state)
+    return Badge(*_OF_JOB[known], str(known.label))
+
+
 def is_unreachable(device: Device, now: datetime) -> bool:
     return device.state(now) == DeviceState.DISCONNECTED
 
@@ -76,6 +84,7 @@ _OF_OUTCOME = {
     Outcome.CANCELLED: ("cancelled", "s-cancelled"),
     Outcome.TIMED_OUT: ("failed", "s-waiting"),
     Outcome.PREEMPTED: ("waiting", "s-held"),
+    Outcome.GPU_TAKEN: ("waiting", "s-outside"),
 }
 
 
@@ -83,7 +92,10 @@ def attempt_badge(attempt: Attempt, job: Job, now: datetime) -> Badge:
     if attempt.is_open:
         return job_badge(job, attempt, now)
     state, icon = _OF_OUTCOME.get(Outcome(attempt.outcome), ("warning", "s-warning"))
-    return Badge(state, icon, str(attempt.get_outcome_display()))
+    word = str(attempt.get_outcome_display())
+    if attempt.unconfirmed and not attempt.found:
+        word = _("%(how)s, not yet confirmed") % {"how": word}
+    return Badge(state, icon, word)
 
 
 def theme_words() -> list[tuple[str, str]]:

@@ -1,21 +1,27 @@
 """The buttons: one POST, one verb of Job, and back to where the reader was."""
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from experiments import submission
+from experiments import line, submission
+from experiments.deciding import changed_by
+from experiments.dispatch import held_gpus
 from experiments.models import Job
 from experiments.states import Priority
+from labsite.clock import database_now
 from labsite.errors import Refused
-from labsite.pages.access import require_change
+from labsite.pages.access import back_of, require_change, submitters_only
+from people.roles import may_manage
 
 Verb = Callable[[Job, HttpRequest], None]
 
@@ -24,7 +30,7 @@ def _set_priority(job: Job, request: HttpRequest) -> None:
     name = request.POST.get("priority", "").upper()
     if name not in Priority.__members__:
         raise Refused(_("Choose one of the priorities."))
-    if name == "URGENT" and not request.user.is_staff:
+    if name == "URGENT" and not may_manage(request.user):
         raise Refused(_("Only a manager may call a run urgent."))
     job.set_priority(Priority[name], by=request.user)
 
@@ -59,6 +65,39 @@ VERBS: dict[str, tuple[Verb, str]] = {
         lambda job, request: job.give_up(requeue=False, by=request.user),
         gettext_lazy("%(run)s was given up; what had arrived of it is kept."),
     ),
+    "delete": (
+        lambda job, request: job.delete_run(database_now(), by=request.user),
+        gettext_lazy("%(run)s was deleted. It can be restored from the trash here for a while."),
+    ),
+}
+#: What is asked before, on a page of its own, since it is not easily taken back: the question,
+#: and the words of yes and no.
+_GIVE_UP = gettext_lazy("Yes, give it up"), gettext_lazy("No, wait for the host")
+QUESTIONS = {
+    "elsewhere": (
+        gettext_lazy(
+            "Give up this try of %(run)s and run it elsewhere? It goes on there from its newest "
+            "checkpoint, or from the beginning. If the host comes back, what runs on it is "
+            "stopped."
+        ),
+        *_GIVE_UP,
+    ),
+    "give-up": (
+        gettext_lazy(
+            "Give up %(run)s for good? It counts as failed; what had arrived of it is kept. If "
+            "the host comes back, what runs on it is stopped."
+        ),
+        *_GIVE_UP,
+    ),
+    "delete": (
+        gettext_lazy(
+            "Delete %(run)s with all its files? It goes to the trash of its project, from where "
+            "it can be restored for a while. Its number is not given again; files of it that have "
+            "not arrived yet stay on the GPU server and are not sent any more."
+        ),
+        gettext_lazy("Yes, delete it"),
+        gettext_lazy("No, keep it"),
+    ),
 }
 DONE_AT_ONCE = gettext_lazy("%(run)s was cancelled.")
 
@@ -66,11 +105,19 @@ DONE_AT_ONCE = gettext_lazy("%(run)s was cancelled.")
 @login_required
 @require_POST
 def act(request: HttpRequest, uid: str, verb: str) -> HttpResponse:
-    job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
+    job = _job(request, uid)
     require_change(request.user, job)
+    if verb in QUESTIONS and "sure" not in request.POST:
+        question, yes, no = QUESTIONS[verb]
+        context = {
+            "question": question % {"run": job}, "yes": yes, "no": no, "action": request.path,
+            "back": _back(request, job),
+        }  # fmt: skip
+        return render(request, "pages/sure.html", context)
     do, done = VERBS[verb]
     try:
-        do(job, request)
+        with changed_by(request.user, job, verb):
+            do(job, request)
     except Refused as refused:
         messages.error(request, str(refused))
     else:
@@ -79,11 +126,57 @@ def act(request: HttpRequest, uid: str, verb: str) -> HttpResponse:
     return redirect(_back(request, job))
 
 
-@login_required
+@submitters_only
+@require_POST
+def move(request: HttpRequest, uid: str) -> HttpResponse:
+    """Its place in the queue: `before` or `after` another (its uid), or `to` up, down, turn."""
+    jobs = Job.objects.visible_to(request.user).present().select_related("project")
+    job = get_object_or_404(jobs, uid=uid)
+    require_change(request.user, job)
+    try:
+        _move(job, request)
+    except Refused as refused:
+        messages.error(request, str(refused))
+    return redirect(f"{_back(request, job)}#w-{job.uid}")
+
+
+def _move(job: Job, request: HttpRequest) -> None:
+    user, to, held = request.user, request.POST.get("to"), held_gpus()
+    if to == "turn":
+        if not may_manage(user):
+            raise Refused(
+                _("A manager has laid out this part of the queue; ask one to change it.")
+            )
+        with changed_by(user, job, "move"):
+            line.give_back(job, by=user)
+        return
+    if to in ("up", "down"):
+        other, after = _neighbour(job, user, held, down=to == "down"), to == "down"
+    else:
+        after = "after" in request.POST
+        name = request.POST.get("after" if after else "before", "").replace("\x00", "")
+        other = Job.objects.visible_to(user).queued().filter(uid=name).first()
+    if other is None:
+        raise Refused(_("%(job)s stands as far as it can there.") % {"job": job})
+    with changed_by(user, job, "move"):
+        line.move(job, other, after=after, held_gpus=held, by=user)
+
+
+def _neighbour(job: Job, user: Any, held: Counter, *, down: bool) -> Job | None:
+    """Among all for a manager; among their own for others."""
+    waiting = Job.objects.visible_to(user).queued().filter(priority=job.priority)
+    jobs = sorted(waiting.select_related("project"), key=line.turn(held))
+    return line.neighbour(
+        job, jobs, step=1 if down else -1,
+        among=lambda one: may_manage(user) or one.user_id == job.user_id,
+    )  # fmt: skip
+
+
+@submitters_only
 @require_POST
 def rerun(request: HttpRequest, uid: str, *, resume: bool = False) -> HttpResponse:
     """Queue the same once more; anybody's run may be rerun or resumed as one's own."""
-    job = get_object_or_404(Job.objects.present().select_related("project"), uid=uid)
+    job = _job(request, uid)
     try:
         again = submission.rerun(job, by=request.user, resume=resume)
     except Refused as refused:
@@ -93,8 +186,14 @@ def rerun(request: HttpRequest, uid: str, *, resume: bool = False) -> HttpRespon
     return redirect("run", uid=again.uid)
 
 
+def _job(request: HttpRequest, uid: str) -> Job:
+    seen = Job.objects.visible_to(request.user).present()
+    return get_object_or_404(seen.select_related("project"), uid=uid)
+
+
 def _back(request: HttpRequest, job: Job) -> str:
-    """The page that the button stood on; the run's own where that is not ours."""
-    back = request.POST.get("back", "")
-    ours = url_has_allowed_host_and_scheme(back, {request.get_host()}, request.is_secure())
-    return back if ours else f"/runs/{job.uid}/"
+    """The page that the button stood on; the run's own where that is not ours, and its project's
+    when it is deleted."""
+    if job.deleted_at:
+        return reverse("project", args=[job.project.name])
+    return back_of(request, f"/runs/{job.uid}/")

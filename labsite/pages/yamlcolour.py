@@ -17,14 +17,16 @@ _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*([eE][-+]?\d+)?|\.\d+|\.inf|\.nan)|tr
 
 
 def lines(text: str) -> SafeString:
-    return format_html_join("", '<span class="l">{}</span>', ((_line(t),) for t in _split(text)))
+    return format_html_join("", '<span class="l">{}</span>', ((line(t),) for t in split(text)))
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
+    """Its lines, without their ends."""
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
-def _line(text: str) -> SafeString:
+def line(text: str) -> SafeString:
+    """One of them, coloured."""
     found = _LINE.match(text)
     if found is None:
         return conditional_escape(text)

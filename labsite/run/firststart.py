@@ -21,7 +21,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 #: Whose migrations tell a newer version; other packages' may come and go.
-OURS = {"devices", "experiments", "labsite", "sync"}
+OURS = {"devices", "experiments", "labsite", "people", "sync"}
 ADMIN = "admin"
 PASSWORD_FILE = "admin-password.txt"  # noqa: S105  a file's name
 

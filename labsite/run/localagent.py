@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import socket
 import sys
@@ -33,7 +34,11 @@ def prepared(url: str, data_dir: Path, source: Path) -> tuple[list[str], dict[st
     ]
     if ca_sha256 := authority.ca_sha256():
         command += ["--ca-sha256", ca_sha256]
-    environment = {"PYTHONPATH": str(_repository()), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        "PYTHONPATH": str(_repository()),
+        "PYTHONUNBUFFERED": "1",
+        "LAB_KEPT_BY": f"manage.py runlab (process {os.getpid()})",
+    }
     if not _is_known(host_id, state_for(home / "state", url, host_id)):
         _, code = EnrollmentCode.make(timezone.now(), is_local=True)
         environment["LAB_ENROLL_CODE"] = code

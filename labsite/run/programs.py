@@ -11,17 +11,17 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils.module_loading import import_string
-from django_q.cluster import Cluster
 
 from labsite import wake
-from labsite.run import lifeline
-from labsite.run.supervise import STOP_SECONDS, Program, Verdict
+from labsite.run import cluster
+from labsite.run.supervise import STOP_SECONDS, Cause, Program, Verdict
 from labsite.run.web import serve
 
 logger = logging.getLogger(__name__)
@@ -61,28 +61,27 @@ def web(listener: socket.socket, certificate: tuple[Path, Path] | None, server: 
 
 
 def dispatch() -> Program:
-    """django-q2's cluster. Its processes end with one another, also by kill -9."""
-
-    def run() -> None:
-        lifeline.pass_on()
-        cluster = Cluster()
-        cluster.start()
-        sentinel = cluster.sentinel
-        sentinel.join()
-        if not cluster.has_stopped:
-            sys.exit("its sentinel has ended")
-
-    return Program("dispatch", run)
+    """django-q2's cluster."""
+    killed = Cause("member_killed", "ended, since one of its processes was killed")
+    return Program("dispatch", cluster.run, causes={cluster.MEMBER_KILLED_STATUS: killed})
 
 
 def clock() -> Program:
     """Asks for a dispatch pass every TICK_SECONDS, and notices when none is executed."""
-    stuck = Verdict("dispatch", f"no dispatch pass was executed for {STUCK_SECONDS:.0f} s")
-    return Program("clock", _keep_time, stop_stage=0, verdicts={STUCK_STATUS: stuck})
+    stuck = Cause("stuck", f"no dispatch pass was executed for {STUCK_SECONDS:.0f} s")
+    verdicts = {STUCK_STATUS: Verdict("dispatch", stuck)}
+    return Program("clock", _keep_time, stop_stage=0, verdicts=verdicts)
 
 
 def _keep_time() -> None:
-    mailbox = wake.mailbox({"dispatched"})
+    if connection.vendor == "sqlite":
+        connection.settings_dict["OPTIONS"]["timeout"] = TICK_SECONDS
+    with closing(wake.mailbox({"dispatched"})) as mailbox:
+        _wait_until_stuck(mailbox)
+    sys.exit(STUCK_STATUS)
+
+
+def _wait_until_stuck(mailbox: wake.Mailbox | wake.RedisMailbox) -> None:
     now = tick_at = time.monotonic()
     stuck_at = now + STUCK_SECONDS
     while now < stuck_at:
@@ -94,13 +93,16 @@ def _keep_time() -> None:
         now = time.monotonic()
         if heard:
             stuck_at = now + STUCK_SECONDS
-    sys.exit(STUCK_STATUS)
 
 
 def _asked() -> bool:
+    """Return whether an answer may be expected. From a locked database it may: SQLite is locked
+    for long by nobody but a process that is stuck, and of ours the cluster's are the likeliest."""
     try:
-        wake.ask_dispatch()
+        wake.queue_dispatch()
     except (DatabaseError, InterfaceError) as exc:
+        if "locked" in str(exc):
+            return True
         logger.warning("the database does not answer: %s", exc)
         connection.close()
         return False
@@ -134,5 +136,5 @@ def reloader() -> Program:
         logger.warning("changed: %s", ", ".join(names))
         sys.exit(CHANGED_STATUS)
 
-    changed = Verdict(None, "the source has changed")
+    changed = Verdict(None, Cause("changed", "the source has changed"))
     return Program("reloader", run, stop_stage=0, verdicts={CHANGED_STATUS: changed})

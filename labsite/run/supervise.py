@@ -30,11 +30,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why a program ended: in words for the log, by a code for pages in any language."""
+
+    code: str  # "signal" and "status" with the exit status; else a program's own
+    words: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the end of a program says about another one; `kills` None: about all of them."""
 
     kills: str | None
-    because: str
+    cause: Cause
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Program:
     descriptors: frozenset[int] = frozenset()
     #: Exit status → what that says. Such an end is no fault of the program's own.
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    #: Exit status → why it ended, where there is more to say than the number.
+    causes: Mapping[int, Cause] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -73,8 +83,10 @@ class _Child:
         self.pid: int | None = None
         self.starts = 0
         self.start_at = 0.0  # due when this is past and there is no process
-        self.ended_because = ""
+        self.ended_by: Cause | None = None
+        self.ended_status: int | None = None
         self.ended_at: float | None = None  # wall clock, for people
+        self.started_at: float | None = None  # the same
         self._since = 0.0
         self._delay = FIRST_DELAY_SECONDS
         self._output = -1
@@ -94,7 +106,7 @@ class _Child:
         os.close(writer)
         os.set_blocking(reader, False)
         self.pid, self._output = pid, reader
-        self._since = time.monotonic()
+        self._since, self.started_at = time.monotonic(), time.time()
         self.starts += 1
 
     # --- its output -----------------------------------------------------------------------
@@ -123,13 +135,13 @@ class _Child:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-    def clear(self, because: str, *, at_once: bool) -> None:
+    def clear(self, cause: Cause, status: int, *, at_once: bool) -> None:
         """Kill what is left of its session, and set when it is to start again."""
         assert self.pid is not None
         signal_group(self.pid, signal.SIGKILL)
         self._close()
         self.pid, self._unfinished = None, b""
-        self.ended_because, self.ended_at = because, time.time()
+        self.ended_by, self.ended_status, self.ended_at = cause, status, time.time()
         now = time.monotonic()
         if at_once or now - self._since >= STEADY_SECONDS:
             self._delay, self.start_at = FIRST_DELAY_SECONDS, now
@@ -145,9 +157,12 @@ class _Child:
     def facts(self) -> dict[str, object]:
         return {
             "pid": self.pid,
+            "started_at": self.started_at,
             "restarts": max(0, self.starts - 1),
-            "last_end": self.ended_because or None,
+            "last_end": self.ended_by and self.ended_by.words,
             "last_end_at": self.ended_at,
+            "last_cause": self.ended_by and self.ended_by.code,
+            "last_status": self.ended_status,
         }
 
 
@@ -160,7 +175,7 @@ class Supervisor:
         #: The exit status that brought all down, if one did; None: somebody asked.
         self.verdict: int | None = None
         self._stopping = False
-        self._sentenced: dict[str, str] = {}
+        self._sentenced: dict[str, Cause] = {}
         self._wakeup_reader, self._wakeup_writer = os.pipe()
         os.set_blocking(self._wakeup_reader, False)
         os.set_blocking(self._wakeup_writer, False)
@@ -214,22 +229,22 @@ class Supervisor:
     def _bury(self, child: _Child, status: int) -> None:
         verdict = child.program.verdicts.get(status)
         sentence = self._sentenced.pop(child.program.name, None)
-        because = sentence or (verdict.because if verdict else _in_words(status))
-        child.clear(because, at_once=sentence is not None or verdict is not None)
+        cause = sentence or (verdict.cause if verdict else _cause(child.program, status))
+        child.clear(cause, status, at_once=sentence is not None or verdict is not None)
         if verdict is not None and verdict.kills is None:
             self.verdict, self._stopping = status, True
         elif verdict is not None:
-            self._sentence(verdict.kills, verdict.because)
+            self._sentence(verdict.kills, verdict.cause)
         elif not self._stopping:
             delay = max(0.0, child.start_at - time.monotonic())
             again = f"in {delay:.1f} s" if delay else "at once"
-            self._say(f"{child.program.name} {because}; it is started again {again}")
+            self._say(f"{child.program.name} {cause.words}; it is started again {again}")
         self._tell_status()
 
-    def _sentence(self, name: str, because: str) -> None:
+    def _sentence(self, name: str, cause: Cause) -> None:
         condemned = self._children[name]
         if condemned.pid is not None:
-            self._sentenced[name] = f"was killed, since {because}"
+            self._sentenced[name] = Cause(cause.code, f"was killed, since {cause.words}")
             self._signal(condemned, signal.SIGKILL)
 
     # --- stopping ---------------------------------------------------------------------------
@@ -252,8 +267,9 @@ class Supervisor:
             if child.pid is not None:
                 self._say(f"{child.program.name} did not stop in time and is killed")
                 self._signal(child, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
-                child.clear("was killed", at_once=True)
+                _pid, status = os.waitpid(child.pid, 0)
+                status = os.waitstatus_to_exitcode(status)
+                child.clear(_cause(child.program, status), status, at_once=True)
 
     # --- small things -----------------------------------------------------------------------
 
@@ -280,10 +296,10 @@ def signal_group(pid: int, signum: signal.Signals) -> None:
         os.killpg(pid, signum)
 
 
-def _in_words(status: int) -> str:
+def _cause(program: Program, status: int) -> Cause:
     if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+        return Cause("signal", f"was killed by {signal.Signals(-status).name}")
+    return program.causes.get(status) or Cause("status", f"ended with status {status}")
 
 
 def _become(program: Program, output: int, supervisor: int) -> None:

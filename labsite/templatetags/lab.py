@@ -1,20 +1,28 @@
 """Times, sizes and states as people read them."""
 
+import re
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from django import template
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from experiments.models import Job
+from labsite.clock import clock_words
 from labsite.pages.states import Badge
 
 register = template.Library()
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+#: Stands in an address where a run's uid does.
+_ANY_UID = "UID"
+#: Stands where there is no figure.
+_NONE = "–"
 
 
 @register.filter
@@ -55,16 +63,18 @@ def ago(moment: datetime | None) -> str | SafeString:
 @register.filter
 def clock(moment: datetime | None) -> str | SafeString:
     """The time of day, with the date where it is not today."""
-    if moment is None:
+    if not moment:  # None, or what a template makes of nothing
         return ""
     return _time(moment, clock_words(moment), "clock")
 
 
-def clock_words(moment: datetime) -> str:
-    local = timezone.localtime(moment)
-    if local.date() == timezone.localdate():
-        return date_format(local, "H:i")
-    return date_format(local, _("M j, H:i"))
+@register.filter
+def exact_clock(moment: datetime | None) -> str | SafeString:
+    """The time of day to the second, for what is over within seconds."""
+    if not moment:
+        return ""
+    words = f"{clock_words(moment)}:{timezone.localtime(moment):%S}"
+    return _time(moment, words, "clock")
 
 
 def _time(moment: datetime, words: str, kind: str) -> SafeString:
@@ -105,6 +115,31 @@ def gib(count: float | None) -> str:
 
 
 @register.filter
+def unlocalized(value: float) -> str:
+    """A number of an SVG, with a point in every language."""
+    return f"{value:g}"
+
+
+@register.filter
+def by_words(command: str) -> SafeString:
+    """A command that goes on to the next line between two words, and not at a hyphen in one."""
+    words = re.findall(r"(\S+)(\s*)", command)
+    return format_html_join("", '<span class="word">{}</span>{}', words)
+
+
+@register.filter
+def pairs(values: dict[str, Any]) -> str:
+    """`lr=0.1, seed=2`, in the order of the names."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))
+
+
+@register.filter
+def at(items: list[Any], place: int) -> Any:
+    """The item at that place, counted from 0."""
+    return items[place]
+
+
+@register.filter
 def percent_of(part: float | None, whole: float | None) -> int | None:
     if part is None or not whole:
         return None
@@ -117,6 +152,15 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+@register.filter
+def count(value: int) -> str:
+    """How many, for large numbers: "11.2 M"."""
+    for unit, size_of in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= 10 * size_of or (value >= size_of and size_of > 1000):
+            return _unbroken(f"{value / size_of:.4g} {unit}")
+    return str(value)
 
 
 @register.simple_tag
@@ -141,6 +185,29 @@ def state(badge: Badge, *, ground: bool = False) -> SafeString:
 
 
 @register.simple_tag
+def gauge(percent: float | None) -> SafeString:
+    """How full a cell of the map is; the number stands in it."""
+    height = min(100, max(0, percent or 0))
+    return format_html(
+        '<svg class="fill" viewBox="0 0 10 100" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect y="{}" width="10" height="{}"></rect></svg>',
+        f"{100 - height:g}",
+        f"{height:g}",
+    )
+
+
+@register.simple_tag
+def spark(path: str, kind: str = "") -> SafeString:
+    """A curve of the last hour, drawn by labsite.pages.sparks; empty: there is none."""
+    return format_html(
+        '<svg class="spark {}" viewBox="0 0 60 20" preserveAspectRatio="none" aria-hidden="true">'
+        '<path d="{}"></path></svg>',
+        kind,
+        path,
+    )
+
+
+@register.simple_tag
 def bar(percent: float | None, kind: str = "") -> SafeString:
     """A gauge; the number stands beside it in text."""
     width = min(100, max(0, percent or 0))
@@ -149,4 +216,109 @@ def bar(percent: float | None, kind: str = "") -> SafeString:
         '<rect width="{}" height="1"></rect></svg>',
         kind,
         f"{width:g}",
+    )
+
+
+@register.simple_tag
+def days(counts: list[int]) -> SafeString:
+    """A line of counts, oldest first; the figure beside it says what they add up to."""
+    top, last = max(*counts, 1), max(len(counts) - 1, 1)
+    points = [
+        f"{100 * at / last:.1f},{20 - 18 * count / top:.1f}" for at, count in enumerate(counts)
+    ]
+    line = "M" + "L".join(points)
+    return format_html(
+        '<svg class="spark alive" viewBox="0 0 100 20" preserveAspectRatio="none" '
+        'aria-hidden="true"><path class="area" d="{}L100,20L0,20Z"/><path d="{}"/></svg>',
+        line,
+        line,
+    )
+
+
+@cache
+def _around_uid() -> list[str]:
+    """What stands before and after the uid in the address of a run; it is the same all along."""
+    return reverse("run", args=[_ANY_UID]).split(_ANY_UID)
+
+
+@register.simple_tag
+def gpu_figures(row: Any, is_old: bool) -> SafeString:
+    """The first cells of a card's row (labsite.pages.hostcards.Row). A lab has hundreds of cards
+    on one page: this is written here and not resolved name by name in a template.
+
+    Args:
+        is_old: its server is not heard of now, so its curve is not drawn as of now.
+    """
+    gpu = row.gpu
+    return format_html(
+        '<td class="n"><a href="{}" aria-label="{}">{}</a></td><td class="util n meas">{}</td>'
+        '<td class="vram n meas">{}</td><td class="n meas" data-u="°C">{}</td>'
+        '<td class="n meas" data-u="W">{}</td>',
+        reverse("gpu", args=[gpu.pk]), gpu, gpu.index, _use_cell(row, is_old), _vram_cell(row),
+        _whole(gpu.temperature_celsius), _whole(gpu.power_watts),
+    )  # fmt: skip
+
+
+def _use_cell(row: Any, is_old: bool) -> SafeString:
+    percent = row.gpu.utilization_percent
+    if percent is None:
+        return format_html('<span class="dim">{}</span>', _NONE)
+    kind = "alive" if row.use == "job" and not is_old else ""
+    drawn = spark(row.spark, kind) if row.spark else bar(percent, kind)
+    return format_html("{} %{}", _whole(percent), drawn)
+
+
+def _vram_cell(row: Any) -> SafeString:
+    used, total = row.gpu.memory_used_bytes, gib(row.gpu.memory_total_bytes)
+    if used is None:
+        return format_html('<span class="dim">{}</span>', total or _NONE)
+    of = format_html('<span class="dim">/ {}<span class="u"> GiB</span></span>', total)
+    return format_html("{} {}{}", gib(used), of, bar(row.vram_percent))
+
+
+def _whole(value: float | None) -> str:
+    """Rounded as `floatformat:0` does."""
+    return _NONE if value is None else str(int(value + (0.5 if value >= 0 else -0.5)))
+
+
+@register.simple_tag
+def blocks(tries: list[Any]) -> SafeString:
+    """What a card had (labsite.pages.devicehistory.Block), in a band of 1000 × 10. There are
+    hundreds of them on a page."""
+    before, after = _around_uid()
+    return format_html_join(
+        "",
+        '<a href="{}{}{}" data-state="{}" aria-label="{}"><title>{}</title>'
+        '<rect x="{}" y="0" width="{}" height="10"></rect></a>',
+        (
+            (before, one.uid, after, one.state, one.words, one.words, f"{one.x:g}",
+             f"{one.width:g}")
+            for one in tries
+        ),
+    )  # fmt: skip
+
+
+# --- runs, whoever reads ------------------------------------------------------------------------
+
+
+@register.simple_tag(takes_context=True)
+def is_seen(context: template.Context, job: Job) -> bool:
+    """Whether the reader may be told what this run is."""
+    sight = context.get("sight")
+    return sight is not None and sight.sees(job)
+
+
+@register.simple_tag(takes_context=True)
+def run_link(context: template.Context, job: Job, words: str = "") -> str | SafeString:
+    """A link to the run; of a private project that the reader does not see, only that it is one.
+
+    Args:
+        words: what is shown of it; nothing: its project and its name.
+    """
+    if not is_seen(context, job):
+        return _("a private run")
+    name = f"{job.project.name} / {job.run_name}"
+    before, after = _around_uid()
+    return format_html(
+        '<a href="{}{}{}" aria-label="{}">{}</a>', before, job.uid, after, name, words or name
     )

@@ -8,6 +8,7 @@
   const verdict = document.getElementById("verdict");
   const list = document.getElementById("mistakes");
   const preview = document.getElementById("preview");
+  const wide = document.getElementById("preview-wide");
   const upload = form.querySelector("input[type=file]");
   const PAUSE_MS = 400;
 
@@ -74,7 +75,35 @@
     verdict.append(state);
   };
 
-  const isUntouched = () => ["config", "project", "command"].every((name) => !form.elements[name].value.trim());
+  const isUntouched = () => ["config", "project", "command", "sweep"].every((name) => !form.elements[name].value.trim());
+
+  // Where it stands in the queue is said beside the button; the preview brings the words.
+  const head = form.querySelector("[data-turn]");
+  const more = form.querySelector("[data-turn-more]");
+  const wordsBefore = head.textContent;
+  const tellTurn = () => {
+    const turn = preview.querySelector(".turn");
+    head.textContent = turn ? turn.dataset.head : wordsBefore;
+    more.textContent = turn ? turn.dataset.more : "";
+  };
+
+  // What was typed outlives a reload: a session that ended, a new version of the server.
+  const DRAFT = "lab-draft";
+  const keep = (leaving) => {
+    editor.save();
+    const typed = [...new FormData(form)].filter(([name, value]) => typeof value === "string" && name !== "csrfmiddlewaretoken");
+    try { sessionStorage.setItem(DRAFT, JSON.stringify({ at: location.search, typed, leaving })); } catch { /* full, or forbidden */ }
+  };
+  const restore = () => {
+    const was = performance.getEntriesByType("navigation")[0]?.type;
+    try {
+      const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+      sessionStorage.removeItem(DRAFT);
+      if (!draft || (was !== "reload" && !draft.leaving) || draft.at !== location.search || list.children.length) return;
+      for (const [name, value] of draft.typed) form.elements[name].value = value;
+      editor.setValue(source.value);
+    } catch { /* none, or of an older page */ }
+  };
 
   let newest = 0;
   const check = async () => {
@@ -89,6 +118,8 @@
       const answer = await response.json();
       judge(isUntouched() ? [] : answer.mistakes);
       Idiomorph.morph(preview, answer.preview, { morphStyle: "innerHTML" });
+      Idiomorph.morph(wide, answer.wide, { morphStyle: "innerHTML" });
+      tellTurn();
     } catch { /* away from the server: the submit will say so */ }
   };
 
@@ -96,6 +127,7 @@
   const soon = () => {
     clearTimeout(timer);
     timer = setTimeout(check, PAUSE_MS);
+    keep(false);
   };
 
   const open = async (file) => {
@@ -113,9 +145,16 @@
     event.preventDefault();
     open(file);
   });
-  form.addEventListener("submit", () => editor.save());
+  form.addEventListener("submit", () => {
+    editor.save();
+    sessionStorage.removeItem(DRAFT);
+  });
   document.addEventListener("lab:message", ({ detail }) => {
+    if (document.hidden || isUntouched()) return;
     if (detail.kind === "job" || detail.turned) soon(); // what fits now may be another
   });
+  document.addEventListener("lab:leaving", () => isUntouched() || keep(true)); // also to the sign-in page
+  restore();
+  tellTurn();
   if (!isUntouched()) check();
 })();

@@ -1,40 +1,71 @@
-// What every page can do: keep its parts fresh, copy, ask before, and send a choice at once.
+// What every page can do: keep its parts fresh, copy, and send a choice at once.
 //
 // A part says what it shows and where its HTML comes from:
 //   <div data-live="job:7 device-state" data-src="/runs/…?part=head" data-every="2000">
 // `kind:id` is one object, `kind` all of them; `device-state` is a device whose state changed.
 "use strict";
 (() => {
-  const waiting = new WeakMap(); // part → its timer, or "busy", or "again"
+  const HIDDEN_MS = 15000;
+  const waiting = new WeakMap(); // part → "busy", or "again"
 
   const wants = (part, message) => {
-    const id = message.job ?? message.id;
-    const kinds = message.kind === "device" && message.turned ? ["device", "device-state"] : [message.kind];
+    const about = [[message.kind, message.job ?? message.id]];
+    if (message.kind === "device" && message.turned) about.push(["device-state", message.id]);
+    if (message.kind === "job" && message.sweep) about.push(["sweep", message.sweep]);
     return part.dataset.live.split(" ").some((token) => {
       const [kind, which] = token.split(":");
-      return kinds.includes(kind) && (which === undefined || which === String(id));
+      return about.some(([one, id]) => kind === one && (which === undefined || which === String(id)));
     });
   };
 
+  // A request upon a line that died in a sleep is never answered: with a new line it is given up,
+  // as is any after a while, so that the next one is asked.
+  const ANSWER_MS = 60000;
+  let line = new AbortController();
+  const ask = async (url, options = {}) => {
+    const mine = new AbortController();
+    const end = () => mine.abort();
+    const timer = setTimeout(end, ANSWER_MS);
+    const { signal } = line;
+    signal.addEventListener("abort", end);
+    try {
+      const response = await fetch(url, { cache: "no-store", ...options, signal: mine.signal });
+      const { ok, status, redirected } = response;
+      const text = await response.text();
+      return { ok, status, redirected, text, json: () => JSON.parse(text) };
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+    }
+  };
+
   const fetchPart = async (part) => {
-    const response = await fetch(part.dataset.src, { headers: { "X-Part": "1" }, cache: "no-store" });
-    if (response.redirected || response.status === 403) return location.reload(); // signed out
+    const response = await ask(part.dataset.src, { headers: { "X-Part": "1" } });
+    if (response.redirected || response.status === 403) { // signed out
+      document.dispatchEvent(new CustomEvent("lab:leaving"));
+      return location.reload();
+    }
     if (!response.ok) return;
-    const html = await response.text();
-    Idiomorph.morph(part, html, { morphStyle: "innerHTML", ignoreActiveValue: true });
+    // What a script has filled in (data-kept) is left as it is.
+    const callbacks = { beforeNodeMorphed: (old) => !(old.dataset && "kept" in old.dataset) };
+    Idiomorph.morph(part, response.text, { morphStyle: "innerHTML", ignoreActiveValue: true, callbacks });
     const listening = part.querySelector("[data-tokens]"); // what it wants to hear from now on
     if (listening) part.dataset.live = listening.dataset.tokens;
     part.dispatchEvent(new CustomEvent("lab:part", { bubbles: true }));
   };
 
+  // A hidden tab rests, but for the part that its title is taken from.
+  const rests = (part) => document.hidden && !part.querySelector("[data-title]");
+
   const refresh = async (part) => {
-    if (document.hidden) return waiting.set(part, "hidden");
+    if (rests(part)) return;
     waiting.set(part, "busy");
     const begun = Date.now();
     try {
       await fetchPart(part);
     } catch { /* the server is away; the next message or poll asks again */ }
-    const pause = Math.max(Number(part.dataset.every) || 500, 5 * (Date.now() - begun));
+    const least = document.hidden ? HIDDEN_MS : Number(part.dataset.every) || 500;
+    const pause = Math.max(least, 5 * (Date.now() - begun));
     setTimeout(() => {
       const again = waiting.get(part) === "again";
       waiting.delete(part);
@@ -42,7 +73,7 @@
     }, pause);
   };
 
-  const ask = (part) => {
+  const look = (part) => {
     const state = waiting.get(part);
     if (state === "busy") waiting.set(part, "again");
     else if (state !== "again") refresh(part);
@@ -50,20 +81,32 @@
 
   const parts = () => document.querySelectorAll("[data-live][data-src]");
   document.addEventListener("lab:message", ({ detail }) => {
-    for (const part of parts()) if (wants(part, detail)) ask(part);
+    for (const part of parts()) if (wants(part, detail)) look(part);
   });
-  document.addEventListener("lab:refresh", () => parts().forEach(ask));
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) document.dispatchEvent(new CustomEvent("lab:refresh"));
+  document.addEventListener("lab:refresh", () => parts().forEach(look));
+  // Nobody waits out a pause that was meant for a hidden tab, or for a line that is no more.
+  const lookAtOnce = () => {
+    if (document.hidden) return;
+    for (const part of parts()) waiting.delete(part);
+    document.dispatchEvent(new CustomEvent("lab:refresh"));
+  };
+  document.addEventListener("visibilitychange", lookAtOnce);
+  document.addEventListener("lab:line", () => {
+    line.abort();
+    line = new AbortController();
+    lookAtOnce();
   });
 
   // For what reads a file of a run piece by piece: `read` is called when there may be more, one
-  // at a time; it answers whether there is more at once. `file()` is the file's key, once known.
-  window.lab = {
+  // at a time; it answers whether there is more at once. `file()` is the file's key, once known, or
+  // a set of them.
+  window.lab = Object.assign(window.lab || {}, {
+    ask,
     follow({ job, file, read }) {
       const PAUSE_MS = 400;
       let busy = false, again = false;
       const run = async () => {
+        if (document.hidden) return; // it looks when it is shown again
         if (busy) { again = true; return; }
         busy = true;
         try {
@@ -71,14 +114,15 @@
         } catch { /* the server is away; the next message or poll asks again */ }
         setTimeout(() => { busy = false; if (again) run(); }, PAUSE_MS);
       };
+      const isOurs = (id, ours) => !ours || (ours instanceof Set ? ours.has(id) : id === ours);
       document.addEventListener("lab:message", ({ detail }) => {
-        const mine = detail.kind === "file" ? !file() || detail.id === file() : detail.kind === "job" && detail.job === job;
+        const mine = detail.kind === "file" ? isOurs(detail.id, file()) : detail.kind === "job" && detail.job === job;
         if (mine) run();
       });
       document.addEventListener("lab:refresh", run);
       return run;
     },
-  };
+  });
 
   // The tab's title carries the state.
   const labName = document.title.split(" · ").pop();
@@ -116,10 +160,6 @@
     if (!done) throw new Error("not copied");
   };
 
-  document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.confirm;
-    if (question && !window.confirm(question)) event.preventDefault();
-  });
   document.addEventListener("change", (event) => {
     const form = event.target.form;
     if (form && "auto" in form.dataset) form.requestSubmit();

@@ -4,7 +4,8 @@ document.documentElement.classList.remove("no-js");
 (() => {
   const root = document.documentElement;
   const chosen = () => {
-    try { return localStorage.getItem("theme") || "system"; } catch { return "system"; }
+    const own = root.dataset.ownTheme || "system";
+    try { return localStorage.getItem("theme") || own; } catch { return own; }
   };
   const apply = (theme) => {
     if (theme === "system") delete root.dataset.theme;
@@ -18,7 +19,7 @@ document.documentElement.classList.remove("no-js");
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    for (const radio of document.querySelectorAll("input[name=theme]")) {
+    for (const radio of document.querySelectorAll("input[name=theme], select[name=theme]")) {
       radio.checked = radio.value === chosen();
       radio.addEventListener("change", () => {
         try { localStorage.setItem("theme", radio.value); } catch { /* kept for this page only */ }

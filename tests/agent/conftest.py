@@ -36,16 +36,18 @@ class AgentProcess:
         self.state = folder / "state"
         self.work = folder / "work"
         self.log = folder / "agent.log"
+        self.code = ROOT  # the folder that its package lies in
         self.command = [
             sys.executable,
             *("-m", "agent", "--server", server.url, "--host-id", "gpu1"),
             *("--state-dir", str(self.state), "--workdir", str(self.work)),
-            *("--source", str(folder), "--heartbeat-interval", "0.2", *options),
+            *("--source", str(folder), "--lock-dir", str(folder)),
+            *("--heartbeat-interval", "0.2", *options),
         ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str, code: str | None = "a-code") -> "AgentProcess":
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environ = {**os.environ, "PYTHONPATH": str(self.code)}
         if code:
             environ["LAB_ENROLL_CODE"] = code
         with open(self.log, "ab") as log:
@@ -90,7 +92,7 @@ def clear(attempt_id: str) -> None:
         threading.Event().wait(0.02)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait for other processes: there is no other way to see what they do than to look."""
     bell = threading.Event()
     left = seconds

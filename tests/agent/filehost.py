@@ -5,9 +5,11 @@ step; `serving_files` puts the same host behind HTTP.
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +39,16 @@ class Held:
 
 
 @dataclass
+class Coming:
+    """A whole file on its way in chunks."""
+
+    version: tuple[int, int]
+    upload_id: str
+    content: bytes = b""
+    expired: bool = False
+
+
+@dataclass
 class FileHost:
     """One run's files. `refuse` is raised instead of an answer while it is set."""
 
@@ -48,6 +60,7 @@ class FileHost:
     #: (name, attempt, generation) → the most that was acknowledged of a result
     acked: dict[tuple[str, int, int], int] = field(default_factory=dict)
     bodies: list[tuple[str, int]] = field(default_factory=list)  # (name, length) as they came
+    uploads: dict[str, Coming] = field(default_factory=dict)  # of results, by name
     refuse: Refusal | None = None
 
     # --- the endpoints ---
@@ -55,6 +68,7 @@ class FileHost:
     def delta(self, name: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         attempt, generation, offset = _numbers(headers, "Attempt", "Generation", "Offset")
         self._check(name, headers, body)
+        body = _unpacked(headers, body)
         assert len(body) <= wire.MAX_CHUNK_BYTES
         if body:
             assert headers["X-Chunk-SHA256"] == hashlib.sha256(body).hexdigest()
@@ -79,6 +93,51 @@ class FileHost:
     def full(self, name: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         attempt, generation = _numbers(headers, "Attempt", "Generation")
         self._check(name, headers, body)
+        if "X-Upload-Id" in headers:
+            return self._chunk(name, headers, _unpacked(headers, body), (attempt, generation))
+        assert len(body) <= wire.MAX_WHOLE_FILE_BYTES
+        return self._whole(name, headers, body, attempt, generation)
+
+    def upload(self, name: str, upload_id: str) -> dict[str, Any]:
+        if self.refuse:
+            raise self.refuse
+        coming = self.uploads.get(name)
+        if coming is None or coming.upload_id != upload_id:
+            raise Refusal(404, "not_found")
+        if coming.expired:
+            raise Refusal(410, "upload_expired")
+        return {"success": True, "data": {"expected_offset": len(coming.content)}}
+
+    def _chunk(
+        self, name: str, headers: Mapping[str, str], body: bytes, version: tuple[int, int]
+    ) -> dict[str, Any]:
+        length, offset = int(headers["X-Upload-Length"]), int(headers["X-Upload-Offset"])
+        assert len(body) <= wire.MAX_UPLOAD_CHUNK_BYTES
+        assert headers["X-Chunk-SHA256"] == hashlib.sha256(body).hexdigest()
+        held, coming = self.results.get(name), self.uploads.get(name)
+        if held and hashlib.sha256(held.content).hexdigest() == headers["X-File-SHA256"]:
+            return self._stored(name, held, offset + len(body), True)
+        if coming is None or coming.upload_id != headers["X-Upload-Id"]:
+            if offset:
+                raise Refusal(409, "offset_mismatch", expected_offset=0)
+            coming = self.uploads[name] = Coming(version, headers["X-Upload-Id"])
+        if coming.expired:
+            raise Refusal(410, "upload_expired")
+        if offset > len(coming.content):
+            raise Refusal(409, "offset_mismatch", expected_offset=len(coming.content))
+        overlap = body[: len(coming.content) - offset]
+        assert overlap == coming.content[offset : offset + len(overlap)]
+        coming.content += body[len(overlap) :]
+        if len(coming.content) == length:
+            stored = self._whole(name, headers, coming.content, *version)
+            del self.uploads[name]
+            return stored
+        data = {"acked_bytes": offset + len(body), "generation": version[1], "complete": False}
+        return {"success": True, "data": data}
+
+    def _whole(
+        self, name: str, headers: Mapping[str, str], body: bytes, attempt: int, generation: int
+    ) -> dict[str, Any]:
         if headers["X-File-SHA256"] != hashlib.sha256(body).hexdigest():
             raise Refusal(422, "checksum_differs")
         shelf = self._shelf(attempt)
@@ -107,8 +166,7 @@ class FileHost:
             raise self.refuse
         assert headers["Content-Type"] == "application/octet-stream"
         assert headers["X-File-Mtime"].isdigit()
-        assert name.startswith((f"{self.run_name}.", f"{self.run_name}/")), name
-        assert all(wire.is_name(part) for part in name.split("/")), name
+        assert wire.is_file_of(self.run_name, name), name
         self.bodies.append((name, len(body)))
 
     def _shelf(self, attempt: int) -> dict[str, Held]:
@@ -146,6 +204,14 @@ class FileHost:
         return {"success": True, "data": data}
 
 
+def _unpacked(headers: Mapping[str, str], body: bytes) -> bytes:
+    if headers.get("Content-Encoding") != "gzip":
+        return body
+    raw = gzip.decompress(body)
+    assert len(raw) == int(headers["X-Raw-Length"]) <= wire.MAX_GZIP_RATIO * len(body)
+    return raw
+
+
 def _numbers(headers: Mapping[str, str], *names: str) -> list[int]:
     values = [headers[f"X-Sync-{name}"] for name in names]
     assert all(value.isdigit() for value in values), values
@@ -163,6 +229,7 @@ class Direct:
         self.host = host
         self.fates: deque[str] = deque()
         self.late: list[Any] = []
+        self.slow_seconds = 0.0  # what each whole file or chunk takes
 
     def delta(
         self, uid: str, name: str, chunk: bytes, headers: dict[str, str], seconds: float = 0
@@ -175,10 +242,20 @@ class Direct:
     ) -> dict[str, Any]:
         headers = {"Content-Type": "application/octet-stream", **headers}
         content = b"".join(body)
+        time.sleep(self.slow_seconds)
         return self._send(lambda: self.host.full(name, headers, content))
 
     def sync_status(self, uid: str) -> dict[str, Any]:
         return self._answer(self.host.status)
+
+    def upload_offset(self, uid: str, name: str, upload_id: str, headers: dict[str, str]) -> int:
+        try:
+            answer = self._answer(lambda: self.host.upload(name, upload_id))
+        except Rejected as exc:
+            if exc.status != 404:
+                raise
+            return 0
+        return int(answer["data"]["expected_offset"])
 
     def deliver_late(self) -> None:
         for request in self.late:
@@ -216,6 +293,8 @@ class ServedHost:
         self.turn = threading.RLock()
         self.fates: deque[str] = deque()
         self.discards = False  # read each body, keep nothing of it, and refuse it
+        self.trickles = False  # read bodies at a megabyte a second
+        self.trickled = 0
         self.open_gate = threading.Event()
         self.open_gate.set()
         self._http = _HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
@@ -228,6 +307,7 @@ class ServedHost:
         self._http.server_close()
 
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any]:
+        path, _, query = path.partition("?")
         kind, uid, *rest = unquote(path).removeprefix("/api/sync/").split("/")
         assert uid == UID
         name = "/".join(rest)
@@ -237,6 +317,8 @@ class ServedHost:
             with self.turn:
                 if kind == "status":
                     return 200, self.host.status()
+                if query:
+                    return 200, self.host.upload(name, query.removeprefix("upload_id="))
                 serve = self.host.delta if kind == "delta" else self.host.full
                 return 200, serve(name, headers, body)
         except Refusal as refusal:
@@ -263,7 +345,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         if self.served.discards:
             return self._discard(length)
-        body = self.rfile.read(length // 2 if fate == "cut" else length)
+        body = self._read(length // 2 if fate == "cut" else length)
         if fate in ("cut", "lost_request"):
             self.close_connection = True
             return None
@@ -272,6 +354,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         return self._reply(*answer)
+
+    def _read(self, length: int) -> bytes:
+        if not self.served.trickles:
+            return self.rfile.read(length)
+        body = bytearray()
+        while len(body) < length:
+            piece = self.rfile.read(min(length - len(body), 1 << 16))
+            if not piece:
+                raise ConnectionError
+            body += piece
+            self.served.trickled += len(piece)
+            time.sleep(1 / 16)
+        return bytes(body)
 
     def _discard(self, length: int) -> None:
         while length:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
@@ -26,6 +28,7 @@ class FakeServer:
         self.turn = threading.Condition()
         self.requests: list[tuple[str, str, dict[str, Any]]] = []  # method, path, body
         self.tokens: list[str | None] = []
+        self.peers: set[tuple[str, int]] = set()  # one for each connection
         self.orders: dict[str, dict[str, Any]] = {}
         self.ended: set[str] = set()
         self.accepted: set[str] = set()
@@ -49,6 +52,10 @@ class FakeServer:
 
     # --- for tests ---
 
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Speak https from the next connection on."""
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+
     def order(self, **fields: Any) -> dict[str, Any]:
         order = make_order(**fields)
         with self.turn:
@@ -67,13 +74,20 @@ class FakeServer:
             self.ended.add(attempt_id)
             self.turn.notify_all()
 
-    def wait(self, condition: Any, seconds: float = 10.0) -> None:
+    def forget_end(self, order: dict[str, Any]) -> None:
+        """What a backup knows that was made before: it was accepted, and runs."""
+        with self.turn:
+            self.orders[order["id"]] = order
+            self.ended.discard(order["id"])
+            self.turn.notify_all()
+
+    def wait(self, condition: Any, seconds: float = 30.0) -> None:
         with self.turn:
             assert self.turn.wait_for(condition, seconds), (
                 f"not within {seconds} s; events {self.events}, last {self.requests[-3:]}"
             )
 
-    def wait_event(self, attempt_id: str, kind: str, seconds: float = 10.0) -> dict[str, Any]:
+    def wait_event(self, attempt_id: str, kind: str, seconds: float = 30.0) -> dict[str, Any]:
         def found() -> list[dict[str, Any]]:
             return [e for a, e in self.events if a == attempt_id and e["type"] == kind]
 
@@ -109,6 +123,7 @@ class FakeServer:
             "/api/agent/poll": lambda path, body: (200, self._poll(body)),
             "/api/agent/attempts/": self._attempt,
             "/api/devices/heartbeat": lambda path, body: (200, self._beat()),
+            "/api/devices/me": lambda path, body: (200, self._enrolled({"host_id": "gpu1"})),
             "/api/devices/enroll": lambda path, body: (201, self._enrolled(body)),
             "/api/sync/file/": lambda path, body: (200, self.files[path.split("/")[-1]]),
             "/api/sync/": lambda path, body: (410, deleted),
@@ -206,6 +221,9 @@ def make_order(**fields: Any) -> dict[str, Any]:
         "resume": None,
         "stop": None,
         "confirmed": False,
+        "outputs": [],
+        "ignore": [],
+        "sync": {"checkpoints": "all", "max_file_bytes": None},
     }
     assert not set(fields) - set(order)
     return {**order, **fields}
@@ -214,6 +232,13 @@ def make_order(**fields: Any) -> dict[str, Any]:
 class _HTTPServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Agents are killed in these tests; that a connection breaks is no news."""
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(data)) if data else {}
+    except ValueError:
+        return {"raw": data}
 
 
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
@@ -225,15 +250,16 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
             self._answer({})
 
         def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            try:
-                body = json.loads(data) if data else {}
-            except ValueError:
-                body = {"raw": data}
-            self._answer(body)
+            length = int(self.headers.get("Content-Length") or 0)
+            data = self.rfile.read(length)
+            if len(data) < length:  # the agent was killed in the middle of it
+                self.close_connection = True
+            else:
+                self._answer(_body(data))
 
         def _answer(self, body: dict[str, Any]) -> None:
             server.tokens.append(self.headers.get("Authorization"))
+            server.peers.add(self.client_address)
             status, content = server.reply(self.command, self.path, body)
             for beginning, left in server.lose.items():
                 if left and self.path.startswith(beginning):
@@ -260,3 +286,47 @@ def serving() -> Iterator[FakeServer]:
         yield server
     finally:
         server.close()
+
+
+class listening:
+    """A port that answers each connection in its own words, over TLS with a `context`."""
+
+    def __init__(
+        self, answer: Callable[[socket.socket], None], context: ssl.SSLContext | None = None
+    ) -> None:
+        self._answer = answer
+        self._context = context
+
+    def __enter__(self) -> int:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._serve, daemon=True).start()
+        return int(self._socket.getsockname()[1])
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
+
+    def _talk(self, peer: socket.socket) -> None:
+        with contextlib.suppress(OSError), self._secured(peer) as spoken_to:
+            spoken_to.recv(65536)
+            self._answer(spoken_to)
+            spoken_to.shutdown(socket.SHUT_WR)
+            while spoken_to.recv(65536):  # what is left unread would cut the answer off
+                pass
+
+    def _secured(self, peer: socket.socket) -> socket.socket:
+        if self._context is None:
+            return peer
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(peer.close)
+            secured = self._context.wrap_socket(peer, server_side=True)
+            on_error.pop_all()
+        return secured
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

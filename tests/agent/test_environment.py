@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent import environment, host, interpreters, wire
+from agent import environment, host, interpreters, users, wire
 from agent.environment import Launch, Places
 from agent.errors import StartFailed
 from tests.agent.server import make_order
@@ -27,7 +27,7 @@ def launch(tmp_path: Path, config: Path | None = None, **fields: Any) -> Launch:
     order = wire.decode(wire.AttemptOrder, make_order(run_name="run_007", **fields))
     run_dir = tmp_path / "logs_lab" / "digits"
     places = Places(run_dir, "run_007", config, None)
-    return environment.launch(order, places, tmp_path, GPUS, ENVIRON)
+    return environment.launch(order, places, tmp_path, GPUS, users.own(), ENVIRON)
 
 
 def test_a_job_sees_the_documented_variables_and_nothing_of_the_agents(tmp_path: Path) -> None:
@@ -48,6 +48,16 @@ def test_a_job_sees_the_documented_variables_and_nothing_of_the_agents(tmp_path:
     assert variables["LAB_CHECKPOINT"] == f"{run_dir}/run_007.pt"
     assert variables["CUDA_VISIBLE_DEVICES"] == ""
     assert variables["MASTER_PORT"] == variables["PET_MASTER_PORT"]
+
+
+def test_a_job_on_simulated_gpus_sees_none_and_knows_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GPUS, "SIM-m-1", 1)
+
+    for gpu_ids in ("uuid", "index"):
+        made = launch(tmp_path, command=["/bin/true"], gpus=["SIM-m-1"], gpu_ids=gpu_ids).variables
+        assert (made["CUDA_VISIBLE_DEVICES"], made["LAB_GPU_INDICES"]) == ("", "1")
 
 
 def test_the_order_of_laying_variables_together(tmp_path: Path) -> None:
@@ -119,7 +129,9 @@ def test_a_conda_environment_is_found_by_its_name(tmp_path: Path) -> None:
     (prefix / "conda-meta").mkdir()
     (prefix / "conda-meta" / "python-3.10.4-h12debd9_0.json").touch()
 
-    found = interpreters.find("vision", {"CONDA_EXE": f"{tmp_path}/conda/bin/conda"}, tmp_path)
+    found = interpreters.find(
+        "vision", {"CONDA_EXE": f"{tmp_path}/conda/bin/conda"}, tmp_path, users.own()
+    )
 
     assert found.prefix == prefix
     assert found.variables["CONDA_PREFIX"] == str(prefix)
@@ -144,9 +156,9 @@ def test_a_script_beside_the_working_directory_may_be_named_by_its_path(tmp_path
     assert Path(launch(tmp_path, command=["./go.sh"]).executable) == script
 
 
-def test_another_unix_user_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="run_as"):
-        launch(tmp_path, run_as="somebody-else")
+def test_another_unix_user_is_refused_unless_root_allowed_it() -> None:
+    with pytest.raises(StartFailed, match="--run-as submitter"):
+        users.of_order("somebody-else", as_submitter=False)
 
 
 def make_prefix(prefix: Path) -> Path:

@@ -1,16 +1,22 @@
 """Whole files step by step, and all files of a run with real threads over HTTP."""
 
+import hashlib
 import json
+import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from agent import shim
+from agent import shim, wire
 from agent.filejournal import FileJournal
 from agent.filesync import FileSync
+from agent.globs import Globs
+from agent.keeping import Keeping
+from agent.outputs import Outputs
 from agent.runfiles import Mark, RunFiles
 from agent.store import Store
 from agent.transport import Transport
@@ -66,6 +72,27 @@ def test_a_checkpoint_is_sent_when_it_held_still_for_a_second(bench: Bench) -> N
 
     assert not bench.file.is_due(now + 0.5)
     assert bench.file.is_due(now + 1.5)
+
+
+def test_one_that_is_replaced_more_often_than_that_is_sent_all_the_same(bench: Bench) -> None:
+    now = shim.now()
+    for number in range(10):
+        bench.replace(b"version %d" % number)
+        bench.file.see(Mark.of(bench.path.stat()), now + number / 2)
+
+    assert not bench.file.is_due(now + 2.9)
+    assert bench.file.is_due(now + 4.5)
+    bench.file.work(bench.transport)
+    assert bench.held == (1, b"version 9")
+
+
+def test_one_that_is_written_in_place_all_the_time_is_never_whole(bench: Bench) -> None:
+    now = shim.now()
+    for number in range(10):
+        bench.path.write_bytes(b"half" * number)
+        bench.file.see(Mark.of(bench.path.stat()), now + number / 2)
+
+    assert not bench.file.is_due(now + 4.5)
 
 
 def test_each_version_has_a_number_of_its_own(bench: Bench) -> None:
@@ -189,13 +216,26 @@ class Lab:
         self.run_dir.mkdir()
         self.served = served
         self.host = served.host
+        self.policy = wire.SyncPolicy()
+        self.outputs: Outputs | None = None
+        self.keeping: Keeping | None = None
         self.start()
 
     def start(self) -> None:
         self.stop = threading.Event()
         store = Store(self.root / "files.sqlite3")
-        self.sync = FileSync(store, lambda: Transport(self.served.url, "t"), self.root, 0.02)
-        self.sync.watch("a1", UID, "digits", "run_001", 1, self.run_dir)
+        self.sync = FileSync(
+            store,
+            lambda: Transport(self.served.url, "t"),
+            self.root,
+            0.02,
+            keeping=self.keeping,
+        )
+        self.sync.watch(
+            *("a1", UID, "digits", "run_001", 1, self.run_dir),
+            policy=self.policy,
+            outputs=self.outputs,
+        )
         self.thread = threading.Thread(target=self.sync.run, args=(self.stop,))
         self.thread.start()
 
@@ -354,7 +394,7 @@ def test_a_deleted_run_is_settled_and_its_files_stay(lab: Lab) -> None:
 def test_an_attempt_that_was_never_watched_is_settled(lab: Lab) -> None:
     lab.sync.exited("a2")
     lab.sync.moved("a2", lab.run_dir)
-    lab.sync.forget("a2")
+    lab.sync.leave("a2")
 
     assert lab.sync.settled("a2")
     assert lab.sync.reports("a2") == {}
@@ -362,7 +402,7 @@ def test_an_attempt_that_was_never_watched_is_settled(lab: Lab) -> None:
 
 def test_what_is_forgotten_is_not_looked_at(lab: Lab) -> None:
     lab.settle()
-    lab.sync.forget("a1")
+    lab.sync.leave("a1")
     lab.append("run_001.csv", b"0,1\n")
     threading.Event().wait(0.1)
 
@@ -371,12 +411,15 @@ def test_what_is_forgotten_is_not_looked_at(lab: Lab) -> None:
 
 
 def test_the_end_of_the_agent_ends_an_upload(lab: Lab, served: ServedHost) -> None:
-    served.open_gate.clear()
-    lab.write("run_001.pt", bytes(9_000_000))
+    served.trickles = True
+    lab.write("run_001.pt", bytes(30_000_000))
     lab.sync.exited("a1")
-    eventually(lambda: lab.sync.reports("a1").get("run_001.pt"))
+    eventually(lambda: served.trickled)
 
     lab.end()
+
+    eventually(lambda: "large files" not in {thread.name for thread in threading.enumerate()}, 2)
+    assert served.trickled < 30_000_000
 
 
 def test_a_mistake_of_ours_with_one_file_leaves_the_others_alone(
@@ -435,3 +478,173 @@ def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
     eventually(lambda: lab.sync.settled("a1"))
 
     assert lab.host.results["run_001.csv"].content == b"0,1\n"
+
+
+# --- what a job does not wish to have at the server ---
+
+
+def again(lab: Lab, policy: wire.SyncPolicy) -> None:
+    """The same run, with other wishes."""
+    lab.end()
+    lab.policy = policy
+    lab.start()
+
+
+def aged(lab: Lab, name: str, content: bytes, seconds: float) -> None:
+    """Written so long ago."""
+    path = lab.run_dir / name
+    path.write_bytes(content)
+    now = path.stat().st_mtime
+    os.utime(path, (now - seconds, now - seconds))
+
+
+def test_of_last_checkpoints_the_newest_is_sent_and_the_others_are_told_of(lab: Lab) -> None:
+    again(lab, wire.SyncPolicy(checkpoints=wire.Checkpoints.LAST))
+    (lab.run_dir / "run_001").mkdir()
+    for epoch in range(4):
+        aged(lab, f"run_001/epoch={epoch}.ckpt", b"weights", 40 - 10 * epoch)
+    lab.write("run_001/hparams.yaml", b"lr: 1")
+
+    lab.settle()
+
+    assert sorted(lab.host.results) == ["run_001/epoch=3.ckpt", "run_001/hparams.yaml"]
+    assert sorted(one.name for one in lab.sync.left_out("a1")) == [
+        f"run_001/epoch={epoch}.ckpt" for epoch in range(3)
+    ]
+    assert not {one.name for one in lab.sync.left_out("a1")} & set(lab.sync.reports("a1"))
+    eventually(lambda: "kept here" in str(lab.told()["run_001/epoch=0.ckpt"]["state"]))
+    assert (lab.run_dir / "run_001" / "epoch=0.ckpt").exists()
+
+
+def test_a_file_above_the_limit_is_told_of_and_lets_the_run_settle(lab: Lab) -> None:
+    again(lab, wire.SyncPolicy(max_file_bytes=100))
+    lab.write("run_001.pt", bytes(101))
+    lab.write("run_001.best.pt", bytes(100))
+    lab.append("run_001.csv", b"0,1\n" * 100)
+
+    lab.settle()
+
+    assert sorted(lab.host.results) == ["run_001.best.pt", "run_001.csv"]
+    assert lab.sync.left_out("a1") == [wire.LeftOut("run_001.pt", wire.WhyLeftOut.TOO_LARGE, 101)]
+
+
+def test_the_newest_of_several_checkpoints_is_sent_first(lab: Lab, served: ServedHost) -> None:
+    served.open_gate.clear()
+    lab.write("run_001.pt", bytes(8_500_000))
+    eventually(lambda: lab.sync.reports("a1"))
+    threading.Event().wait(1.2)  # a worker has it by now, and waits at the gate
+    (lab.run_dir / "run_001").mkdir()
+    for seconds in (20, 10, 30):
+        aged(lab, f"run_001/{seconds}.pt", bytes(8_500_000), seconds)
+    lab.sync.exited("a1")
+    eventually(lambda: len(lab.sync.reports("a1")) == 4)
+    threading.Event().wait(0.1)
+
+    served.open_gate.set()
+    eventually(lambda: lab.sync.settled("a1"))
+
+    whole = list(dict.fromkeys(name for name, _length in lab.host.bodies))
+    assert whole == ["run_001.pt", "run_001/10.pt", "run_001/20.pt", "run_001/30.pt"]
+
+
+def outputs(lab: Lab, notes: str) -> Outputs:
+    code = lab.root / "code"
+    for folder in (code / "runs", lab.root / notes):
+        folder.mkdir(parents=True, exist_ok=True)
+    made = Outputs(code, Globs(["runs/**"]), Globs(()), lab.root / notes)
+    made.note_before()
+    return made
+
+
+def test_outputs_arrive_while_the_run_goes_on_and_after_it(lab: Lab) -> None:
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    metrics = lab.root / "code" / "runs" / "metrics.csv"
+    metrics.write_bytes(b"0,1\n")
+    eventually(lab.has("run_001/runs/metrics.csv", b"0,1\n"))
+    with metrics.open("ab") as file:
+        file.write(b"1,1\n")
+
+    lab.settle()
+
+    assert lab.host.results["run_001/runs/metrics.csv"].content == b"0,1\n1,1\n"
+    assert lab.host.results["run_001/runs/metrics.csv"].complete
+
+
+def test_two_runs_in_one_working_directory_say_so(lab: Lab) -> None:
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    assert lab.sync.left_out("a1") == []
+    lab.sync.watch("a2", UID, "digits", "run_002", 1, lab.run_dir, outputs=outputs(lab, "two"))
+
+    shared = wire.LeftOut(str(lab.root / "code"), wire.WhyLeftOut.SHARED)
+    eventually(lambda: lab.sync.left_out("a1") == lab.sync.left_out("a2") == [shared])
+
+
+def test_what_is_settled_is_noted_to_be_kept_for_its_days(lab: Lab) -> None:
+    lab.end()
+    lab.keeping = Keeping(Store(lab.root / "kept.sqlite3"), days=7)
+    lab.start()
+    lab.append("run_001.csv", b"0,1\n")
+    lab.settle()
+    lab.sync.leave("a1")
+
+    lab.keeping.look(8 * 86_400)
+
+    assert not (lab.run_dir / "run_001.csv").exists()
+
+
+# --- what is read ---
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often each file is opened from now on."""
+    opened: dict[str, int] = {}
+    really = RunFiles.open
+
+    def count(run: RunFiles, name: str) -> BinaryIO:
+        opened[name] = opened.get(name, 0) + 1
+        return really(run, name)
+
+    monkeypatch.setattr(RunFiles, "open", count)
+    return opened
+
+
+def test_while_nothing_changes_nothing_is_opened(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.append("run_001.csv", b"0,1\n")
+    lab.write("run_001.pt", b"weights")
+    eventually(lambda: len(lab.host.results) == 2)
+    eventually(lambda: lab.states() == {"synced"})
+    opened = counting(monkeypatch)
+
+    threading.Event().wait(0.5)  # some 20 looks
+
+    assert opened == {}
+
+
+def test_a_checkpoint_is_read_once_a_version_however_often_the_line_is_cut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    really = hashlib.sha256
+
+    def hashing(content: bytes = b"") -> object:
+        if not content:
+            read.append(1)  # a reading of the whole; a chunk is hashed at once
+        return really(content)
+
+    bench.replace(b"weights")
+    bench.look()
+    monkeypatch.setattr("agent.upload.hashlib.sha256", hashing)
+    for fate in ("lost_request", "lost_answer", "lost_request", "ok"):
+        bench.transport.fates.append(fate)
+        bench.file.nudge()
+        bench.file.work(bench.transport)
+    bench.file.work(bench.transport)
+
+    assert bench.file.settled
+    assert read == [1]

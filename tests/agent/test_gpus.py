@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent import gpus
-from agent.gpus import NVML, GPUWatch, still_held
-from agent.wire import GPUProcess, GPUReading
+from agent.gpus import NVML, GPUWatch
+from agent.wire import GPUReading
 from tests.agent.conftest import eventually
 
 GIB = 1024**3
@@ -24,12 +24,16 @@ class FakeNVML:
 
     NVMLError = NVMLError
     NVML_TEMPERATURE_GPU = NVML_MEMORY_ERROR_TYPE_UNCORRECTED = NVML_VOLATILE_ECC = 0
+    NVML_AGGREGATE_ECC, NVML_CLOCK_GRAPHICS, NVML_CLOCK_MEM = 1, 0, 2
+    NVML_ERROR_LIBRARY_NOT_FOUND = 12
     nvmlEventTypeXidCriticalError = 8
 
     def __init__(self) -> None:
         self.broken: set[str] = set()
         self.processes: list[Any] = []
         self.xids: list[int] = []
+        self.told: list[str] = []  # of beginnings and ends, in order
+        self.throttled = 0x01  # idle
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("nvml") and name in object.__getattribute__(self, "broken"):
@@ -39,7 +43,11 @@ class FakeNVML:
     def fail(self) -> Any:
         raise NVMLError("no")
 
-    def nvmlInit(self) -> None: ...
+    def nvmlInit(self) -> None:
+        self.told.append("init")
+
+    def nvmlShutdown(self) -> None:
+        self.told.append("shutdown")
 
     def nvmlSystemGetDriverVersion(self) -> bytes:
         return b"550.54.15"
@@ -75,7 +83,16 @@ class FakeNVML:
         return 700_000
 
     def nvmlDeviceGetTotalEccErrors(self, card: int, kind: int, counter: int) -> int:
-        return 0
+        return 7 if counter == self.NVML_AGGREGATE_ECC else 0
+
+    def nvmlDeviceGetClockInfo(self, card: int, clock: int) -> int:
+        return 1980 if clock == self.NVML_CLOCK_GRAPHICS else 2619
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, card: int) -> int:
+        return self.throttled
+
+    def nvmlDeviceGetRemappedRows(self, card: int) -> tuple[int, int, int, int]:
+        return (0, 1, 1, 0)
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: int) -> list[Any]:
         return self.processes if card == 0 else []
@@ -124,6 +141,8 @@ def test_a_card_is_read_with_units_and_its_processes_with_their_owner() -> None:
         ("nvmlDeviceGetPowerUsage", "power_watts"),
         ("nvmlDeviceGetEnforcedPowerLimit", "power_limit_watts"),
         ("nvmlDeviceGetTotalEccErrors", "ecc_errors"),
+        ("nvmlDeviceGetClockInfo", "graphics_clock_mhz"),
+        ("nvmlDeviceGetRemappedRows", "remap_pending"),
     ],
 )
 def test_a_question_that_fails_costs_its_own_value_only(question: str, field: str) -> None:
@@ -135,16 +154,73 @@ def test_a_question_that_fails_costs_its_own_value_only(question: str, field: st
     values = {
         *("memory_used_bytes", "utilization_percent", "temperature_celsius"),
         *("power_watts", "power_limit_watts", "ecc_errors"),
+        *("graphics_clock_mhz", "remap_pending"),
     }
     assert getattr(first, field) is None
     assert all(getattr(first, other) is not None for other in values - {field})
 
 
-def test_a_host_without_a_driver_has_no_cards() -> None:
+def test_clocks_are_told_with_why_they_are_held_down_and_errors_of_a_lifetime() -> None:
     nvml = FakeNVML()
-    nvml.broken = {"nvmlInit"}
+    nvml.throttled = 0x01 | 0x02 | 0x08 | 0x40
 
-    assert NVML(lambda pid: None, nvml).read() == []
+    first, _ = NVML(lambda pid: None, nvml).read()
+
+    assert (first.graphics_clock_mhz, first.memory_clock_mhz) == (1980, 2619)
+    assert first.throttle_reasons == ["hw_slowdown", "hw_thermal"]
+    assert (first.ecc_errors, first.ecc_errors_lifetime, first.remap_pending) == (0, 7, True)
+
+
+@pytest.mark.parametrize(("value", "answers"), [(12, None), (9, False)])
+def test_a_host_without_a_driver_has_no_cards_and_one_that_fails_is_told(
+    value: int, answers: bool | None
+) -> None:
+    nvml = FakeNVML()
+    nvml.nvmlInit = lambda: _raise(value)  # type: ignore[method-assign]
+    read = NVML(lambda pid: None, nvml)
+
+    assert read.read() == []
+    assert read.answers is answers
+
+
+def _raise(value: int) -> None:
+    error = NVMLError("no")
+    error.value = value  # type: ignore[attr-defined]
+    raise error
+
+
+@pytest.mark.parametrize(
+    "question", ["nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"], ids=["driver", "all cards"]
+)
+def test_after_a_driver_reload_nvml_is_begun_anew_and_nothing_of_the_old_one_is_used(
+    monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr(gpus, "INIT_AGAIN_SECONDS", 0.0)
+    nvml = FakeNVML()
+    nvml.xids = [79]
+    read = NVML(lambda pid: None, nvml)
+    assert len(read.read()) == 2
+    assert read.answers
+
+    nvml.broken = {question}
+    assert read.read() == []
+    assert read.answers is (question != "nvmlDeviceGetCount")
+    assert read._events is None
+
+    nvml.broken = set()
+    assert [card.xid_errors for card in read.read()] == [[], [79]]
+    assert nvml.told == ["init", "shutdown", "init"]
+
+
+def test_a_card_off_the_bus_costs_the_others_nothing() -> None:
+    nvml = FakeNVML()
+    nvml.nvmlDeviceGetHandleByIndex = (  # type: ignore[method-assign]
+        lambda index: nvml.fail() if index == 0 else index
+    )
+    read = NVML(lambda pid: None, nvml)
+
+    assert [card.uuid for card in read.read()] == ["GPU-1"]
+    assert read.answers
 
 
 def test_this_hosts_own_library_is_asked_without_harm() -> None:
@@ -165,39 +241,24 @@ def test_a_hung_driver_holds_up_nobody_and_its_old_values_are_not_given_as_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hangs, stop = threading.Event(), threading.Event()
-    answers = iter([lambda: [reading(memory_used_bytes=GIB)], lambda: hangs.wait() and []])
+    first = reading(memory_used_bytes=GIB, xid_errors=[79], used_elsewhere=True)
+    answers = iter([lambda: [first], lambda: hangs.wait() and []])
     watch = GPUWatch(lambda: next(answers)() or [], interval_seconds=0.01)
-    thread = threading.Thread(target=watch.run, args=(stop,))
+    thread = threading.Thread(target=watch.run, args=(stop,), daemon=True)
     thread.start()
     eventually(lambda: watch.memory_used(["GPU-0"]) == {"GPU-0": GIB})
 
     monkeypatch.setattr(gpus, "OLD_SECONDS", -1.0)
     [old] = watch.latest()
 
-    assert (old.uuid, old.memory_used_bytes) == ("GPU-0", None)
+    assert (old.uuid, old.memory_used_bytes, old.used_elsewhere) == ("GPU-0", None, True)
+    assert old.xid_errors == [79], "forgotten and told again, they would look new"
+    assert not watch.is_fresh
     assert watch.newer(than_seconds=float("inf"), timeout_seconds=0.01) is None
     stop.set()
     hangs.set()
     watch.nudge()
     thread.join()
-
-
-def test_memory_is_back_when_the_card_holds_no_more_than_before() -> None:
-    assert still_held(reading(memory_used_bytes=GIB), "a", before_bytes=GIB) is None
-    assert still_held(reading(memory_used_bytes=9 * GIB), "a", before_bytes=GIB) == []
-
-
-def test_a_process_of_the_attempt_holds_its_card() -> None:
-    ours = GPUProcess(1, "kim", GIB, "a")
-
-    assert still_held(reading(memory_used_bytes=0, processes=[ours]), "a", 0) == [ours]
-
-
-def test_memory_of_somebody_who_came_meanwhile_is_not_waited_for() -> None:
-    theirs = GPUProcess(1, "lee", 8 * GIB, None)
-    card = reading(memory_used_bytes=9 * GIB, processes=[theirs])
-
-    assert still_held(card, "a", before_bytes=GIB) is None
 
 
 def test_a_process_belongs_to_the_attempt_whose_session_or_ancestor_it_is() -> None:

@@ -1,5 +1,6 @@
 """A file that grows, sent step by step to a host in memory."""
 
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -338,7 +339,7 @@ def test_an_empty_log_is_there_after_the_end_only(bench: Bench) -> None:
 
 
 def test_a_long_backlog_goes_in_chunks(bench: Bench) -> None:
-    content = bytes(range(256)) * 40_000  # 10 MB
+    content = random.Random(1).randbytes(10_000_000)
     bench.write(content)
 
     bench.end()
@@ -427,9 +428,11 @@ def test_a_long_log_is_not_read_again_at_each_line(
     bench.write(b"x" * 3_000_000)
     bench.sync()
     read: list[int] = []
-    plain: Callable[..., bytes] = growing._read
+    plain: Callable[..., bytes] = growing.read_at
     fed: Callable[..., int] = growing._feed
-    monkeypatch.setattr(growing, "_read", lambda s, at, length: _note(read, plain(s, at, length)))
+    monkeypatch.setattr(
+        growing, "read_at", lambda s, at, length: _note(read, plain(s, at, length))
+    )
     monkeypatch.setattr(growing, "_feed", lambda *a: read.append(fed(*a)) or read[-1])
     for number in range(5):
         bench.append(b"line %d\n" % number)
@@ -439,6 +442,68 @@ def test_a_long_log_is_not_read_again_at_each_line(
     assert bench.stored == bench.path.read_bytes()
 
 
+def test_a_file_that_is_written_anew_is_read_once_a_rewrite(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = b"x" * 3_000_000
+    bench.write(rows)
+    bench.sync()
+    read: list[int] = []
+    fed: Callable[..., int] = growing._feed
+    monkeypatch.setattr(growing, "_feed", lambda *a: read.append(fed(*a)) or read[-1])
+    for number in range(3):
+        rows += b"line %d\n" % number
+        part = bench.path.with_name("new")
+        part.write_bytes(rows)
+        part.rename(bench.path)
+        bench.sync()
+        bench.sync()  # nothing has changed
+
+    assert len(read) == 3
+    assert bench.stored == rows
+
+
 def _note(read: list[int], content: bytes) -> bytes:
     read.append(len(content))
     return content
+
+
+def test_many_rows_are_packed_and_a_few_are_not(bench: Bench) -> None:
+    few = HEAD + b"".join(b"%d,0.5\n" % row for row in range(100))
+    many = few + b"".join(b"%d,0.5\n" % row for row in range(20_000))
+    bench.write(few)
+    bench.sync()
+    bench.write(many)
+    bench.sync()
+
+    assert bench.stored == many
+    assert bench.host.bodies[0] == (NAME, len(few))
+    assert bench.host.bodies[1][1] < (len(many) - len(few)) / 2
+
+
+@pytest.mark.parametrize("content", [random.Random(1).randbytes(50_000), b"0" * 4_000_000])
+def test_what_does_not_shrink_or_shrinks_too_much_goes_as_it_is(
+    bench: Bench, content: bytes
+) -> None:
+    bench.write(content)
+    bench.sync()
+
+    assert bench.stored == content
+    assert bench.host.bodies == [(NAME, len(content))]
+
+
+def test_an_outage_of_however_long_leaves_no_more_in_the_journal_than_a_line(bench: Bench) -> None:
+    bench.write(HEAD + b"0,1\n")
+    bench.sync()
+    bench.host.refuse = Refusal(503, "away")
+    for epoch in range(300):  # a logger that added a column, and writes all of it anew
+        bench.write(b"epoch,loss,accuracy\n" + b"".join(b"%d,1,1\n" % n for n in range(epoch)))
+        bench.step()
+
+    with bench.store.transaction() as db:
+        rows = db.execute("SELECT count(*) FROM sent_files").fetchone()[0]
+    bench.host.refuse = None
+    bench.sync()
+
+    assert rows == 1
+    assert bench.host.results[NAME].content == bench.path.read_bytes()

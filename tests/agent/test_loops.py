@@ -13,7 +13,6 @@ import pytest
 from agent import wire
 from agent.backoff import Backoff, Bell
 from agent.complaint import Complaint
-from agent.daemon import Daemon, Loop
 from agent.errors import AgentError, Rejected, ServerUnreachable, Unauthorized, WrongProtocol
 from agent.events import EventLoop
 from agent.heartbeat import Hardware, HeartbeatLoop, Instance, fitting
@@ -386,37 +385,3 @@ def test_a_complaint_is_not_repeated_until_it_changes(caplog: pytest.LogCaptureF
     assert [record.message for record in caplog.records] == ["down", "refused"]
     assert complaint.over("well")
     assert not complaint.over("well")
-
-
-def test_the_end_of_one_loop_is_the_end_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    stop = threading.Event()
-    daemon = Daemon(stop)
-    seen = []
-
-    def fails(event: threading.Event) -> None:
-        raise RuntimeError("broken")
-
-    def waits(event: threading.Event) -> None:
-        event.wait()
-        seen.append("stopped")
-
-    daemon.add(Loop("waits", waits, lambda: None), Loop("fails", fails, lambda: None))
-
-    assert daemon.run() == 1
-    assert seen == ["stopped"]
-
-
-def test_a_full_disk_ends_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    daemon = Daemon(threading.Event())
-    troubles = [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")]
-
-    def writes(stop: threading.Event) -> None:
-        if troubles:
-            raise troubles.pop()
-
-    daemon.add(Loop("writes", writes, lambda: None))
-
-    assert daemon.run() == 0
-    assert troubles == []

@@ -50,12 +50,24 @@ def test_a_name_that_the_server_would_refuse_is_told_once(
     run: RunFiles, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "run_001").mkdir()
-    (folder / "run_001" / "epoch=5.ckpt").write_text("x")
+    (folder / "run_001" / "-rf").write_text("x")
     (folder / "run_001.csv.g3").write_text("x")
 
     assert run.look() == run.look() == {}
     assert len(caplog.records) == 2
-    assert "epoch=5.ckpt" in caplog.text
+    assert "-rf" in caplog.text
+    assert sorted(one.name for one in run.left_out) == ["run_001.csv.g3", "run_001/-rf"]
+
+
+def test_a_name_in_decomposed_form_is_sent_in_the_composed_one(
+    run: RunFiles, folder: Path
+) -> None:
+    (folder / "run_001").mkdir()
+    (folder / "run_001" / "\u1100\u1161.png").write_text("x")
+
+    assert list(run.look()) == ["run_001/\uac00.png"]
+    with run.open("run_001/\uac00.png") as file:
+        assert file.read() == b"x"
 
 
 def test_a_link_leads_to_files_of_the_folder_only(

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent import wire
+from agent import gpulock, shim, wire
+from agent.attempts import Attempts
 from agent.errors import Rejected, ServerUnreachable, Unauthorized
+from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.journal import Journal
 from agent.runner import Run, Surroundings
@@ -28,10 +30,12 @@ class Files:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
+        self.wishes: dict[str, Any] = {}
         self.is_settled = True
 
-    def watch(self, attempt_id: str, *run: Any) -> None:
+    def watch(self, attempt_id: str, *run: Any, **wishes: Any) -> None:
         self.told.append(("watch", attempt_id))
+        self.wishes = wishes
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
         self.told.append(("moved", attempt_id))
@@ -39,11 +43,20 @@ class Files:
     def exited(self, attempt_id: str) -> None:
         self.told.append(("exited", attempt_id))
 
+    def left_out(self, attempt_id: str) -> list[wire.LeftOut]:
+        return []
+
     def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
         return {}
 
     def settled(self, attempt_id: str) -> bool:
         return self.is_settled
+
+    def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
+        self.told.append(("doubt", attempt_id))
+
+    def leave(self, attempt_id: str) -> None:
+        self.told.append(("leave", attempt_id))
 
     def forget(self, attempt_id: str) -> None:
         self.told.append(("forget", attempt_id))
@@ -57,6 +70,7 @@ class House:
     """Surroundings for one attempt, and a card whose reading the test writes."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.card = GPUReading("GPU-0", 0, "H100", memory_used_bytes=GIB)
         self.files = Files()
         self.store = Store(folder / "journal.sqlite3")
@@ -71,6 +85,7 @@ class House:
             workspace=Workspace(folder / "logs_lab", self.journal),
             files=self.files,
             gpus=self.watch,
+            locks=GPULocks(folder),
             attempts_dir=folder / "attempts",
             source=folder,
             fetch_config=self.fetch_config,
@@ -152,10 +167,45 @@ def test_a_card_is_released_only_when_its_memory_is_back(house: House) -> None:
     thread.join(10)
 
 
+def test_what_lay_in_the_working_directory_before_the_start_is_no_output(house: House) -> None:
+    logs = house.folder / "lightning_logs"
+    logs.mkdir()
+    (logs / "old.csv").write_text("of an earlier run")
+    order = house.accept(
+        command=["sh", "-c", "echo x > lightning_logs/new.csv"],
+        outputs=["lightning_logs/**"],
+        ignore=["*.tmp"],
+        sync={"checkpoints": "last", "max_file_bytes": 7},
+    )
+
+    thread = living(house, order)
+    eventually(lambda: "exited" in house.said(order))
+
+    outputs = house.files.wishes["outputs"]
+    assert list(outputs.look(exited=True)) == ["lightning_logs/new.csv"]
+    assert house.files.wishes["ignore"] == ["*.tmp"]
+    assert house.files.wishes["policy"] == wire.SyncPolicy(wire.Checkpoints.LAST, 7)
+    house.acknowledge()
+    house.acknowledge()
+    house.acknowledge()
+    thread.join(10)
+
+
+def test_a_poll_has_room_whatever_names_files_have(house: House) -> None:
+    orders = [house.accept() for _ in range(40)]
+    long = {f"run_001/{'가' * 500}{number}": wire.FileReport(1, 1, 0) for number in range(64)}
+    house.files.reports = lambda attempt_id: long  # type: ignore[method-assign]
+
+    reports = Attempts(house.around).reports()
+
+    assert {report.id for report in reports} == {order.id for order in orders}
+    assert len(wire.dumps(wire.Poll("i1", 1, attempts=reports))) < wire.MAX_POLL_BYTES
+
+
 def test_memory_that_does_not_come_back_is_said_with_the_pid(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("agent.runner.RELEASE_WARN_SECONDS", 0.0)
+    monkeypatch.setattr(wire, "RELEASE_SECONDS", 0.0)
     order = house.accept(gpus=["GPU-0"])
     ours = GPUProcess(4242, "kim", 8 * GIB, order.id)
     house.card = replace(house.card, processes=[ours])
@@ -163,9 +213,27 @@ def test_memory_that_does_not_come_back_is_said_with_the_pid(
     thread = living(house, order)
 
     eventually(lambda: "4242" in caplog.text)
+    [report] = Attempts(house.around).reports()
+    assert [(one.uuid, one.processes) for one in report.held_gpus] == [("GPU-0", [ours])]
     house.stop.set()
     thread.join(10)
     assert "released" not in house.said(order)
+
+
+def test_after_a_reboot_nothing_is_held_whatever_the_cards_say(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = house.accept(gpus=["GPU-0"])
+    house.journal.starting(order.id, "an-earlier-boot", {}, {"GPU-0": 0})
+    house.journal.exited(order.id, cause=wire.ExitCause.HOST_REBOOTED)
+    house.card = replace(house.card, memory_used_bytes=9 * GIB)
+
+    thread = living(house, order)
+
+    eventually(lambda: "released" in house.said(order))
+    house.stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_an_attempt_leaves_when_its_events_and_files_are_settled(house: House) -> None:
@@ -182,7 +250,7 @@ def test_an_attempt_leaves_when_its_events_and_files_are_settled(house: House) -
     thread.join(10)
     assert house.journal.find(order.id) is None
     assert not (house.around.attempts_dir / order.id).exists()
-    assert [what for what, _ in house.files.told] == ["watch", "exited", "forget"]
+    assert [what for what, _ in house.files.told] == ["watch", "exited", "leave"]
 
 
 def test_files_are_watched_also_when_the_start_could_not_be_noted_at_once(
@@ -262,3 +330,113 @@ def test_an_agent_that_ends_before_the_start_leaves_the_attempt_as_accepted(
     assert found is not None
     assert found.state is wire.AttemptState.ACCEPTED
     assert house.said(order) == []
+
+
+# --- cards that several servers of one host share ---
+
+
+def can_be_had(house: House) -> bool:
+    """Whether another server of this host would get the card now."""
+    return not GPULocks(house.folder).look([house.card])[0].used_elsewhere
+
+
+def shim_order(house: House, order: AttemptOrder) -> "shim.Order":
+    return {
+        "folder": str(house.around.attempts_dir / order.id),
+        "executable": "/bin/sleep",
+        "arguments": ["sleep", "1000"],
+        "directory": "/",
+        "environment": {"LAB_ATTEMPT_ID": order.id},
+        "log": str(house.folder / "job.log"),
+        "time_limit_seconds": None,
+        "grace_seconds": 1.0,
+        "fence_seconds": None,
+        "cgroup": None,
+        "user": None,
+    }
+
+
+def test_a_job_whose_card_another_server_has_goes_back_and_never_starts(house: House) -> None:
+    other = GPULocks(house.folder)
+    gpulock.close(other.take("theirs", ["GPU-0"]))
+    order = house.accept(gpus=["GPU-0"])
+
+    thread = living(house, order)
+
+    eventually(lambda: house.said(order) == ["start_failed", "released"])
+    event = house.journal.outgoing()[0].event
+    assert event.used_elsewhere == ["GPU-0"]
+    assert "another agent on this host" in event.message
+    house.stop.set()
+    thread.join(10)
+    late = house.around.supervision(order.id)
+    late.start(shim_order(house, order))
+    assert late.wait_for(10)
+    assert late.running() is None
+    other.let_go("theirs")
+    assert can_be_had(house)
+
+
+def test_a_card_is_no_other_servers_until_its_memory_is_back(house: House) -> None:
+    order = house.accept(gpus=["GPU-0"])
+    eventually(lambda: house.watch.memory_used(["GPU-0"]))
+    ours = GPUProcess(4242, "kim", 8 * GIB, order.id)
+    house.card = replace(house.card, processes=[ours])
+    thread = living(house, order)
+    eventually(lambda: house.said(order) == ["started", "exited"])
+    house.stop.wait(0.2)
+    assert not can_be_had(house)
+
+    house.card = replace(house.card, processes=[])
+
+    eventually(lambda: "released" in house.said(order))
+    eventually(lambda: can_be_had(house))
+    house.stop.set()
+    thread.join(10)
+
+
+def test_an_agent_that_finds_an_ended_job_keeps_its_card_until_the_memory_is_back(
+    house: House,
+) -> None:
+    order = house.accept(gpus=["GPU-0"])
+    house.journal.starting(order.id, shim.boot_id(), {}, {"GPU-0": GIB})
+    house.journal.exited(order.id, ended_at=shim.wall_clock())
+    ours = GPUProcess(4242, "kim", 8 * GIB, order.id)
+    house.card = replace(house.card, processes=[ours])
+
+    thread = living(house, order)
+
+    eventually(lambda: not can_be_had(house))
+    house.card = replace(house.card, processes=[])
+    eventually(lambda: can_be_had(house))
+    assert house.said(order) == ["exited", "released"]
+    house.stop.set()
+    thread.join(10)
+
+    again = living(house, order)  # it waits for its files now; the card is anybody's
+    again.join(10)
+    assert can_be_had(house)
+
+
+def test_a_supervisor_that_an_earlier_agent_was_starting_is_not_taken_for_another_server(
+    house: House,
+) -> None:
+    """That agent was killed before it could look for the supervisor, and it was not yet born."""
+    order = house.accept(gpus=["GPU-0"])
+    killed = GPULocks(house.folder)
+    inherited = killed.take(order.id, ["GPU-0"])
+    earlier = house.around.supervision(order.id)
+    earlier.start(shim_order(house, order), inherited)
+    gpulock.close(inherited)
+    killed.let_go(order.id)
+
+    thread = living(house, order)
+
+    eventually(lambda: house.said(order) == ["started"])
+    assert not can_be_had(house)
+    clear(order.id)
+    earlier.wait()
+    eventually(lambda: house.said(order) == ["started", "exited", "released"])
+    eventually(lambda: can_be_had(house))
+    house.stop.set()
+    thread.join(10)

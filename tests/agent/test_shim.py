@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent import shim
+from agent import process, shim
 from agent.process import Supervision
 from tests.agent.conftest import clear, eventually
 
@@ -39,6 +39,8 @@ class Job:
                 "time_limit_seconds": None,
                 "grace_seconds": 0.3,
                 "fence_seconds": None,
+                "user": None,
+                "cgroup": None,
                 **order,
             }
         )
@@ -70,8 +72,8 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 def alive(pid: int) -> bool:
-    process = shim.stat(pid)
-    return process is not None and process[0]
+    found = shim.stat(pid)
+    return found is not None and found[0]
 
 
 def test_output_goes_to_the_log_and_the_exit_code_to_a_file(job: Job) -> None:
@@ -157,6 +159,62 @@ def test_a_lease_that_is_renewed_does_not(job: Job) -> None:
     assert job.end().cause is None
 
 
+STUBBORN = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+
+
+def test_a_long_grace_ends_with_the_lease(job: Job) -> None:
+    """Stopped by a wish, cut off meanwhile: by the end of its own grace it may run elsewhere."""
+    job.supervision.touch_fence(shim.now())
+    job.start(*STUBBORN, fence_seconds=105.0, grace_seconds=3600.0)
+    eventually(lambda: "up" in job.log.read_text())
+    job.supervision.ask_to_stop()
+
+    job.supervision.touch_fence(shim.now() - 105.0 - shim.FENCE_GRACE_SECONDS)
+
+    ended = job.end()
+    assert (ended.exit_code, ended.cause) == (-signal.SIGKILL, "stopped")
+
+
+def stopped_supervisor(job: Job, overdue_seconds: float) -> None:
+    """Its job is past all grace by so much, and it does not see it."""
+    job.supervision.touch_fence(shim.now())
+    job.start(*STUBBORN, fence_seconds=105.0)
+    eventually(lambda: "up" in job.log.read_text())
+    os.kill(job.supervisor_pid(), signal.SIGSTOP)
+    past = 105.0 + shim.FENCE_GRACE_SECONDS + overdue_seconds
+    job.supervision.touch_fence(shim.now() - past)
+
+
+def test_a_supervisor_that_was_stopped_is_woken_when_the_lease_is_over(job: Job) -> None:
+    stopped_supervisor(job, process.FENCE_WAKE_SECONDS)
+
+    job.supervision.enforce_fence(105.0)
+
+    ended = job.end()
+    assert (ended.exit_code, ended.cause) == (-signal.SIGKILL, "fenced")
+
+
+def test_a_job_whose_supervisor_stays_stopped_is_killed_without_it(job: Job) -> None:
+    stopped_supervisor(job, process.FENCE_KILL_SECONDS)
+    pid, asleep = job.pid, job.supervisor_pid()
+
+    job.supervision.enforce_fence(105.0)
+
+    eventually(lambda: not alive(pid))
+    assert job.end().exit_code == -signal.SIGKILL
+    assert not alive(asleep)
+
+
+def test_a_supervisor_is_left_alone_while_its_lease_may_be_renewed(job: Job) -> None:
+    stopped_supervisor(job, -1.0)
+
+    job.supervision.enforce_fence(105.0)
+
+    assert not job.supervision.wait_for(0.3)
+    assert alive(job.pid)
+    os.kill(job.supervisor_pid(), signal.SIGCONT)
+
+
 def test_what_the_command_leaves_behind_is_swept_up_even_in_a_session_of_its_own(
     job: Job,
 ) -> None:
@@ -169,6 +227,48 @@ def test_what_the_command_leaves_behind_is_swept_up_even_in_a_session_of_its_own
     assert not alive(int(job.log.read_text()))
 
 
+SCATTERED = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def linger():
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(100)
+    os._exit(0)
+
+if os.fork() == 0:
+    linger()
+if os.fork() == 0:  # as a daemon does: a session of its own, and nobody's child
+    os.setsid()
+    if os.fork() == 0:
+        linger()
+    os._exit(0)
+if sys.argv[1] == "ends":
+    time.sleep(0.5)
+else:
+    linger()
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "stopped", "supervisor killed"])
+def test_one_that_forks_twice_makes_sessions_and_ignores_sigterm_leaves_nothing(job: Job, how):
+    job.start(sys.executable, "-c", SCATTERED, how)
+    count = 2 if how == "ends" else 3
+    eventually(lambda: len(job.log.read_text().split()) == count)
+    members = [int(pid) for pid in job.log.read_text().split()]
+
+    if how == "stopped":
+        job.supervision.ask_to_stop()
+    if how == "supervisor killed":
+        os.kill(job.supervisor_pid(), signal.SIGKILL)
+        job.supervision.wait()
+        assert job.supervision.clear_away(ID, 0.3) == []
+    else:
+        job.end()
+
+    assert [pid for pid in [job.pid, *members] if alive(pid)] == []
+
+
 def test_one_that_cannot_be_run_says_why(job: Job) -> None:
     job.start("/nonexistent/python")
 
@@ -176,6 +276,14 @@ def test_one_that_cannot_be_run_says_why(job: Job) -> None:
 
     assert ended.error == "No such file or directory"
     assert job.supervision.running() is None
+
+
+def test_one_whose_log_is_a_pipe_says_so_instead_of_waiting(job: Job) -> None:
+    os.mkfifo(job.log)
+
+    job.start("sh", "-c", "echo never")
+
+    assert str(job.log) in job.end().error
 
 
 def test_a_stop_that_comes_before_the_birth_prevents_it(job: Job) -> None:

@@ -13,7 +13,8 @@ from agent.config import Config
 from agent.errors import ConfigError
 from agent.state import State, new_credential, state_folder
 from agent.store import Store
-from tests.agent.server import FakeServer
+from labsite.run import tls
+from tests.agent.server import FakeServer, listening
 
 URL = "http://lab:8000"
 
@@ -50,6 +51,11 @@ def test_an_address_without_a_scheme_is_http() -> None:
         (["--server", URL, "--host-id", "../x"], "--host-id"),
         (["--server", URL, "--heartbeat-interval", "61"], "--heartbeat-interval"),
         (["--server", URL, "--poll-interval", "0"], "--poll-interval"),
+        (["--server", URL, "--sync-interval", "0"], "--sync-interval"),
+        (["--server", URL, "--max-upload", "fast"], "write it as 20MB/s"),
+        (["--server", URL, "--max-upload", "20KB/s"], "too little: write 64KB/s or more"),
+        (["--server", URL, "--keep-days", "0"], "must be 1 or more"),
+        (["--server", URL, "--keep-days", "nan"], "must be 1 or more"),
         (["--server", URL, "--source", "/no/such"], "--source /no/such is not a folder"),
         (["--server", URL, "--ca-sha256", "abc"], "64 hexadecimal digits"),
     ],
@@ -59,6 +65,14 @@ def test_a_wrong_value_is_named_with_what_to_write(arguments: list[str], words: 
         config.parse(arguments)
 
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("20MB/s", 20e6), ("1.5 GB/s", 1.5e9), ("512KiB/s", 512 * 1024), ("100000B/s", 1e5)],
+)
+def test_a_rate_has_a_unit(text: str, rate: float) -> None:
+    assert parse("--max-upload", text).max_upload == rate
 
 
 def test_the_code_is_not_shown_by_the_configuration() -> None:
@@ -134,10 +148,10 @@ def test_a_token_is_private_and_bound_to_its_machine(
 class Host:
     """A state folder and its store, for one server."""
 
-    def __init__(self, folder: Path, server: FakeServer) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.state = State(folder)
         self.store = Store(folder / "journal.sqlite3")
-        self.url = server.url
+        self.url = url
 
     def credential(self, code: str | None = None) -> Any:
         arguments = ["--server", self.url, "--host-id", "gpu1"]
@@ -147,7 +161,7 @@ class Host:
 
 @pytest.fixture
 def newcomer(tmp_path: Path, server: FakeServer) -> Host:
-    return Host(tmp_path / "state", server)
+    return Host(tmp_path / "state", server.url)
 
 
 def test_only_the_digest_of_the_token_leaves_the_host(newcomer: Host, server: FakeServer) -> None:
@@ -202,6 +216,54 @@ def test_a_refused_code_says_where_to_get_another(newcomer: Host, server: FakeSe
 def test_a_host_that_is_not_enrolled_is_told_the_command(newcomer: Host) -> None:
     with pytest.raises(ConfigError, match=r"lab-agent enroll --server .* --host-id gpu1"):
         newcomer.credential()
+
+
+# --- another address than the server's ---
+
+
+def speaking_https(folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*tls.own(folder / "tls", ["127.0.0.1"]))
+    return context
+
+
+def test_http_to_a_server_that_speaks_https_is_told_the_address(tmp_path: Path) -> None:
+    with listening(lambda peer: None, speaking_https(tmp_path)) as port:
+        newcomer = Host(tmp_path, f"http://127.0.0.1:{port}")
+
+        with pytest.raises(ConfigError) as caught:
+            newcomer.credential("a-code")
+
+    assert str(caught.value) == (
+        f"127.0.0.1 speaks https there: try --server https://127.0.0.1:{port}"
+    )
+
+
+def test_a_connection_that_is_cut_over_http_is_not_called_https(tmp_path: Path) -> None:
+    with listening(lambda peer: None) as port:
+        newcomer = Host(tmp_path, f"http://127.0.0.1:{port}")
+
+        with pytest.raises(ConfigError) as caught:
+            newcomer.credential("a-code")
+
+    assert "was cut" in str(caught.value)
+    assert "https" not in str(caught.value)
+
+
+def test_a_redirection_is_told_and_the_code_is_not_taken_along(
+    tmp_path: Path, server: FakeServer
+) -> None:
+    moved = f"HTTP/1.1 308 Moved\r\nLocation: {server.url}/lab/\r\nContent-Length: 0\r\n\r\n"
+    with listening(lambda peer: peer.sendall(moved.encode())) as port:
+        newcomer = Host(tmp_path, f"http://127.0.0.1:{port}")
+
+        with pytest.raises(ConfigError, match="name that address instead") as caught:
+            newcomer.credential("a-code")
+        with pytest.raises(ConfigError, match="leave --ca-sha256 out"):
+            pin(newcomer, FINGERPRINT)
+
+    assert f"{server.url}/lab/" in str(caught.value)
+    assert server.requests == []
 
 
 # --- a certificate authority of the lab's own ---

@@ -1,6 +1,7 @@
 """Agents, supervisors and hosts that are killed: jobs go on, and their ends are told."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from agent import shim, wire
 from agent.journal import Journal
 from agent.store import Store
-from tests.agent.conftest import AgentProcess, eventually
+from tests.agent.conftest import ROOT, AgentProcess, eventually
 from tests.agent.jobs import FOREVER, pids, started, supervisor_and_command
 from tests.agent.server import FakeServer, make_order
 
@@ -149,6 +150,90 @@ def test_what_was_accepted_once_and_is_in_no_journal_is_never_started_again(
 
     assert exited["cause"] == "supervisor_lost"
     assert not (agent.folder / "ran").exists()
+
+
+WAITS = ["sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.05; done; exit 4"]
+
+
+def test_a_job_outlives_the_agents_own_notes_of_it(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    order = server.order(command=WAITS)
+    agent.start()
+    pid = started(server, order)
+    metadata = agent.run_dir() / f"{order['run_name']}.yaml"
+    eventually(metadata.exists)
+    agent.kill()
+    shutil.rmtree(agent.state)
+    server.events.clear()
+
+    agent.start()
+
+    assert server.wait_event(order["id"], "started")["pid"] == pid
+    (agent.folder / "go").touch()
+    exited = server.wait_event(order["id"], "exited")
+    assert (exited["exit_code"], exited["cause"]) == (4, None)
+    server.wait_event(order["id"], "released")
+    assert "directory" in metadata.read_text()  # what was known of its start is kept
+
+
+def test_a_job_is_found_from_another_state_folder(
+    agent: AgentProcess, server: FakeServer, tmp_path: Path
+) -> None:
+    order = server.order(command=WAITS)
+    agent.start()
+    pid = started(server, order)
+    agent.kill()
+    server.events.clear()
+
+    agent.start("--state-dir", str(tmp_path / "another"))
+
+    assert server.wait_event(order["id"], "started")["pid"] == pid
+    (agent.folder / "go").touch()
+    assert server.wait_event(order["id"], "exited")["exit_code"] == 4
+
+
+def test_an_upgrade_in_place_touches_no_job(
+    agent: AgentProcess, server: FakeServer, tmp_path: Path
+) -> None:
+    """The files that its supervisor was started from are gone, and others lie there."""
+    agent.code = tmp_path / "code"
+    shutil.copytree(ROOT / "agent", agent.code / "agent")
+    order = server.order(command=WAITS)
+    agent.start()
+    pid = started(server, order)
+    supervisor, _command = supervisor_and_command(order["id"])
+    agent.kill()
+    shutil.rmtree(agent.code)
+
+    shutil.copytree(ROOT / "agent", agent.code / "agent")
+    shim_file = agent.code / "agent" / "shim.py"
+    shim_file.write_text(f"{shim_file.read_text()}\nNEW = True\n")
+    agent.start()
+    server.wait(lambda: server.asked("/api/devices/heartbeat")[-1]["previous_instance_id"])
+    assert supervisor_and_command(order["id"]) == [supervisor, pid]
+    (agent.folder / "go").touch()
+
+    exited = server.wait_event(order["id"], "exited")
+    assert (exited["exit_code"], exited["cause"]) == (4, None)
+
+
+def test_a_server_that_has_forgotten_an_end_is_told_again(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    """As after a restore of a backup that was made while the job ran."""
+    order = server.order(command=["sh", "-c", "exit 4"])
+    agent.start()
+    exited = server.wait_event(order["id"], "exited")
+    server.wait_event(order["id"], "released")
+    server.wait(lambda: server.asked("/api/agent/poll")[-1]["attempts"] == [])
+    server.events.clear()
+
+    server.forget_end(order)
+
+    assert server.wait_event(order["id"], "exited") == exited
+    server.wait_event(order["id"], "released")
+    assert (agent.run_dir() / f"{order['run_name']}.log").exists()
 
 
 def test_an_agent_that_stops_in_order_says_goodbye_and_leaves_its_jobs_alone(

@@ -1,8 +1,10 @@
 """Requests and what becomes of their answers."""
 
+import contextlib
+import gzip
 import socket
-import threading
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
-from agent.transport import Transport
-from tests.agent.server import FakeServer
+from agent.transport import MAX_REPLY_BYTES, Transport
+from tests.agent.server import FakeServer, listening
 
 POLL = wire.Poll(instance_id="i", poll_seq=1)
 TOKEN = "labd_key_secret"
@@ -86,6 +88,69 @@ def test_an_answer_of_somebody_else_is_told_from_ours(
     assert isinstance(refusal(transport), NotTheServer)
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 503])
+def test_an_answer_that_is_too_long_is_not_the_lab_servers(
+    server: FakeServer, transport: Transport, status: int
+) -> None:
+    server.refuse = {"/api/agent/poll": (status, b'"' + b"x" * MAX_REPLY_BYTES)}
+    said = refusal(transport)
+    assert isinstance(said, Unauthorized if status == 401 else NotTheServer)
+    assert status == 401 or f"more than {MAX_REPLY_BYTES} bytes" in str(said)
+
+    server.refuse = {}
+    assert transport.poll(POLL).server_id == server.server_id
+
+
+def test_the_longest_answer_is_taken(server: FakeServer, transport: Transport) -> None:
+    server.configs["attempt"] = b"x" * MAX_REPLY_BYTES
+
+    assert transport.config("attempt") == server.configs["attempt"]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_without_end_takes_no_memory_without_end(encoding: str) -> None:
+    """Not even one that is small on the line: a gigabyte of blanks is a megabyte of gzip."""
+    block = b" " * 1024**2
+    if encoding == "gzip":
+        block = gzip.compress(block * 64)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+
+    def answer(peer: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):
+            peer.sendall(head)
+            while True:
+                peer.sendall(block)
+
+    tracemalloc.start()
+    with listening(answer) as port:
+        said = refusal(Transport(f"http://127.0.0.1:{port}", None))
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert isinstance(said, NotTheServer)
+    assert most_bytes < 6 * MAX_REPLY_BYTES
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again() -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
+    with listening(lambda peer: peer.sendall(half)) as port:
+        said = refusal(Transport(f"http://127.0.0.1:{port}", None))
+
+    assert type(said) is ServerUnreachable
+
+
+def test_a_refused_request_leaves_its_connection_to_the_next(
+    server: FakeServer, transport: Transport
+) -> None:
+    server.refuse = {"/api/agent/poll": (503, {"code": "busy"})}
+    for _ in range(3):
+        refusal(transport)
+    server.refuse = {}
+    transport.poll(POLL)
+
+    assert len(server.peers) == 1
+
+
 def test_no_redirection_is_followed(server: FakeServer, transport: Transport) -> None:
     server.refuse = {"/api/agent/poll": (301, {})}
 
@@ -135,27 +200,3 @@ def test_a_download_begins_where_asked(server: FakeServer, transport: Transport)
 
     with transport.download("20260101_a1b2", "run_001.pt") as blocks:
         assert b"".join(blocks) == b"0123456789"
-
-
-class listening:
-    """A port that answers each connection once in its own words."""
-
-    def __init__(self, answer: Callable[[socket.socket], None]) -> None:
-        self._answer = answer
-
-    def __enter__(self) -> int:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).start()
-        return int(self._socket.getsockname()[1])
-
-    def _serve(self) -> None:
-        peer, _ = self._socket.accept()
-        with peer:
-            peer.recv(65536)
-            self._answer(peer)
-            peer.shutdown(socket.SHUT_WR)
-            while peer.recv(65536):  # what is left unread would cut the answer off
-                pass
-
-    def __exit__(self, *exc: object) -> None:
-        self._socket.close()

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import unicodedata
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from types import UnionType
@@ -156,7 +158,7 @@ def test_a_field_of_a_quantity_ends_in_its_unit(message):
     for field in fields(message):
         for quantity in ("memory", "disk", "size", "temperature", "power", "interval", "time"):
             if field.name.split("_")[0] == quantity:
-                units = ("_bytes", "_celsius", "_watts", "_seconds")
+                units = ("_bytes", "_celsius", "_watts", "_seconds", "_mhz")
                 assert field.name.endswith(units), field.name
 
 
@@ -237,7 +239,7 @@ def test_any_bytes_are_json_or_malformed(body):
         data = loads(body)
     except Malformed:
         return
-    json.dumps(data, allow_nan=False)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
 def test_the_text_of_an_escape_is_text():
@@ -266,6 +268,79 @@ def test_names_of_files_and_folders(name):
 )
 def test_what_could_leave_its_folder_is_no_name(name):
     assert not wire.is_name(name)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "epoch=5-step=10.ckpt",
+        "model-best (1).pt",
+        "a b+c,d@e[0].png",
+        "실험 결과.csv",
+        "é.txt",
+        ".hydra",
+        "a..b",
+        "100%.txt",
+        "what?#&'\".json",
+        "가" * 77,
+    ],
+)
+def test_artifacts_may_be_called_what_scripts_call_their_files(part):
+    assert wire.is_file_of("run_001", f"run_001/{part}")
+    assert wire.is_file_of("run_001", f"run_001/{part}/{part}")
+    assert not wire.is_file_of("run_001", f"run_002/{part}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "run_001",
+        "run_001/",
+        "run_001//a",
+        "/run_001/a",
+        "run_001/../a",
+        "run_001/./a",
+        "run_001/a/..",
+        "run_001/a\\b",
+        "run_001/a\nb",
+        "run_001/a\0b",
+        "run_001/a\x7fb",
+        "run_001/\u202egnp.exe",
+        "run_001/a\u200b",
+        "run_001/a\u2028",
+        "run_001/\ud800",
+        "run_001/e\u0301",
+        "run_001/-rf",
+        "run_001/ a",
+        "run_001/a ",
+        "run_001/.a.0123456789ab.part",
+        "run_001/a.csv.g3",
+        "run_001/a.g1/b",
+        "run_001/" + "가" * 78,
+        "run_001/" + "/".join(["a" * 100] * 6),
+        "run_001.epoch=5.pt",
+        "run_001.실험",
+        "run_001.csv.g2",
+        "run_0011.csv",
+    ],
+)
+def test_what_could_mislead_names_no_file_of_a_run(path):
+    assert not wire.is_file_of("run_001", path)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.characters(codec=None), max_size=60))
+def test_whatever_names_an_artifact_stays_in_its_folder(part):
+    if not wire.is_file_of("run_001", f"run_001/{part}"):
+        return
+
+    path = os.path.normpath(f"/logs/run_001/{part}")
+
+    assert path == f"/logs/run_001/{part}"
+    assert unicodedata.normalize("NFC", part) == part
+    assert all(32 <= ord(character) != 127 for character in part)
+    assert len(os.fsencode(part + f".g{2**62}")) <= 255 or "/" in part
 
 
 def test_an_attempt_is_alive_until_its_process_is_gone():

@@ -1,6 +1,8 @@
 """Folders and files of runs."""
 
 import hashlib
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,65 @@ def test_a_server_has_one_folder_and_the_port_only_when_another_server_has_that(
         workspace.claim(tmp_path, "lab.kaist.ac.kr", 8000, "server-1", "gpu2")
 
 
+def on_machine(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("agent.host.machine_id", lambda: name)
+
+
+def test_two_machines_that_share_a_home_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_machine(monkeypatch, "machine-1")
+    first = workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu1")
+    on_machine(monkeypatch, "machine-2")
+    second = workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu2")
+
+    assert (first.name, second.name) == ("logs_lab", "logs_lab_gpu2")
+    shutil.rmtree(first)
+    assert workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu2") == second
+    on_machine(monkeypatch, "machine-1")
+    assert workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu1") == first
+    on_machine(monkeypatch, "machine-3")  # of the same name as the second
+    with pytest.raises(ConfigError, match="workspace of the agent 'gpu2'"):
+        workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu2")
+
+
+def test_two_agents_of_one_machine_are_told_to_take_a_workdir_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_machine(monkeypatch, "machine-1")
+    workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu1")
+
+    with pytest.raises(ConfigError, match="'gpu1': two agents write the same file names"):
+        workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu1b")
+
+
+def test_two_servers_of_one_host_name_that_start_at_once_never_share_a_folder(
+    tmp_path: Path,
+) -> None:
+    for number in range(50):
+        workdir, both = tmp_path / str(number), threading.Barrier(2)
+        found: list[Path] = []
+
+        def claim(port: int, workdir: Path = workdir, both: threading.Barrier = both) -> None:
+            both.wait()
+            found.append(workspace.claim(workdir, "lab", port, f"server-{port}", "gpu1"))  # noqa: B023
+
+        threads = [threading.Thread(target=claim, args=(port,)) for port in (8000, 9000)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(found)) == 2
+
+
+def test_a_damaged_mark_is_named(tmp_path: Path) -> None:
+    (tmp_path / "logs_lab").mkdir()
+    (tmp_path / "logs_lab" / workspace.MARK).write_text('"gpu1"')
+
+    with pytest.raises(ConfigError, match="is damaged: delete it"):
+        workspace.claim(tmp_path, "lab", 8000, "server-1", "gpu1")
+
+
 def test_a_workspace_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
@@ -255,7 +316,10 @@ def test_files_to_resume_from_are_fetched_and_checked(server: FakeServer, tmp_pa
         "size_bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    one = order(resume={"files": [file], "checkpoint": "run_001.pt", "point": {"epoch": 3}})
+    one = order(
+        run_name="run_001",
+        resume={"files": [file], "checkpoint": "run_001.pt", "point": {"epoch": 3}},
+    )
     transport = Transport(server.url, None)
     server.files["run_009.pt"] = content[:-1]
     with pytest.raises(ServerUnreachable, match="otherwise than announced"):

@@ -1,13 +1,18 @@
 """A real Chromium, and a whole server with an agent for it to look at."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
-from tests.e2e.lab import Lab
+from bench import screenshots
+from bench.screenshots import LAUNCH
+from tests.e2e.lab import ROOT, Lab, environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
 
@@ -30,8 +35,8 @@ print("five epochs done", flush=True)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These come last: from the first of them on, Playwright's loop runs in this thread, and
-    Django speaks to no database from a thread with a loop."""
+    """These come last (in each worker, since `make test` keeps the order): from the first of them
+    on, Playwright's loop runs in this thread, and Django speaks to no database from such a one."""
     missing = pytest.mark.skip(reason="no Chromium here: install the package chromium")
     ours = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
     for item in ours:
@@ -43,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict[str, Any]:
-    return {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
+    return {"executable_path": CHROMIUM, "args": LAUNCH}
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +72,34 @@ def lab(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Lab]
     lab = Lab(data_dir, "--agent", "--source", str(source)).start()
     yield lab
     lab.interrupt()
+
+
+@pytest.fixture(scope="session")
+def made_up() -> Iterator[str]:
+    """The address of the lab that bench/screenshots.py makes up. It ends with its standard input,
+    and so with these tests."""
+    with subprocess.Popen(
+        [sys.executable, "bench/screenshots.py", "--serve"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="session")
+def visitors(browser: Browser, made_up: str) -> dict[str, Any]:
+    """What a browser keeps of somebody who is signed in, by the name of the user."""
+    kept: dict[str, Any] = {"": None}
+    for user in (screenshots.MANAGER, screenshots.RESEARCHER):
+        context = browser.new_context()
+        screenshots.sign_in(context.new_page(), made_up, user)
+        kept[user] = context.storage_state()
+        context.close()
+    return kept
 
 
 @pytest.fixture(scope="session")

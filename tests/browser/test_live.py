@@ -15,7 +15,8 @@ def sign_in(page: Page, lab: Lab, password: str) -> None:
     page.get_by_label("User name").fill("admin")
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/devices/")
+    page.wait_for_url(f"{lab.url}/")
+    page.goto(f"{lab.url}/devices/")
 
 
 def write_config(page: Page, text: str) -> None:
@@ -88,7 +89,8 @@ def test_a_lost_line_is_said_and_found_again(page: Page, lab: Lab, password: str
 
     lab.program("web").kill()
 
-    wait_for(lambda: page.evaluate("window.said.includes('not live')"), "the page to say it")
+    says_it = "window.said.some((words) => /^not live since \\d\\d:\\d\\d$/.test(words))"
+    wait_for(lambda: page.evaluate(says_it), "the page to say it")
     expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
     expect(page.locator("#device-list")).to_contain_text("healthy", timeout=SLOW_MS)
 
@@ -110,3 +112,23 @@ def test_without_a_script_a_run_is_submitted_and_read_all_the_same(
         return "written without a script" in page.locator("#terminal").inner_text()
 
     wait_for(shows_the_log, "the log on the page")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("run_001")
+
+
+def test_a_dispatch_that_is_killed_is_told_on_the_page_without_a_reload(
+    page: Page, lab: Lab, password: str
+):
+    sign_in(page, lab, password)
+    page.goto(f"{lab.url}/runs/")
+    expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
+    expect(page.locator(".serving")).to_be_empty()
+    page.evaluate("window.notReloaded = true")
+
+    lab.program("dispatch").kill()
+
+    told = page.locator(".serving")
+    expect(told).to_contain_text("Giving out runs was started again at", timeout=SLOW_MS)
+    expect(told).to_contain_text("because it was killed (SIGKILL)")
+    assert page.evaluate("window.notReloaded")
+    page.goto(f"{lab.url}/devices/")
+    expect(page.locator(".programs")).to_contain_text("started again 1 time")

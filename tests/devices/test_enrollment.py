@@ -3,20 +3,15 @@
 from datetime import timedelta
 
 import pytest
-from django.core.cache import cache
+from django.conf import settings
 
-from devices.models import Device, EnrollmentCode, digest
+from devices.models import Device, EnrollmentCode, ServerIdentity, digest
 from labsite.clock import database_now
 from tests import make
 
 pytestmark = pytest.mark.django_db
 URL = "/api/devices/enroll"
 TOKEN = "labd_abcdefgh_" + "x" * 43
-
-
-@pytest.fixture(autouse=True)
-def _no_tries():
-    cache.clear()
 
 
 def body(code: str, **fields):
@@ -136,6 +131,28 @@ def test_a_revoked_device_is_401_with_what_to_do(client):
 
     assert answer.status_code == 401
     assert "enroll again" in answer.json()["detail"]
+
+
+def test_a_token_may_ask_what_it_is_good_for_without_being_a_sign_of_life(client):
+    post(client, body(code()))
+    before = Device.objects.values().get()
+
+    answer = client.get("/api/devices/me", **bearer())
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "device_id": before["id"],
+        "host_id": "gpu-01",
+        "server_id": ServerIdentity.current(),
+        "server_name": settings.LAB_NAME,
+    }
+    assert Device.objects.values().get() == before
+    assert client.get("/api/devices/me", **bearer("labd_other")).status_code == 401
+    assert client.get("/api/devices/me").status_code == 401
+
+
+def test_a_person_is_no_device(admin_client):
+    assert admin_client.get("/api/devices/me").status_code in (401, 403)
 
 
 def test_another_version_of_the_wire_is_426(client):

@@ -79,6 +79,17 @@ def test_a_card_that_changed_its_place_or_limit_is_written_whole():
     assert (card.index, card.power_limit_watts, card.memory_used_bytes) == (3, 300, 9)
 
 
+def test_a_card_that_another_agent_of_its_host_has_is_noted_until_it_is_free():
+    device = make.device()
+    beat(device, gpus=[CARD])
+
+    beat(device, gpus=[replace(CARD, used_elsewhere=True)])
+    assert stored(device).used_elsewhere
+
+    beat(device, gpus=[CARD])
+    assert not stored(device).used_elsewhere
+
+
 def test_a_card_that_was_absent_is_present_again():
     device = make.device()
     for gpus in ([CARD], [], [CARD]):

@@ -1,11 +1,13 @@
 """Projects and jobs over HTTP, as a researcher's script sees them."""
 
+from datetime import timedelta
+
 import pytest
-from rest_framework.authtoken.models import Token
+from django.utils.dateparse import parse_datetime
 
 from devices.models import Device
 from devices.serializers import DeviceSerializer
-from experiments.models import Job, Project
+from experiments.models import Attempt, Job, Project, Pulse
 from experiments.serializers import JobSerializer, ProjectSerializer
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
@@ -35,7 +37,7 @@ def api(client, ann):
 
 
 def caller(client, user):
-    token = Token.objects.create(user=user).key
+    token = make.token(user)
 
     def ask(method: str, path: str, data=None):
         return client.generic(
@@ -356,3 +358,142 @@ def test_what_left_no_checkpoint_or_still_runs_is_not_resumed(api):
         answer = api("POST", f"jobs/{attempt.job.uid}/resume/")
         assert (answer.status_code, answer.json()["code"]) == (400, "not_submitted")
     assert Job.objects.count() == 2
+
+
+def test_a_silence_is_told_with_what_comes_of_it_by_itself(api, ann):
+    attempt = make.attempt(make.job(by=ann, time_limit="6h"), started=True)
+    path = f"jobs/{attempt.job.uid}/"
+    assert api("GET", path).json()["attempts"][0]["contact"] is None
+    silent_since = database_now() - timedelta(minutes=38)
+    Device.objects.update(last_heartbeat_at=silent_since)
+
+    contact = api("GET", path).json()["attempts"][0]["contact"]
+
+    assert (contact["device_state"], contact["then"]) == ("disconnected", "failed")
+    assert "nothing is lost" in contact["words"]
+    times = [parse_datetime(contact[name]) for name in ("since", "time_limit_at", "then_at")]
+    assert times == [
+        silent_since,
+        attempt.started_at + timedelta(hours=6),
+        attempt.renewed_at + timedelta(days=7),
+    ]
+
+
+def test_a_server_that_was_blind_does_not_say_that_an_untaken_try_goes_back_before_it_can(api):
+    attempt = make.attempt(accepted=False)
+    now = database_now()
+    Attempt.objects.update(created_at=now - timedelta(minutes=10))
+    Device.objects.update(last_heartbeat_at=now - timedelta(minutes=10))
+    seen_since = now - timedelta(seconds=20)
+    Pulse.objects.create(name=Pulse.LANE, at=now, unbroken_since=seen_since)
+
+    contact = api("GET", f"jobs/{attempt.job.uid}/").json()["attempts"][0]["contact"]
+
+    assert contact["then"] == "queued"
+    assert parse_datetime(contact["then_at"]) == seen_since + timedelta(seconds=60)
+
+
+def test_why_a_try_ended_is_told_in_the_sentence_of_the_pages(api, ann):
+    first = make.attempt(make.job(by=ann), started=True)
+    path = f"jobs/{first.job.uid}/"
+    assert api("GET", path).json()["attempts"][0]["ending"] == ""
+    first.end(Outcome.SUPERVISOR_LOST, database_now())
+    second = make.attempt(Job.objects.get(), first.device, started=True)
+    second.end(Outcome.FAILED, database_now(), exit_code=1)
+
+    endings = [attempt["ending"] for attempt in api("GET", path).json()["attempts"]]
+
+    assert endings == [
+        "What watched over it on the host was killed. That was try 1 of 3.",
+        "The script stopped with an error (exit code 1).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (
+            {"unknown_attempts": [{"id": "f", "pid": 4711}]},
+            ["does not know runs here", "pid 4711"],
+        ),
+        ({"unknown_attempts": [{"id": "f", "pid": None}] * 2}, ["2 processes of jobs"]),
+        ({"runs_ended_attempt": True}, ["still lives here and is being stopped"]),
+        ({}, []),
+    ],
+)
+def test_a_device_tells_in_words_what_a_person_should_know(api, facts, says):
+    make.device(**facts)
+
+    [device] = api("GET", "devices/").json()["results"]
+
+    told = " ".join(device["remarks"])
+    assert [words for words in says if words not in told] == []
+    assert bool(told) is bool(says)
+
+
+# --- sweeps --------------------------------------------------------------------------------------
+
+GRID = CONFIG + "  sweep: {grid: {lr: [0.1, 0.2, 0.3]}, max_running: 2}\n"
+
+
+def test_a_sweep_is_queued_read_bounded_and_cancelled(api):
+    made = api("POST", "sweeps/", {"config": GRID, "project": "digits"})
+
+    assert made.status_code == 201
+    sweep = made.json()
+    assert (sweep["runs"], sweep["states"], sweep["added_keys"]) == (3, {"queued": 3}, [])
+    assert (sweep["keys"], sweep["max_running"]) == (["lr"], 2)
+    jobs = api("GET", f"jobs/?sweep={sweep['id']}").json()["results"]
+    assert sorted(job["swept"]["lr"] for job in jobs) == [0.1, 0.2, 0.3]
+    assert {job["sweep"] for job in jobs} == {sweep["id"]}
+
+    changed = api("PATCH", f"sweeps/{sweep['id']}/", {"max_running": 1, "name": "by hand"}).json()
+    assert (changed["max_running"], changed["name"]) == (1, "by hand")
+    held = api("POST", f"sweeps/{sweep['id']}/hold/").json()
+    assert (held["concerned"], held["states"]) == (3, {"held": 3})
+    assert api("DELETE", f"sweeps/{sweep['id']}/").json()["code"] == "sweep_not_ended"
+    assert api("POST", f"sweeps/{sweep['id']}/cancel/").json()["states"] == {"cancelled": 3}
+    assert api("POST", f"sweeps/{sweep['id']}/rerun_failed/").status_code == 409
+    assert api("DELETE", f"sweeps/{sweep['id']}/").status_code == 204
+    assert api("GET", f"sweeps/{sweep['id']}/").status_code == 404
+
+
+def test_a_config_that_is_a_sweep_is_no_job_and_a_mistake_in_it_has_its_line(api):
+    refused = api("POST", "jobs/", {"config": GRID, "project": "digits"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "not_submitted")
+    assert "/api/sweeps/" in refused.json()["detail"]
+
+    broken = GRID.replace("[0.1, 0.2, 0.3]", "[]")
+    [error] = api("POST", "sweeps/", {"config": broken, "project": "digits"}).json()["errors"]
+    assert error["line"] == broken.count("\n")
+
+
+@pytest.mark.parametrize(
+    "body", [{"max_running": 0}, {"max_running": "x"}, {"max_running": 10**9}]
+)
+def test_a_bound_that_is_none_is_refused(api, body):
+    sweep = api("POST", "sweeps/", {"config": GRID, "project": "digits"}).json()
+
+    assert api("PATCH", f"sweeps/{sweep['id']}/", body).status_code == 400
+
+
+def test_a_sweep_is_changed_by_its_owner_and_by_managers(api, client):
+    sweep = api("POST", "sweeps/", {"config": GRID, "project": "digits"}).json()
+    bob, boss = caller(client, make.user("bob")), caller(client, make.manager())
+
+    assert bob("GET", f"sweeps/{sweep['id']}/").status_code == 200
+    assert bob("POST", f"sweeps/{sweep['id']}/cancel/").status_code == 403
+    assert bob("DELETE", f"sweeps/{sweep['id']}/").status_code == 403
+    assert boss("POST", f"sweeps/{sweep['id']}/cancel/").status_code == 200
+
+
+def test_a_list_of_sweeps_costs_the_same_however_many_there_are(
+    api, django_assert_max_num_queries
+):
+    for _ in range(4):
+        api("POST", "sweeps/", {"config": GRID, "project": "digits"})
+
+    with django_assert_max_num_queries(6):
+        listed = api("GET", "sweeps/").json()
+
+    assert [one["runs"] for one in listed["results"]] == [3, 3, 3, 3]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent.wire import MAX_CONFIG_BYTES
 from experiments.config import ConfigInvalid, JobSpec, Options, layered, options_of, parse
+from tests.experiments.wrong import BLOCKS, FILES, FOR_A_SHELL, hostile
 
 COMMAND = "lab: {command: [python, train.py]}\n"
 
@@ -130,6 +131,9 @@ lab:
   max_attempts: 5
   on_device_lost: requeue
   tags: [baseline, resnet, baseline]
+  outputs: [lightning_logs/**, runs/**, .hydra/**]
+  ignore: ["*.tmp", wandb/**/media]
+  sync: {checkpoints: last, max_file: 5GB}
 """
     )
 
@@ -152,6 +156,9 @@ lab:
         max_attempts=5,
         on_device_lost="requeue",
         tags=["baseline", "resnet"],
+        outputs=["lightning_logs/**", "runs/**", ".hydra/**"],
+        ignore=["*.tmp", "wandb/**/media"],
+        sync={"checkpoints": "last", "max_file_bytes": 5 * 10**9},
     )
 
 
@@ -162,6 +169,19 @@ def test_what_nobody_said_has_the_built_in_value():
     assert (spec.stop_grace_seconds, spec.on_device_lost) == (30, "wait")
     assert (spec.python, spec.working_directory, spec.time_limit_seconds) == (None, None, None)
     assert (spec.environment, spec.labels, spec.tags) == ({}, {}, [])
+    assert (spec.outputs, spec.ignore) == ([], [])
+    assert spec.sync == {"checkpoints": "all", "max_file_bytes": 20 * 10**9}
+
+
+def test_what_is_said_of_the_sync_is_laid_together_key_by_key():
+    defaults = Options(sync={"checkpoints": "none", "max_file_bytes": 7}, outputs=["runs/**"])
+
+    spec = parse(
+        "lab: {command: [x], sync: {checkpoints: last}}", defaults_of=lambda project: defaults
+    )
+
+    assert spec.sync == {"checkpoints": "last", "max_file_bytes": 7}
+    assert spec.outputs == ["runs/**"]
 
 
 @pytest.mark.parametrize(
@@ -180,52 +200,7 @@ def test_durations_have_units(text, expected):
     assert lab(f"time_limit: {text}").time_limit_seconds == expected
 
 
-@pytest.mark.parametrize(
-    ("block", "sentence"),
-    [
-        ("time_limit: 120", "time_limit: 120 has no unit: write 120s, 120m or 120h"),
-        ("time_limit: 1:30:00", "write 1h30m00s"),
-        ("time_limit: 1:30", "write 1h30m or 1m30s"),
-        ("time_limit: 30m1h", "the larger unit first"),
-        ("time_limit: 2 fortnights", "“fortnights” is not a unit of time"),
-        ("time_limit: soon", "write it as 2h, 90m or 1h30m"),
-        ("time_limit: 9999d", "lies outside 1s to 366d"),
-        ("time_limit: [2h]", "must be text, not a list"),
-        ("stop_grace: 3h", "lies outside 0s to 1h"),
-        ("resources: {gpu_memory: 24}", "24 has no unit: write 24GiB"),
-        ("resources: {gpu_memory: 24G}", "write 24GiB (powers of 1024) or 24GB"),
-        ("resources: {gpu_memory: 24 cards}", "“cards” is not a unit of size"),
-        ("resources: {gpus: two}", "“two” is not a whole number from 0 to 64"),
-        ("resources: {gpus: 65}", "is not a whole number from 0 to 64"),
-        ("resources: {gpus: 1.5}", "is not a whole number"),
-        ("resources: {gpus: -1}", "is not a whole number"),
-        ("resources: {gpus: 0, gpu_type: A100}", "gpu_type is asked for, and gpus is 0"),
-        ("resources: {gpu: 1}", "did you mean gpus?"),
-        ("resources: {priority: high}", "belongs one level up"),
-        ("gpus: 1", "belongs under resources: write resources: {gpus: …}"),
-        ("enviroment: {A: 1}", "did you mean environment?"),
-        ("timeout: 2h", "did you mean time_limit?"),
-        ("colour: blue", "known are project, name, command"),
-        ("priority: hihg", "did you mean high?"),
-        ("priority: 10", "write one of urgent, high, normal, low"),
-        ("on_device_lost: restart", "write one of wait, requeue"),
-        ("max_attempts: 0", "is not a whole number from 1 to 100"),
-        ("tags: baseline", "write a list, as in [baseline, resnet50]"),
-        ("tags: [[a]]", "a tag must be text"),
-        ("name: !env HOME", "the tag !env has no place here"),
-        ("project: ../etc", "cannot be a folder's name"),
-        ("project: a..b", "cannot be a folder's name"),
-        ('python: "a\\nb"', "one line of printable text"),
-        ("environment: [A]", "write names and values"),
-        ("environment: {DEBUG: yes}", 'write it in quotes, as in DEBUG: "yes"'),
-        ("environment: {A: }", 'A has no value: write ""'),
-        ("environment: {1A: x}", "“1A” is not a name"),
-        ("environment: {LAB_RUN_DIR: x}", "begin with LAB_ are the queue's own"),
-        ("environment: {CUDA_VISIBLE_DEVICES: 0}", "it is set to the GPUs that the job holds"),
-        ("environment: {WANDB_API_KEY: x}", "looks like a secret"),
-        ("environment: {HF_TOKEN: x}", "looks like a secret"),
-    ],
-)
+@pytest.mark.parametrize(("block", "sentence"), BLOCKS)
 def test_a_mistake_is_named_with_its_line_and_what_to_write(block, sentence):
     found = wrong(block)
 
@@ -293,19 +268,7 @@ def test_a_command_line_without_shell_syntax_is_split_into_words(line, words):
     assert spec.command[: len(words)] == words
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "cat a | grep b",
-        "cd code && python train.py",
-        "python train.py > log",
-        "python train.py $HOME",
-        'python train.py "$HOME"',
-        "python train.py *.yaml",
-        "python train.py `date`",
-        "~/venv/bin/python train.py",
-    ],
-)
+@pytest.mark.parametrize("line", FOR_A_SHELL)
 def test_a_command_line_for_a_shell_is_refused_with_the_list_to_write(line):
     found = mistake(None, given={"command": line})
 
@@ -449,42 +412,12 @@ def test_stored_defaults_pass_the_same_checks_without_lines():
 # --- files that are not YAML, or were made to hurt -----------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "column", "sentence"),
-    [
-        (b"a: 1\nb: \xff\n", 2, 4, "not UTF-8"),
-        ("a: 1\n".encode("utf-16"), 1, 1, "not UTF-8"),
-        (b"a: 1\r\nb: \x00\r\n", 2, 4, "a NUL character"),
-        ("a: 1\n\tb: 2\n", 2, 1, "begins with a tab"),
-        ("a: [1\nb: 2\n", 2, 2, "did not find expected"),
-        ("a: 1\n---\nb: 2\n", 2, 1, "a second document"),
-        ("- 1\n", 1, 1, "holds keys and values"),
-        ("just text", 1, 1, "holds keys and values"),
-        ("a: 1\nb:\n  c: 1\n  c: 2\n", 4, 3, "“c” stands here and on line 3"),
-        ("a: *nothing\n", 1, 4, "undefined alias"),
-        ("lab: 3\n", 1, 6, "lab must hold keys and values"),
-    ],
-)
+@pytest.mark.parametrize(("text", "line", "column", "sentence"), FILES)
 def test_a_file_that_cannot_be_read_is_named_with_its_place(text, line, column, sentence):
     found = mistake(text, given={"command": "true"})
 
     assert sentence in found["message"]
     assert (found["line"], found["column"]) == (line, column)
-
-
-def hostile():
-    level = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
-    keys = ", ".join(f"k{n}: 1" for n in range(5000))
-    return {
-        "laughs": "a0: &a0 [1]\n" + level,
-        "itself": "a: &a [*a]\n",
-        "merges": f"x: &x {{{keys}}}\ny: {{<<: [{'*x, ' * 5000}]}}\n",
-        "one long text often": f"s: &s {'x' * 100_000}\nl: [{'*s, ' * 10_000}]\n",
-        "a command of it": f"s: &s {'x' * 60_000}\nlab: {{command: [{'*s, ' * 10_000}]}}\n",
-        "depth": "a: " + "[" * 100_000,
-        "keys": f"lab: {{{keys}}}\n",
-        "values": f"a: [{'1,' * 250_000}]\n",
-    }
 
 
 @pytest.mark.parametrize("name", hostile())

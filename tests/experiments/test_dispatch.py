@@ -73,6 +73,15 @@ def test_a_silent_device_gets_nothing():
     assert device.host_id in reason(job)
 
 
+def test_a_device_that_still_stops_what_was_given_up_is_what_a_job_waits_for():
+    device = make.device(gpus=1, runs_ended_attempt=True)
+    make.device(gpus=1, online=False, runs_ended_attempt=True)  # that one cannot be reached
+    job = make.job()
+
+    assert dispatch() == []
+    assert reason(job).startswith(f"On {device.host_id} a process")
+
+
 def test_a_device_that_does_not_poll_gets_nothing():
     make.device(gpus=1, last_poll_at=database_now() - timedelta(minutes=2))
     make.job()
@@ -168,7 +177,32 @@ def test_a_gpu_used_outside_the_queue_is_not_offered():
     job = make.job()
 
     assert dispatch() == []
-    assert "used outside the queue" in reason(job)
+    assert "used outside the queue on" in reason(job)
+    assert "by kim" in reason(job)
+
+
+def test_who_works_outside_the_queue_is_named_also_where_other_gpus_are_only_busy():
+    device = make.device(gpus=1)
+    make.attempt(make.job(), device, started=True)
+    stranger = {"pid": 1, "user": "kim", "memory_bytes": 2**30, "attempt_id": None}
+    make.gpu(device, index=1, processes=[stranger], memory_used_bytes=2**30)
+    job = make.job()
+
+    assert dispatch() == []
+    assert reason(job).endswith("are free. Used outside the queue by kim.")
+
+
+def test_a_gpu_that_another_lab_server_uses_is_not_offered():
+    device = make.device(gpus=2)
+    device.gpus.update(used_elsewhere=True)
+    job = make.job()
+    assert dispatch() == []
+    assert f"used by another lab server on {device.host_id}" in reason(job)
+
+    device.gpus.filter(index=1).update(used_elsewhere=False)
+
+    [attempt] = dispatch()
+    assert attempt.gpu_uuids == [device.gpus.get(index=1).uuid]
 
 
 def test_a_faulty_gpu_is_not_offered_until_released():

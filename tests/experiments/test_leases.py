@@ -2,9 +2,11 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -12,9 +14,9 @@ from agent import wire
 from agent.wire import AttemptState, EventType
 from devices.errors import DuplicateAgent
 from devices.models import Device
-from experiments import leases, reports
+from experiments import leases, reports, submission
 from experiments.leases import Call
-from experiments.models import Attempt, GPUClaim, Job, Pulse
+from experiments.models import Attempt, GPUClaim, Job, Project, Pulse
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from tests import make
@@ -177,6 +179,52 @@ def test_files_are_advertised():
     assert attempt.files_advertised["run_001.csv"]["size_bytes"] == 20
 
 
+def test_what_an_agent_does_not_send_is_noted_with_the_reason():
+    attempt = make.attempt(started=True)
+    left_out = [wire.LeftOut("run_001/epoch=1.ckpt", wire.WhyLeftOut.NOT_WISHED, 20)]
+    report = wire.AttemptReport(id=str(attempt.pk), state=RUNNING, left_out=left_out)
+    message = wire.Poll(instance_id=attempt.device.instance_id, poll_seq=10**6, attempts=[report])
+
+    leases.poll([Call(attempt.device_id, message)])
+
+    attempt.refresh_from_db()
+    assert attempt.files_left_out == [
+        {"name": "run_001/epoch=1.ckpt", "reason": "not_wished", "size_bytes": 20}
+    ]
+
+
+def test_an_order_says_what_is_wished_of_the_runs_files():
+    project = Project.objects.create(
+        name="vision", outputs=["runs/**"], sync={"checkpoints": "last", "max_file": "5GB"}
+    )
+    project.clean()
+    job = submission.submit(
+        None, {"project": "vision", "command": "true", "ignore": ["*.tmp"], "sync": {}}
+    )
+    attempt = make.attempt(submission.rerun(job))
+
+    order = leases.order(attempt, attempt.device)
+
+    assert (order.outputs, order.ignore) == (["runs/**"], ["*.tmp"])
+    assert order.sync == wire.SyncPolicy(wire.Checkpoints.LAST, 5 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"outputs": ["/etc/**"]}, "leads elsewhere"),
+        ({"sync": {"max_file": 20}}, "20 has no unit"),
+        ({"sync": ["last"]}, "must hold keys and values"),
+        ({"ignore": "*.tmp"}, "write a list"),
+    ],
+)
+def test_a_projects_defaults_are_held_to_what_a_job_may_say(said, sentence):
+    with pytest.raises(ValidationError) as refused:
+        Project(name="vision", **said).clean()
+
+    assert sentence in str(refused.value)
+
+
 # --- what ends by time ---------------------------------------------------------------------------
 
 
@@ -202,13 +250,26 @@ def lease_out(*, policy: str = "requeue", seconds: float = 200.0) -> Attempt:
 
 def test_what_nobody_accepts_goes_back_to_the_queue_without_costing_a_try():
     attempt = make.attempt(make.job(max_attempts=1), accepted=False)
+    due = attempt.created_at + timedelta(seconds=60)
+    sight(due, since=60)
 
-    assert leases.reap(attempt.created_at + timedelta(seconds=59)) == []
-    leases.reap(attempt.created_at + timedelta(seconds=60))
+    assert leases.reap(due - timedelta(seconds=1)) == []
+    leases.reap(due)
 
     attempt.refresh_from_db()
     assert (attempt.outcome, Job.objects.get().state) == (Outcome.NOT_ACCEPTED, JobState.QUEUED)
     assert GPUClaim.objects.count() == 0
+
+
+def test_a_server_that_was_away_gives_an_agent_its_time_to_accept():
+    """It may have accepted long ago, and had nobody to tell."""
+    attempt = make.attempt(accepted=False)
+    now = attempt.created_at + timedelta(seconds=180)
+    sight(now, since=59)
+
+    assert leases.reap(now) == []
+    sight(now, since=60)
+    assert leases.reap(now) == [attempt]
 
 
 def test_policy_requeue_runs_elsewhere_and_keeps_the_gpu_held():
@@ -291,6 +352,16 @@ def test_when_half_of_the_busy_devices_vanish_together_nothing_is_requeued():
     assert leases.mass_loss(now).busy == 6
 
 
+@pytest.mark.parametrize("word", ["goodbye_at", "revoked_at"])
+def test_devices_that_went_by_somebodys_word_have_not_vanished(word):
+    for _ in range(3):
+        lease_out()
+    now = database_now()
+    Device.objects.update(**{word: now})
+
+    assert leases.mass_loss(now) is None
+
+
 def test_devices_that_vanish_one_after_the_other_are_requeued():
     for minutes in (5, 10, 15):
         lease_out(seconds=60 * minutes)
@@ -349,7 +420,7 @@ def test_a_poll_and_the_end_that_it_crosses_lock_rows_in_one_order():
 
     thread = threading.Thread(target=end)
     with transaction.atomic():
-        attempt.device.polled(10**9, database_now(), runs_ended_attempt=False)
+        attempt.device.polled(10**9, database_now(), runs_ended_attempt=False, unknown=[])
         thread.start()
         _until_somebody_waits_for_a_row()
         attempt.advertise({}, database_now())  # or: deadlock detected
@@ -367,3 +438,29 @@ def _until_somebody_waits_for_a_row():
                 return
         time.sleep(0.01)
     raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("name", ["-" * 36, "f" * 36, "unknown"])
+def test_an_attempts_id_of_no_attempts_form_is_only_unknown(name):
+    device = make.device()
+    poll = replace(
+        make.poll(device), attempts=[wire.AttemptReport(id=name, state=AttemptState.RUNNING)]
+    )
+
+    [reply] = leases.poll([leases.Call(device.pk, poll)])
+
+    assert reply.ended == []
+
+
+def test_a_crowd_of_polls_costs_two_updates_each_and_no_question_more():
+    """At 500 polls together each question more is half a second in which no heartbeat is heard."""
+    attempts = [make.attempt(started=True) for _ in range(12)]
+    calls = [Call(one.device_id, make.poll(one.device, (one, RUNNING))) for one in attempts]
+    leases.answer(calls)  # the server has its identity from here on
+
+    with CaptureQueriesContext(connection) as few:
+        leases.poll(calls[:2])
+    with CaptureQueriesContext(connection) as many:
+        leases.poll(calls[2:])
+
+    assert len(many) - len(few) == 2 * 8  # the poll itself, and the lease

@@ -3,9 +3,12 @@
 import pytest
 
 from agent.wire import EventType, ExitCause
+from devices.models import GPU, Device
 from experiments import reports
+from experiments.dispatch import dispatch
 from experiments.errors import AttemptEnded, IllegalTransition
 from experiments.models import GPUClaim, Job, JobEvent
+from experiments.models.job import AVOID_TAKEN
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from labsite.errors import NotFound
@@ -13,6 +16,7 @@ from tests import make
 
 pytestmark = pytest.mark.django_db
 STARTED, EXITED = EventType.STARTED, EventType.EXITED
+START_FAILED, RELEASED = EventType.START_FAILED, EventType.RELEASED
 
 
 def report(attempt, event):
@@ -125,3 +129,33 @@ def test_a_start_that_failed_says_why():
     attempt.refresh_from_db()
     assert attempt.message == "pyhton: no such command"
     assert Job.objects.get().state == JobState.FAILED
+
+
+def test_a_gpu_that_another_lab_server_took_costs_no_try_and_is_not_offered_again():
+    device = make.device(gpus=2)
+    job = make.job(max_attempts=1)
+    attempt = make.attempt(job, device)
+    taken, other = attempt.gpu_uuids[0], device.gpus.exclude(uuid__in=attempt.gpu_uuids).get()
+
+    reply = report(attempt, make.event(START_FAILED, message="taken", used_elsewhere=[taken]))
+    report(attempt, make.event(RELEASED, gpu_uuids=[taken]))
+
+    assert (reply.job_state, reply.outcome) == ("queued", "gpu_taken")
+    assert GPU.objects.get(uuid=taken).used_elsewhere
+    assert dispatch(database_now()) == []  # a few heartbeats say how it is there
+    later = database_now() + AVOID_TAKEN
+    Device.objects.update(last_heartbeat_at=later, last_poll_at=later)
+    [second] = dispatch(later)
+    assert second.gpu_uuids == [other.uuid]
+
+
+def test_only_its_own_gpus_excuse_a_start_that_failed():
+    attempt = make.attempt()
+    strangers = make.gpu(make.device())
+
+    report(attempt, make.event(START_FAILED, message="no", used_elsewhere=[strangers.uuid]))
+
+    attempt.refresh_from_db()
+    strangers.refresh_from_db()
+    assert attempt.outcome == Outcome.START_FAILED
+    assert not strangers.used_elsewhere

@@ -5,11 +5,14 @@ from typing import Any
 from experiments.states import TRANSITIONS, JobState
 
 Event = dict[str, Any]  # as GET /api/jobs/<uid>/events/ gives it
+#: What may be told of an attempt when the next one has begun already.
+LATE = ("released", "found")
 
 
 def faults_of(events: list[Event], state_now: str) -> list[str]:
     """Whether each change of state was allowed and followed the one before, attempt numbers
-    never fall, and the last change leads to the state that the job has."""
+    never fall, and the last change leads to the state that the job has. A card may be given back,
+    and word of what was found come, when the next attempt has begun already."""
     found = []
     state, attempt, last_id = "", 0, 0
     for event in events:
@@ -20,7 +23,7 @@ def faults_of(events: list[Event], state_now: str) -> list[str]:
         if event["to_state"]:
             found += _change(name, state, event)
             state = event["to_state"]
-        number = event["attempt"] or attempt
+        number = (event["kind"] not in LATE and event["attempt"]) or attempt
         if number < attempt:
             found.append(f"{name} is of attempt {number}, after one of {attempt}")
         attempt = number

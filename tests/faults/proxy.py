@@ -19,6 +19,7 @@ from contextlib import suppress
 
 BLOCK_BYTES = 64 * 1024
 START_SECONDS = 5.0
+PLANS = ("lose answer", "lose request", "flip")
 _REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE) (\S+) HTTP/1\.[01]\r\n")
 
 
@@ -36,8 +37,10 @@ class FaultProxy:
         self.bytes_per_second: float | None = None
         self.reset_after_bytes: int | None = None
         self.connections = 0
+        self.happened: Counter[str] = Counter()  # of what was planned
         self.lost: Counter[str] = Counter()  # answers that never arrived, by request path
-        self._to_lose: Counter[str] = Counter()  # how many to lose, by the beginning of a path
+        #: What → how many more, by the beginning of a path.
+        self._plans: dict[str, Counter[str]] = {what: Counter() for what in PLANS}
         self._is_cut = False
         self._is_silent = False
         self._links: set[_Link] = set()
@@ -76,14 +79,24 @@ class FaultProxy:
     def lose_answers(self, path: str, times: int) -> None:
         """Let the server answer the next `times` requests whose path begins so, and reset the
         connection instead of passing the answer on."""
-        self._to_lose[path] = times
+        self._plans["lose answer"][path] = times
+
+    def lose_requests(self, path: str, times: int) -> None:
+        """Reset the connection of the next `times` requests whose path begins so: the server
+        never hears of them."""
+        self._plans["lose request"][path] = times
+
+    def flip_bodies(self, path: str, times: int) -> None:
+        """Change a bit in the bodies of the next `times` requests whose path begins so."""
+        self._plans["flip"][path] = times
 
     def heal(self) -> None:
         """Take all faults away."""
         self._is_cut = self._is_silent = False
         self.latency_seconds, self.bytes_per_second = 0.0, None
         self.reset_after_bytes = None
-        self._to_lose.clear()
+        for plan in self._plans.values():
+            plan.clear()
 
     # --- the loop's thread ---
 
@@ -118,11 +131,12 @@ class FaultProxy:
             self._links.discard(link)
         return None
 
-    def takes(self, path: str) -> bool:
-        """Whether the answer to a request for `path` is to be lost; counts it if so."""
-        for beginning, left in self._to_lose.items():
+    def takes(self, what: str, path: str) -> bool:
+        """Whether this is to happen to a request for `path`; counts it if so."""
+        for beginning, left in self._plans[what].items():
             if left and path.startswith(beginning):
-                self._to_lose[beginning] = left - 1
+                self._plans[what][beginning] = left - 1
+                self.happened[what] += 1
                 return True
         return False
 
@@ -153,6 +167,7 @@ class _Link:
         self._passed_bytes = 0
         self._asks = True  # the client has not spoken since the last answer
         self._losing: str | None = None  # the path whose answer is to be lost
+        self._flips = False  # a bit of the body that comes
 
     async def live(self) -> None:
         reader, writer = self._client
@@ -186,16 +201,17 @@ class _Link:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        watch: Callable[[bytes], bool],
+        watch: Callable[[bytes], bytes | None],
     ) -> None:
         with suppress(OSError):
             while block := await reader.read(BLOCK_BYTES):
                 await self._delay(len(block))
                 if self._silent:
                     continue
-                if not watch(block):
+                passed = watch(block)
+                if passed is None:
                     return self.reset()
-                writer.write(block)
+                writer.write(passed)
                 await writer.drain()
         if self._silent:
             await self._is_reset.wait()  # the other side never learns that this one is gone
@@ -208,23 +224,37 @@ class _Link:
         if seconds:
             await asyncio.sleep(seconds)
 
-    def _watch_request(self, block: bytes) -> bool:
+    # What is to be passed on of a block; None: nothing, and the end of the connection.
+
+    def _watch_request(self, block: bytes) -> bytes | None:
         if self._asks and (request := _REQUEST.match(block)):
             path = request[1].decode("ascii", "replace")
-            self._losing = path if self._proxy.takes(path) else None
+            if self._proxy.takes("lose request", path):
+                return None
+            self._losing = path if self._proxy.takes("lose answer", path) else None
+            self._flips = self._proxy.takes("flip", path)
         self._asks = False
-        return self._goes_on(block)
+        return self._goes_on(self._flipped(block) if self._flips else block)
 
-    def _watch_answer(self, block: bytes) -> bool:
+    def _flipped(self, block: bytes) -> bytes:
+        """With a bit of the body wrong, if any of the body is in it."""
+        begins = block.find(b"\r\n\r\n") + 4 if _REQUEST.match(block) else 0
+        if begins == len(block):
+            return block
+        self._flips = False
+        at = (begins + len(block)) // 2
+        return block[:at] + bytes([block[at] ^ 1]) + block[at + 1 :]
+
+    def _watch_answer(self, block: bytes) -> bytes | None:
         self._asks = True
         if self._losing is not None:
             self._proxy.lost[self._losing] += 1
-            return False
+            return None
         return self._goes_on(block)
 
-    def _goes_on(self, block: bytes) -> bool:
+    def _goes_on(self, block: bytes) -> bytes | None:
         self._passed_bytes += len(block)
-        return not self._proxy.spends(self._passed_bytes)
+        return None if self._proxy.spends(self._passed_bytes) else block
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -20,6 +20,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -45,8 +46,11 @@ Startable = TypeVar("Startable", "Lab", "Agent")
 class Stack:
     """Whatever a test starts; see above."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, held: bool = False) -> None:
+        """`held`: the programs are started by tests.faults.launch, on this folder."""
         self._folder = folder.resolve()
+        launch = [sys.executable, "-m", "tests.faults.launch", str(self._folder)]
+        self._launch = launch if held else None
         self._proxies: list[FaultProxy] = []
         self._started: list[Lab | Agent] = []
 
@@ -72,7 +76,7 @@ class Stack:
 
     def lab(self, name: str = "lab", *options: str) -> "Lab":
         """A server that is not started yet; `options` are more ones of runlab."""
-        return self._kept(Lab(self._folder / name, options))
+        return self._kept(Lab(self._folder / name, options, launch=self._launch))
 
     def proxy(self, lab: "Lab") -> FaultProxy:
         proxy = FaultProxy(("127.0.0.1", lab.port))
@@ -90,10 +94,20 @@ class Stack:
         url: str | None = None,
         *options: str,
         folder: str | None = None,
+        cards: Path | None = None,
     ) -> "Agent":
-        """An agent that is not started yet; `url`: a proxy's, None: the server's own."""
-        place = self._folder / (folder or host_id)
-        return self._kept(Agent(place, lab, host_id, url or lab.url, options))
+        """An agent that is not started yet; `url`: a proxy's, None: the server's own.
+
+        All of a stack are on one host, and on no other's: they lock GPUs in one folder. `cards`:
+        the folder of its GPUs (tests.faults.fakenvml).
+        """
+        place, locks = self._folder / (folder or host_id), self._folder / "locks"
+        locks.mkdir(exist_ok=True)
+        options = ("--lock-dir", str(locks), *options)
+        launch = self._launch
+        if cards is not None:
+            launch = [sys.executable, "-m", "tests.faults.fakenvml", str(cards)]
+        return self._kept(Agent(place, lab, host_id, url or lab.url, options, launch))
 
     def _kept(self, made: Startable) -> Startable:
         self._started.append(made)
@@ -104,9 +118,14 @@ class Lab:
     """A `manage.py runlab` on a data folder of its own, and its API as an administrator."""
 
     def __init__(
-        self, folder: Path, options: tuple[str, ...] = (), port: int | None = None
+        self,
+        folder: Path,
+        options: tuple[str, ...] = (),
+        port: int | None = None,
+        launch: list[str] | None = None,
     ) -> None:
         self.folder = folder
+        self._launch = [*launch, "runlab"] if launch else self._manage("runlab")
         self.data_dir = folder / "data"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -121,7 +140,7 @@ class Lab:
     def start(self, *, serves: bool = True) -> "Lab":
         """Start it and wait until its API serves, or until its port takes connections (https)."""
         self._status_file.unlink(missing_ok=True)
-        command = [*self._manage("runlab"), "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [*self._launch, "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), *self._options]
         with open(self.folder / "output", "ab") as output:
             self.process = subprocess.Popen(command, **apart(output, self.data_dir))
@@ -242,11 +261,11 @@ class Lab:
 
     def _token(self) -> str:
         made = subprocess.run(
-            [*self._manage("drf_create_token"), "admin"],
+            [*self._manage("token"), "admin"],
             check=True,
             **apart(subprocess.PIPE, self.data_dir),
         )
-        return made.stdout.split()[2].decode()  # Generated token <key> for user admin
+        return made.stdout.strip().decode()
 
     @staticmethod
     def _manage(command: str) -> list[str]:
@@ -283,12 +302,22 @@ class Agent:
     """A `python -m agent` with state and workspace of its own."""
 
     def __init__(
-        self, folder: Path, lab: Lab, host_id: str, url: str, options: tuple[str, ...]
+        self,
+        folder: Path,
+        lab: Lab,
+        host_id: str,
+        url: str,
+        options: tuple[str, ...],
+        launch: list[str] | None = None,
     ) -> None:
         self.folder = folder
         self.state_dir, self.work_dir = folder / "state", folder / "work"
-        self._lab, self._host_id = lab, host_id
-        self._command = [sys.executable, "-m", "agent", "--server", url, "--host-id", host_id]
+        self._lab, self.host_id = lab, host_id
+        self._folder_name = f"logs_{urlsplit(url).hostname}"
+        #: Put before its command, such as `ip netns exec NAME`.
+        self.within: list[str] = []
+        start = [*launch, "agent"] if launch else [sys.executable, "-m", "agent"]
+        self._command = [*start, "--server", url, "--host-id", host_id]
         self._command += ["--state-dir", str(self.state_dir), "--workdir", str(self.work_dir)]
         self._command += ["--source", str(ROOT), *options]
         self.process: subprocess.Popen[bytes] | None = None
@@ -306,18 +335,18 @@ class Agent:
         code = {} if enrolled else {"LAB_ENROLL_CODE": self._lab.enroll_code()}
         with open(self.folder / "agent.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self._command, *options], **apart(log, self._lab.data_dir, code)
+                [*self.within, *self._command, *options], **apart(log, self._lab.data_dir, code)
             )
 
     def wait_healthy(self, seconds: float = HEALTHY_SECONDS) -> None:
-        wait_for(self._is_healthy, f"{self._host_id} is healthy", seconds)
+        wait_for(self._is_healthy, f"{self.host_id} is healthy", seconds)
 
     def _is_healthy(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the agent ended:\n{self.said()[-3000:]}"
         devices = self._lab.get("/api/devices/")["results"]
         states = {device["host_id"]: device["state"] for device in devices}
-        return states.get(self._host_id) == "healthy"
+        return states.get(self.host_id) == "healthy"
 
     def kill(self) -> None:
         """kill -9 of the agent alone."""
@@ -329,7 +358,7 @@ class Agent:
         return (self.folder / "agent.log").read_text()
 
     def run_dir(self, project: str = PROJECT) -> Path:
-        return self.work_dir / "logs_127.0.0.1" / project
+        return self.work_dir / self._folder_name / project
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.handled: list[str] = []
+        self.bodies: list[bytes] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Connections are broken on purpose here."""
@@ -31,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.handled.append(self.path)
         body = b"x" * (LARGE_BYTES if self.path == "/large" else 2)
         self.send_response(200)
@@ -144,3 +145,25 @@ def test_a_server_that_is_away_looks_like_a_reset(proxy):
 
         with closing(connect(proxy)) as connection, pytest.raises(ConnectionError):
             post(connection)
+
+
+def test_a_request_that_is_lost_is_never_heard_of(proxy, server):
+    proxy.lose_requests("/lost", times=1)
+    with closing(connect(proxy)) as connection, pytest.raises(OSError, match="reset"):
+        post(connection, "/lost")
+
+    with closing(connect(proxy)) as another:
+        assert post(another, "/lost") == b"xx"
+
+    assert (server.handled, proxy.happened["lose request"]) == (["/lost"], 1)
+
+
+def test_one_bit_of_one_body_is_changed(proxy, server):
+    proxy.flip_bodies("/", times=1)
+    with closing(connect(proxy)) as connection:
+        post(connection)
+        post(connection)
+
+    first, second = server.bodies
+    assert second == b"hello"
+    assert [one ^ other for one, other in zip(first, second, strict=True) if one != other] == [1]

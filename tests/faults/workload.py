@@ -44,8 +44,9 @@ def faults_of(csv: bytes, written: int) -> list[str]:
     return _faults(csv[len(HEADER) + 1 :], written, row)
 
 
-def faults_of_log(log: bytes, written: int) -> list[str]:
-    return _faults(log, written, log_line)
+def faults_of_log(log: bytes, written: int, first: int = 1) -> list[str]:
+    """`first`: the number of the first line, when the rows before it were another attempt's."""
+    return _faults(log, written, log_line, first)
 
 
 def is_whole(content: bytes) -> bool:
@@ -59,11 +60,11 @@ def written_rows(truth: Path) -> int:
     return truth.read_bytes().count(b"\n") if truth.exists() else 0
 
 
-def _faults(content: bytes, written: int, form: Form) -> list[str]:
+def _faults(content: bytes, written: int, form: Form, first: int = 1) -> list[str]:
     *lines, rest = content.split(b"\n")
     found = ["the last line is torn"] if rest else []
     seen: set[int] = set()
-    expected = 1
+    expected = first
     for line in lines:
         number = _number(line, form)
         if number is None:
@@ -90,6 +91,30 @@ def _number(line: bytes, form: Form) -> int | None:
     return int(digits)
 
 
+class Writer:
+    """Writes rows and checkpoints where they belong, and notes in `truth` what was written."""
+
+    def __init__(self, metrics: Path, truth: Path, checkpoint: Path) -> None:
+        self._metrics = os.open(metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._truth = os.open(truth, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._checkpoint = checkpoint
+
+    def begin(self) -> None:
+        _write(self._metrics, [HEADER + b"\n"])
+
+    def write(self, number: int) -> None:
+        digits, comma, rest = row(number).partition(b",")
+        _write(self._metrics, [digits + comma, rest + b"\n"])
+        _write(1, [log_line(number) + b"\n"])
+        _write(self._truth, [b"%d\n" % number])
+        os.fsync(self._truth)
+
+    def save(self, number: int) -> None:
+        unfinished = self._checkpoint.with_name(self._checkpoint.name + ".tmp")
+        unfinished.write_bytes(checkpoint(number))
+        unfinished.replace(self._checkpoint)
+
+
 def _write(file: int, parts: Iterable[bytes]) -> None:
     for part in parts:  # a row in two writes: a reader in between finds half of it
         os.write(file, part)
@@ -102,22 +127,15 @@ def main() -> None:
     parser.add_argument("--rows-per-second", type=float, default=20.0)
     parser.add_argument("--rows-per-checkpoint", type=int, default=100)
     args = parser.parse_args()
-    metrics = os.open(os.environ["LAB_METRICS_CSV"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    truth = os.open(args.truth, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    target = Path(os.environ["LAB_CHECKPOINT"])
-    _write(metrics, [HEADER + b"\n"])
+    metrics = Path(os.environ["LAB_METRICS_CSV"])
+    writer = Writer(metrics, args.truth, Path(os.environ["LAB_CHECKPOINT"]))
+    writer.begin()
     end, number = time.monotonic() + args.seconds, 0
     while time.monotonic() < end:
         number += 1
-        digits, comma, rest = row(number).partition(b",")
-        _write(metrics, [digits + comma, rest + b"\n"])
-        _write(1, [log_line(number) + b"\n"])
-        _write(truth, [b"%d\n" % number])
-        os.fsync(truth)
+        writer.write(number)
         if number % args.rows_per_checkpoint == 0:
-            unfinished = target.with_name(target.name + ".tmp")
-            unfinished.write_bytes(checkpoint(number))
-            unfinished.replace(target)
+            writer.save(number)
         time.sleep(1 / args.rows_per_second)
 
 

@@ -45,6 +45,7 @@ BEAT = {
     "interval_seconds": 1,
     "disk_free_bytes": 1,
     "source": {"commit": "c", "branch": "b", "dirty": False, "source_hash": "h"},
+    "run_as": "agent",
     "gpus": [{"uuid": "GPU-1", "index": 0, "name": "A100", "xid_errors": [1], "ecc_errors": 1}],
 }
 
@@ -66,6 +67,9 @@ def job_fields():
         "max_attempts": 3,
         "on_device_lost": "wait",
         "tags": ["a"],
+        "outputs": ["runs/**"],
+        "ignore": ["*.tmp"],
+        "sync": {"checkpoints": "last", "max_file": "1GB"},
     }
 
 
@@ -98,6 +102,7 @@ BY_PEOPLE = [
             "working_directory": "w",
         },
     ),
+    ("post", "/api/unix-accounts/", {"user": "hostile", "name": "kim"}),
     ("post", "/api/enrollment-codes/", {"uses": 1, "minutes": 10, "device": "hostile"}),
 ]
 #: What agents send.
@@ -158,12 +163,15 @@ def client():
     person, agent = (APIClient(raise_request_exception=False) for _ in range(2))
     person.force_login(make.manager())
     agent.credentials(HTTP_AUTHORIZATION=f"Bearer {TOKEN}")
-    names = {"uid": attempt.job.uid, "attempt": str(attempt.pk)}
+    job = attempt.job
+    names = {"uid": job.uid, "attempt": str(attempt.pk), "run": job.run_name}
 
-    def send(who, method, path, body):
+    def send(who, method, path, body, content_type="application/json", headers=None):
         client = {"people": person, "agent": agent}[who]
         url = path.format(**names)
-        return client.generic(method.upper(), url, body, content_type="application/json")
+        return client.generic(
+            method.upper(), url, body, content_type=content_type, headers=headers or {}
+        )
 
     return send
 
@@ -214,6 +222,9 @@ def test_what_is_not_json_is_a_400(client, case, body):
         "/api/jobs/?user=%ff",
         "/api/jobs/?state=nonsense",
         "/api/jobs/?state=%00",
+        "/api/jobs/?q=%00&ordering=key:%00",
+        "/api/jobs/?q=" + "%22" * 99 + "<1&ordering=-",
+        "/api/jobs/?q=x%00<1%20tag:%00%20submitted>9999999d&ordering=last:x",
         "/api/jobs/20260101_0000/",
         "/api/jobs/%00/",
         "/api/jobs/20260101_0000/events/",
@@ -224,6 +235,9 @@ def test_what_is_not_json_is_a_400(client, case, body):
         "/api/sync/status/%00",
         "/api/sync/status/nothing",
         "/api/sync/file/nothing/..%2f..%2fetc%2fpasswd",
+        "/api/sync/full/nothing/..%2f..%2fetc%2fpasswd?upload_id=%00",
+        "/api/sync/full/nothing/run_001.pt?upload_id=u1&upload_id=%ff",
+        "/api/sync/batch/%00",
         "/api/agent/attempts/not-a-uuid/config",
         "/api/agent/attempts/00000000-0000-0000-0000-000000000000/config",
         "/api/schema/?format=%00",
@@ -232,3 +246,62 @@ def test_what_is_not_json_is_a_400(client, case, body):
 @pytest.mark.parametrize("who", ["people", "agent"])
 def test_a_strange_address_is_refused(client, who, url):
     assert client(who, "get", url, b"").status_code < 500
+
+
+#: Where bytes of files are sent, and the headers that say what they are.
+UPLOADS = [
+    "/api/sync/delta/{uid}/{run}.csv",
+    "/api/sync/full/{uid}/{run}.pt",
+    "/api/sync/batch/{uid}",
+]
+HEADERS = [
+    "X-Sync-Attempt",
+    "X-Sync-Generation",
+    "X-Sync-Offset",
+    "X-Chunk-SHA256",
+    "X-File-SHA256",
+    "X-File-Mtime",
+    "X-Upload-Id",
+    "X-Upload-Length",
+    "X-Upload-Offset",
+    "X-Raw-Length",
+    "Content-Encoding",
+    "Idempotency-Key",
+]
+VALUES = [
+    "",
+    "-1",
+    "0",
+    "1e9",
+    str(2**63),
+    "9" * 400,
+    "x" * 5000,
+    "\0",
+    "\xe9",
+    "..",
+    "gzip",
+    "1,1",
+]
+
+
+@pytest.mark.parametrize("url", UPLOADS)
+def test_no_header_of_an_upload_is_an_error_of_ours(client, url):
+    whole = {"X-Upload-Id": "u", "X-Upload-Length": "1", "X-Upload-Offset": "0"}
+    whole |= {"X-File-SHA256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
+    kind = "multipart/form-data; boundary=edge" if "batch" in url else "application/octet-stream"
+    failed = []
+    for header in HEADERS:
+        for value in VALUES:
+            for more in ({}, whole):
+                said = {**more, header: value}
+                body = b"x"
+                if "batch" in url:
+                    head = "".join(f"{name}: {text}\r\n" for name, text in said.items())
+                    part = 'Content-Disposition: form-data; name="file"; filename="run_001.pt"\r\n'
+                    body = f"--edge\r\n{part}{head}\r\nx\r\n--edge--".encode()
+                    said = {}
+                answer = client("agent", "post", url, body, kind, said)
+                if answer.status_code >= 500 and answer.status_code not in (503, 507):
+                    failed.append((answer.status_code, header, value[:50]))
+
+    assert failed == []

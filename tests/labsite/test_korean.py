@@ -11,7 +11,8 @@ from django.conf import settings
 
 ROOT = settings.BASE_DIR
 MESSAGES = Path("locale/ko/LC_MESSAGES")
-SPOKEN = ["devices", "experiments", "labsite", "sync", "templates", "static/js", "locale"]
+SPOKEN = ["people", "devices", "experiments", "labsite", "sync"]
+SPOKEN += ["templates", "static/js", "locale"]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("msgfmt") is None, reason="no gettext here: install the package gettext"

@@ -13,8 +13,8 @@ from agent import wire
 from devices.models import Device, digest
 from experiments import leases
 from experiments.models import Pulse
-from labsite import writer
-from labsite.lane import Lane
+from labsite import lane, writer
+from labsite.lane import Held, Lane
 from labsite.wake import MISSED, Wake
 from tests.labsite.serving import connect, read_answer, request, served
 
@@ -385,6 +385,21 @@ def test_a_wake_up_that_was_lost_is_made_up_for(site, door, alive):
     door.loop.call_soon_threadsafe(door.lane._sweep)
 
     assert answer_to(held)[2]["draining"] is True
+
+
+def test_sweeps_take_turns_when_there_are_many_held_polls(monkeypatch):
+    """Looking at thousands at once would hold up the heartbeats beside them."""
+    monkeypatch.setattr(lane, "SWEPT", 2)
+    swept = Lane()
+    swept._held = {number: Held(None, None, None) for number in range(5)}
+    looks = []
+    monkeypatch.setattr(swept, "_look_at", looks.append)
+
+    for _ in range(3):
+        swept._sweep()
+
+    assert [len(look) for look in looks] == [2, 2, 2]
+    assert {id(held) for look in looks for held in look} == set(map(id, swept._held.values()))
 
 
 def test_an_agent_that_polls_again_has_given_up_its_held_poll(site, door, alive):

@@ -56,6 +56,20 @@ def test_a_request_reaches_its_view_and_its_answer_comes_back(site):
     assert answer["thread"].startswith("lab-web")
 
 
+def test_what_pages_ask_by_themselves_holds_one_thread_however_many_look(site):
+    views.gate.clear()
+    with ExitStack() as stack:
+        looking = [stack.enter_context(closing(connect(site))) for _ in range(5)]
+        for connection in looking:
+            connection.sendall(request("GET", "/held", x_part="1"))
+
+        status, _answer = asked(site, "POST", "/echo", b"a click")
+        views.gate.set()
+
+        assert status == 200
+        assert [read_answer(connection)[0] for connection in looking] == [200] * 5
+
+
 def test_a_body_larger_than_memory_goes_through_disk_unchanged(site):
     content = bytes(range(256)) * (3 * spool.MEMORY_BYTES // 256)
 
@@ -73,6 +87,17 @@ def test_a_body_above_the_limit_is_refused_before_it_is_read(site):
     assert (status, problem["code"], problem["limit"]) == (413, "too_large", 1000)
     assert problem["success"] is False
     assert headers["content-type"] == "application/problem+json"
+
+
+def test_a_large_body_is_refused_before_it_fills_the_disk(site, settings):
+    settings.LAB_DISK_RESERVE_BYTES = 2**62
+    with closing(connect(site)) as connection:
+        connection.sendall(request("POST", "/echo", content_length=spool.MEMORY_BYTES + 1))
+        status, headers, content = read_answer(connection)
+
+    assert (status, json.loads(content)["code"]) == (507, "disk_full")
+    assert headers["retry-after"] == "30"
+    assert asked(site, "POST", "/echo", b"small")[0] == 200
 
 
 def test_a_client_that_sends_a_refused_body_all_the_same_reads_the_refusal(site):
@@ -135,6 +160,22 @@ def test_a_part_of_a_file_is_sent_as_named(site, large_file):
 
 def test_a_generator_is_sent_with_its_length(site):
     assert ask(site, "GET", "/stream")[2] == b"line 0\nline 1\nline 2\n"
+
+
+def test_parts_are_made_no_faster_than_they_are_taken(site):
+    with closing(connect(site)) as connection:
+        connection.sendall(request("GET", "/parts"))
+        head = connection.recv(4096)
+        for _pause in range(100):
+            made = len(views.seen)
+            time.sleep(0.05)  # the kernel's buffers fill
+            if made and made == len(views.seen):
+                break
+        assert made < 40
+    assert b"200 OK" in head
+    assert b"transfer-encoding: chunked" in head.lower()
+    assert ask(site, "HEAD", "/parts")[2] == b""
+    assert ask(site, "GET", "/stream")[0] == 200
 
 
 def test_head_is_answered_without_a_body_and_the_connection_goes_on(site, large_file):

@@ -7,7 +7,6 @@ from django.test import Client
 from django.urls import reverse
 
 from devices.models import Device
-from experiments.models import Pulse
 from labsite.clock import database_now
 from tests import make
 
@@ -28,15 +27,8 @@ def test_a_loss_of_many_at_once_is_told(page):
 
     Device.objects.update(last_heartbeat_at=database_now() - timedelta(minutes=5))
 
-    assert "3 of 3 busy GPU servers vanished" in page()
-
-
-def test_a_dispatch_that_is_silent_is_told_and_since_when(page):
-    make.device()
-    now = database_now()
-    Pulse.beat(Pulse.DISPATCH, now - timedelta(seconds=5))
-    assert "not given out" not in page()
-
-    Pulse.objects.update(at=now - timedelta(minutes=1), unbroken_since=now - timedelta(hours=1))
-
-    assert "Queued runs are not given out since" in page()
+    text = page()
+    assert "3 of 3 busy GPU servers vanished" in text
+    notice = text[text.index("busy GPU servers vanished") : text.index('class="devices"')]
+    links = [f'href="/devices/{device.pk}/">{device.host_id}<' for device in Device.objects.all()]
+    assert [link for link in links if link not in notice] == []

@@ -1,6 +1,7 @@
 """Views as the pool meets them. The URLconf of its tests."""
 
 import hashlib
+import itertools
 import threading
 
 from django.conf import settings
@@ -31,6 +32,15 @@ def echo(request):
     )
 
 
+#: Views that hold their thread wait for it.
+gate = threading.Event()
+
+
+def held(request):
+    gate.wait(10)
+    return HttpResponse(b"let go")
+
+
 def broken(request):
     raise RuntimeError("the view's secret")
 
@@ -54,6 +64,21 @@ def stream(request):
     return StreamingHttpResponse(f"line {number}\n" for number in range(3))
 
 
+class Parts:
+    """Notes on `seen` which part was made; there is no end to them."""
+
+    def __iter__(self):
+        for number in itertools.count():
+            seen.append(number)
+            yield b"x" * 1024**2
+
+
+def parts(request):
+    response = StreamingHttpResponse(Parts())
+    response.parts_to_send = Parts()
+    return response
+
+
 def database(request):
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -61,11 +86,13 @@ def database(request):
 
 
 urlpatterns = [
+    path("held", held),
     path("echo", echo),
     path("broken", broken),
     path("large", large),
     path("download", download),
     path("part", part),
     path("stream", stream),
+    path("parts", parts),
     path("database", database),
 ]

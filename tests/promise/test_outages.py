@@ -82,12 +82,15 @@ def test_an_agent_that_is_cut_off_for_a_minute(stack: Stack, fault):
     proxy = stack.proxy(lab)
     agent = stack.agent(lab, "gpu1", proxy.url, "--simulate-gpus", "2").start()
     running = start_both(lab, agent)
+    status = f"/api/sync/status/{running[0].uid}"
+    wait_for(lambda: lab.get(status)["data"]["sync_status"], "some of it has arrived", 20)
 
     fault(proxy)
     time.sleep(OUTAGE_SECONDS)
     assert running[0].goes_on()
     assert lab.device("gpu1")["state"] == "disconnected"
     assert [lab.job(witness.uid)["state"] for witness in running] == ["running"] * 2
+    assert lab.get(status)["data"]["sync_status"] == "outdated"
     proxy.heal()
     agent.wait_healthy()
 
@@ -127,7 +130,7 @@ def test_an_agent_that_is_killed_while_a_job_starts(stack: Stack):
         agent.start()
 
     for uid, truth in uids:  # two processes of one job would both have written there
-        Witness(lab, agent, uid, None, truth).ends_well()
+        assert Witness(lab, agent, uid, None, truth).ends_well()["state"] == "succeeded"
 
 
 def test_answers_to_polls_that_are_lost(stack: Stack):
@@ -155,7 +158,7 @@ def test_answers_to_events_that_are_lost(stack: Stack):
     proxy.lose_answers("/api/agent/attempts/", times=3)  # exited
 
     wait_for(lambda: lost(proxy, "/api/agent/attempts/") == 6, "three more are lost", 40)
-    witness.ends_well()
+    assert witness.ends_well()["state"] == "succeeded"
 
 
 def test_answers_to_deltas_and_uploads_that_are_lost(stack: Stack):

@@ -7,12 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.faults.processes import wait_for
-from tests.faults.stack import Agent, Lab, Stack
+from tests.faults.stack import Agent, Lab, Stack, sha256_of
 from tests.promise.witness import Witness
 
 STRANGE_SECONDS = 12.0
 RESTART_SECONDS = 40.0  # twice a start, on a busy machine
 GPU = {"gpus": 1}
+LARGE_BYTES = 12_000_000
+SLOW_BYTES_PER_SECOND = 500_000.0
 ALARM_SECONDS = 90.0  # an agent whose token is refused asks again each minute
 
 
@@ -70,24 +72,75 @@ def test_a_fresh_database_under_the_same_address_stops_nothing(stack: Stack):
 
 
 def test_an_older_backup_of_the_database_stops_nothing(stack: Stack):
-    """It knows the agent and its token, and has never heard of the job."""
+    """It knows the agent and its token, and has never heard of the jobs. One ends meanwhile: its
+    end and its files are for the right database, and get there."""
     lab = stack.lab().start()
-    agent = stack.agent(lab, "gpu1").start()
+    agent = stack.agent(lab, "gpu1", None, "--simulate-gpus", "2").start()
     lab.stop()
     shutil.copytree(lab.data_dir, lab.folder / "backup")
     lab.start()
     agent.wait_healthy()
-    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS)
+    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS, resources=GPU)
+    short = Witness.start(lab, agent, STRANGE_SECONDS, "short", resources=GPU)
 
     swap(lab)
     agent.wait_healthy()
     assert lab.get("/api/jobs/")["count"] == 0
+    wait_for(lambda: not short.process.alive, "the short one ends", STRANGE_SECONDS + 5)
     time.sleep(STRANGE_SECONDS)
     assert witness.goes_on()
+    assert list(lab.data_dir.glob("logs/**/run_*")) == []
     swap(lab)
     agent.wait_healthy()
 
     witness.ends_well()
+    short.ends_well()
+
+
+def test_a_server_that_was_restored_for_good_hears_again_what_it_has_forgotten(stack: Stack):
+    """The backup was made while the job ran; the job ended, and all was told, before it was put
+    back. No GPU hour is run twice, and what had arrived arrives once more."""
+    lab = stack.lab().start()
+    agent = stack.agent(lab, "gpu1").start()
+    witness = Witness.start(lab, agent, STRANGE_SECONDS)
+    lab.stop()
+    shutil.copytree(lab.data_dir, lab.folder / "backup")
+    lab.start()
+    agent.wait_healthy()
+    lab.wait_state(witness.uid, "succeeded")
+    wait_for(lambda: under_way(agent) == 0, "the agent has told all", 30)
+
+    swap(lab)
+
+    job = lab.wait_state(witness.uid, "succeeded", RESTART_SECONDS)
+    assert [attempt["pid"] for attempt in job["attempts"]] == [witness.process.pid]
+    witness.ends_well_anyhow()
+
+
+def test_files_that_came_after_the_backup_of_a_run_that_had_ended_come_again(stack: Stack):
+    """Nobody would ask for them: the attempt had ended by then, and the agent has settled it."""
+    lab = stack.lab().start()
+    proxy = stack.proxy(lab)
+    agent = stack.agent(lab, "gpu1", proxy.url).start()
+    write = f"head -c {LARGE_BYTES} /dev/urandom > $LAB_RUN_DIR/$LAB_RUN_NAME.bin"
+    proxy.bytes_per_second = SLOW_BYTES_PER_SECOND
+    uid = lab.submit(["sh", "-c", write])
+    run_name = lab.wait_state(uid, "succeeded")["run_name"]
+    lab.stop()
+    shutil.copytree(lab.data_dir, lab.folder / "backup")
+    lab.start()
+    there = lab.run_dir() / f"{run_name}.bin"
+    assert not there.exists()
+    proxy.heal()
+    wait_for(there.exists, "it comes", 60)
+    wait_for(lambda: under_way(agent) == 0, "the agent has told all", 30)
+
+    swap(lab)
+
+    wait_for(lambda: under_way(agent) == 1, "it is offered again", RESTART_SECONDS)
+    wait_for(lambda: under_way(agent) == 0, "the agent has told all", 60)
+    assert sha256_of(lab.run_dir(), run_name) == sha256_of(agent.run_dir(), run_name)
+    assert lab.job(uid)["state"] == "succeeded"
 
 
 def test_a_backup_that_is_another_server_by_name_stops_and_starts_nothing(stack: Stack):
@@ -112,6 +165,13 @@ def test_a_backup_that_is_another_server_by_name_stops_and_starts_nothing(stack:
 
     witness.ends_well(ALARM_SECONDS)
     short.ends_well()
+
+
+def under_way(agent: Agent) -> int:
+    """Attempts of which the agent still has something to tell."""
+    [journal] = agent.state_dir.glob("*/journal.sqlite3")
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM under_way").fetchone()[0])
 
 
 def refused(agent: Agent) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from experiments.models import Attempt
-from sync import append, ownership, upload
+from sync import append, chunks, ownership, tasks, upload
 from sync.models import SyncFile
 from sync.ownership import Target
 from tests import make
@@ -18,6 +18,12 @@ TOKEN = "labd_abcdefgh_" + "s" * 43
 @pytest.fixture(autouse=True)
 def _own_logs(settings, tmp_path):
     settings.LAB_LOGS_DIR = tmp_path / "logs"
+
+
+@pytest.fixture(autouse=True)
+def _tidy_at_once(monkeypatch):
+    """In one slice, on however busy a machine."""
+    monkeypatch.setattr(tasks, "SECONDS", 60)
 
 
 @dataclass
@@ -38,6 +44,28 @@ class Run:
 
     def full(self, data: bytes, name: str = "run_001.pt", **said) -> append.Stored:
         return upload.store(self.target(name), io.BytesIO(data), upload.Whole(**said))
+
+    def chunk(
+        self,
+        whole: bytes,
+        offset: int,
+        length: int,
+        *,
+        upload_id: str = "u1",
+        generation: int | None = 1,
+        name: str = "run_001.pt",
+        number: int | None = None,
+    ) -> append.Stored | chunks.Progress:
+        """Send so many bytes of `whole` as a chunk of its upload."""
+        chunk = chunks.Chunk(
+            whole[offset : offset + length],
+            upload_id=upload_id,
+            length=len(whole),
+            sha256=sha256(whole),
+            offset=offset,
+            generation=generation,
+        )
+        return chunks.receive(self.target(name, number), chunk)
 
     def row(self, name: str = "run_001.csv") -> SyncFile:
         return SyncFile.objects.results().get(name=name)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from django.conf import settings as django_settings
@@ -261,11 +262,22 @@ def test_a_deleted_run_wants_no_files(run):
         run.delta(b"x")
 
 
+def test_nor_within_the_second_for_which_an_attempt_is_remembered(run):
+    target = partial(ownership.target, run.attempt.device, run.uid, "run_001.csv", 1)
+    assert target().shelf == 0
+    run.attempt.end(Outcome.LOST, database_now())
+    assert target().shelf == 1
+
+    run.attempt.job.delete_run(database_now())
+    with pytest.raises(Deleted):
+        target()
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "run_002.csv", "run_0010.csv", "other.csv", "run_001", "run_001/", "/run_001.csv",
-        "run_001.csv/../x", "run_001/../../x", "run_001/.hidden", "run_001..csv", "run_001.csv.g3",
+        "run_001.csv/../x", "run_001/../../x", "run_001/.x.part", "run_001..csv", "run_001.csv.g3",
         "run_001.c\0sv", "run_001.ü", "run_001." + "x" * 130, "..", "",
     ],
 )  # fmt: skip
@@ -290,6 +302,20 @@ def test_a_symlink_is_not_followed(run, tmp_path):
                 send(b"x", name=name)
 
     assert (outside / "victim").read_text() == "untouched"
+
+
+def test_nor_one_that_was_laid_where_a_file_was(run, tmp_path):
+    run.delta(b"first", offset=0)
+    victim = tmp_path / "victim"
+    victim.write_text("not one of ours")
+    path = run.target().place.path
+    path.unlink()
+    path.symlink_to(victim)
+
+    with suppress(WrongName, OffsetMismatch):
+        run.delta(b"more", offset=5)
+
+    assert victim.read_text() == "not one of ours"
 
 
 def test_artifacts_lie_beneath_the_runs_folder(run):
@@ -444,6 +470,8 @@ def test_whatever_the_network_does_the_server_holds_a_prefix(db):
 def test_the_lock_is_the_files_own_and_is_given_back(run):
     run.delta(b"abc")
 
-    for lock in (django_settings.LAB_LOGS_DIR / ".locks").iterdir():
+    locks = list((django_settings.LAB_LOGS_DIR / ".locks").iterdir())
+    assert locks
+    for lock in locks:
         with open(lock) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: still held

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,9 @@ def test_a_delta_is_on_the_disk_before_its_row_says_so(run, fsyncs):
     run.delta(b"epoch,loss\n")
     path = run.target().place.path
 
-    assert Seen(inode(path), 11, inode(path), 0) in fsyncs
-    assert inode(path.parent) in {seen.inode for seen in fsyncs if seen.promised == 0}
+    bytes_first = fsyncs.index(Seen(inode(path), 11, None, 0))
+    then_place = Seen(inode(path.parent), os.stat(path.parent).st_size, inode(path), 0)
+    assert then_place in fsyncs[bytes_first:]
 
     fsyncs.clear()
     run.delta(b"1,0.5\n")
@@ -75,12 +77,36 @@ def test_a_whole_file_is_on_the_disk_before_it_takes_its_place_and_its_place_bef
 
 def test_a_file_laid_aside_is_so_on_the_disk_before_the_next_one_begins(run, fsyncs):
     run.delta(b"first", generation=1, offset=0)
+    path = run.target().place.path
+    first = inode(path)
     fsyncs.clear()
 
     run.delta(b"other", generation=2, offset=0)
 
     folder = inode(run.target().place.path.parent)
-    assert (fsyncs[0].inode, fsyncs[0].there, fsyncs[0].promised) == (folder, None, 5)
+    assert (fsyncs[0].inode, fsyncs[0].there, fsyncs[0].promised) == (folder, first, 5)
+    assert inode(path.with_name("run_001.csv.g1")) == first
+
+
+def test_whoever_reads_while_a_generation_is_laid_aside_finds_the_old_file_or_the_new(
+    run, monkeypatch
+):
+    run.delta(b"first", generation=1, offset=0)
+    path = run.target().place.path
+    seen = set()
+
+    def watched(real, *args, **where) -> None:
+        seen.add(path.read_bytes())
+        real(*args, **where)
+        seen.add(path.read_bytes())
+
+    for name in ("link", "rename", "fsync"):
+        monkeypatch.setattr(os, name, partial(watched, getattr(os, name)))
+
+    run.delta(b"other", generation=2, offset=0)
+    run.full(b"third", "run_001.csv", generation=3)
+
+    assert seen == {b"first", b"other", b"third"}
 
 
 def test_a_new_generation_that_does_not_begin_at_zero_lays_nothing_aside(run):

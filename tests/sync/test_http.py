@@ -10,12 +10,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rest_framework.authtoken.models import Token
 
 from agent import wire
 from experiments.models import Job
 from experiments.states import Outcome
 from labsite.clock import database_now
+from sync import summary
 from sync.models import SyncFile
 from tests import make
 from tests.sync.conftest import TOKEN, sha256
@@ -106,7 +106,7 @@ def test_the_documented_lines_answer_key_by_key(curl, run, tmp_path):
         (x(x_sync_attempt=2), 404, "not_found"),
         (x(x_chunk_sha256="zz"), 400, "bad_request"),
         (x(x_chunk_sha256="0" * 64), 422, "checksum_differs"),
-        (x(content_encoding="gzip"), 415, "unsupported_encoding"),
+        (x(content_encoding="br"), 415, "unsupported_encoding"),
         (x(x_sync_offset=5, x_sync_generation=1), 409, "offset_mismatch"),
     ],
 )
@@ -242,6 +242,38 @@ def test_metrics_are_summed_up_as_they_come(client, run):
     assert summary["rows"] == 3
 
 
+def test_a_line_longer_than_any_csvs_does_not_hold_the_summary_up(client, run, monkeypatch):
+    monkeypatch.setattr(summary, "BLOCK_BYTES", 64)
+    text = b"epoch,loss\n1,0.5\n" + b"x" * 200 + b"\n2,0.25\n"
+
+    post(client, f"delta/{run.uid}/run_001.csv", text, OCTETS)
+
+    assert Job.objects.get().summary["last"] == {"epoch": 2, "loss": 0.25}
+
+
+def test_metrics_of_other_files_are_summed_up_beside_those_of_the_runs_own(client, run):
+    post(client, f"delta/{run.uid}/run_001/metrics.csv", b"step,loss,val/acc\n1,9,0.5\n2,9,0.4\n")
+    post(client, f"delta/{run.uid}/run_001.csv", b"loss\n0.25\n")
+    post(client, f"delta/{run.uid}/run_001/metrics.csv", b"3,9,\n4,9,0.3\n")
+    post(client, f"delta/{run.uid}/run_001.csv", b"0.125\n")
+
+    stored = Job.objects.get().summary
+    assert stored["last"] == {"loss": 0.125}
+    assert stored["others"]["columns"] == ["val/acc"]
+    assert summary.whole(stored)["last"] == {"loss": 0.125, "val/acc": 0.3}
+    assert summary.whole(stored)["max"] == {"loss": 0.25, "val/acc": 0.5}
+
+
+def test_other_files_of_metrics_that_are_large_are_not_summed_up(client, run, monkeypatch):
+    monkeypatch.setattr(summary, "OTHERS_BYTES", 20)
+    url = f"delta/{run.uid}/run_001/metrics.csv"
+    post(client, url, b"loss\n1\n")
+
+    post(client, url, b"2\n" * 10)
+
+    assert Job.objects.get().summary["others"]["last"] == {}
+
+
 def test_the_status_says_how_much_is_behind(client, run):
     run.delta(b"abc", generation=1, offset=0)
     files = {"run_001.csv": {"generation": 1, "size_bytes": 10, "acked_bytes": 3}}
@@ -250,6 +282,17 @@ def test_the_status_says_how_much_is_behind(client, run):
     data = client.get(f"/api/sync/status/{run.uid}", **BEARER).json()["data"]
 
     assert (data["sync_status"], data["behind_bytes"]) == ("syncing", 7)
+
+
+def test_what_stays_on_the_gpu_server_is_told_and_is_not_behind(client, run):
+    run.delta(b"abc", generation=1, offset=0)
+    left_out = [{"name": "run_001/1.ckpt", "reason": "not_wished", "size_bytes": 20}]
+    run.attempt.advertise({}, database_now(), left_out)
+
+    data = client.get(f"/api/sync/status/{run.uid}", **BEARER).json()["data"]
+
+    assert (data["sync_status"], data["behind_bytes"]) == ("synced", 0)
+    assert data["left_out"] == left_out
 
 
 def test_after_the_end_synced_means_hashed(client, run):
@@ -293,7 +336,7 @@ def test_a_file_is_served_whole_or_in_part(client, run, asked, status, content, 
 
 def test_people_read_and_do_not_write(client, run):
     run.delta(b"abc", generation=1, offset=0)
-    person = {"HTTP_AUTHORIZATION": f"Token {Token.objects.create(user=make.user()).key}"}
+    person = {"HTTP_AUTHORIZATION": f"Token {make.token(make.user())}"}
 
     assert client.get(f"/api/sync/status/{run.uid}", **person).status_code == 200
     read = client.get(f"/api/sync/file/{run.uid}/run_001.csv", **person)

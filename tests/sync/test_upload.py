@@ -12,8 +12,8 @@ from experiments.states import Outcome
 from labsite.clock import database_now
 from labsite.errors import BadRequest
 from sync import storage, upload
-from sync.agent_views import note_derived
 from sync.errors import ChecksumDiffers, FileBusy, StaleGeneration
+from sync.intake import note_derived
 from tests import make
 from tests.sync.conftest import sha256
 
@@ -106,6 +106,23 @@ def test_a_rewritten_csv_that_was_cut_off_keeps_what_was_acknowledged(run, monke
     kept = run.target().place.path.with_name("run_001.csv.g1")
     assert kept.read_bytes() == b"a\n1\n"
     assert run.stored() == b"a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("name", ["run_001.pt", "run_001.csv"])
+def test_an_empty_file_that_was_cut_off_is_stored_when_it_comes_again(run, monkeypatch, name):
+    """The server dies between the row and the rename."""
+
+    def die(*_args, **_fields):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(storage.Incoming, "put", die)
+        run.full(b"", name=name, generation=1)
+    assert run.row(name).size == 0
+    run.full(b"", name=name, generation=1)
+
+    assert run.row(name).complete
+    assert run.target(name).place.path.read_bytes() == b""
 
 
 def test_a_whole_checkpoint_says_where_to_resume(run):

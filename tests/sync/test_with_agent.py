@@ -1,34 +1,40 @@
 """The agent's file sync against the real endpoints, on real files: both sides end up equal."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
-from agent import resume
+from agent import resume, wire
 from agent.filesync import FileSync
 from agent.store import Store
-from agent.transport import Transport
+from agent.transport import Body, Transport
+from agent.upload import Whole
 from experiments import leases
 from experiments.models import Attempt
 from experiments.states import Outcome
 from labsite.clock import database_now
-from sync import status
-from sync.models import SyncFile
+from sync import chunks, status
+from sync.models import SyncFile, Upload
 from sync.status import SyncState
 from sync.storage import Place
 from tests import make
+from tests.faults.proxy import FaultProxy
 from tests.sync.conftest import TOKEN, Run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ENDS_SECONDS = 30.0
 LOOK_SECONDS = 0.05
+CHUNK_BYTES = 256 * 1024
+CUTS = 10
 OTHER_TOKEN = TOKEN[:-1] + "t"
 
 
@@ -261,6 +267,74 @@ def test_what_an_attempt_that_was_given_up_still_sends_changes_no_result(side, t
     evidence = Place.of(again.job, "run_001.csv", shelf=1).path
     assert evidence.read_bytes() == b"epoch,loss\n1,first\n2,late\n"
     assert second.acknowledged("run_001.csv") == b"epoch,loss\n1,second\n"
+
+
+@pytest.mark.parametrize("fault", ["cut", "lost answer"])
+def test_a_line_that_is_cut_ten_times_costs_less_than_a_chunk_each(side, monkeypatch, fault):
+    monkeypatch.setattr(wire, "MAX_WHOLE_FILE_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(wire, "MAX_UPLOAD_CHUNK_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(Whole, "_chunk_bytes", CHUNK_BYTES)
+    sent = []
+    blocks = Body.__iter__
+    monkeypatch.setattr(Body, "__iter__", lambda body: noted(sent, blocks(body)))
+    content = os.urandom(40 * CHUNK_BYTES)
+    address = urlsplit(side.url)
+    with FaultProxy((address.hostname, address.port)) as proxy:
+        monkeypatch.setattr(side, "url", proxy.url)
+        side.path("run_001.pt").write_bytes(content)
+        with side.agent() as sync:
+            for number in range(CUTS):
+                wait_for(lambda: received(side) > (2 * number + 1) * CHUNK_BYTES, "it goes on")  # noqa: B023
+                if fault == "cut":
+                    proxy.reset_after_bytes = 1
+                    wait_for(lambda: proxy.reset_after_bytes is None, "the line was cut")
+                else:
+                    proxy.lose_answers("/api/sync/full", times=1)
+                    wait_for(lambda: proxy.lost.total() > number, "the answer was lost")  # noqa: B023
+                sync.nudge()
+            side.arrives("run_001.pt", content)
+            side.ends(sync)
+
+    assert side.generation("run_001.pt") == 1
+    assert len(content) <= sum(sent) < len(content) + CUTS * CHUNK_BYTES
+
+
+def noted(sent: list[int], blocks: Iterator[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        sent.append(len(block))
+        yield block
+
+
+def received(side: Side) -> int:
+    """Bytes of the upload that is on its way; all of a file that is whole."""
+    upload = Upload.objects.first()
+    if upload is None:
+        return len(side.acknowledged("run_001.pt") or b"")
+    return upload.size
+
+
+def test_an_agent_that_was_killed_in_the_middle_of_a_checkpoint_goes_on(side, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_WHOLE_FILE_BYTES", CHUNK_BYTES)
+    monkeypatch.setattr(Whole, "_chunk_bytes", CHUNK_BYTES)
+    monkeypatch.setattr(wire, "MAX_UPLOAD_CHUNK_BYTES", CHUNK_BYTES)
+    content = os.urandom(40 * CHUNK_BYTES)
+    side.path("run_001.pt").write_bytes(content)
+    with side.agent():
+        wait_for(lambda: received(side) > 5 * CHUNK_BYTES, "some of it came")
+    had = received(side)
+    offsets = []
+    receive = chunks.receive
+    monkeypatch.setattr(
+        chunks,
+        "receive",
+        lambda target, chunk: offsets.append(chunk.offset) or receive(target, chunk),
+    )
+
+    with side.agent() as sync:
+        side.ends(sync)
+
+    assert min(offsets, default=len(content)) >= had
+    assert side.acknowledged("run_001.pt") == content
 
 
 def test_files_of_a_run_that_was_deleted_are_settled_and_stay_here(side):

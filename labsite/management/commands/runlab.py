@@ -24,7 +24,10 @@ MAX_PORT = 65535
 
 
 class Command(BaseCommand):
-    help = "Make the server ready, then run web, dispatch and (with --agent) a local agent."
+    help = (
+        "Make the server ready, then run web, dispatch and (with --agent) a local agent. "
+        "`runlab install-service`, with the same options, has the machine keep it running."
+    )
     requires_system_checks: list[str] = []  # done below, when it is clear that this may start
 
     def add_arguments(self, parser: ArgumentParser) -> None:

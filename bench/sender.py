@@ -1,0 +1,51 @@
+"""A device of its own for a measurement, with one run whose files it may send."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+from agent import wire
+from agent.transport import Transport
+from bench.server import Server, wait_for
+
+
+@dataclass(frozen=True)
+class Sender:
+    url: str
+    token: str
+    experiment_uid: str
+    project: str
+    run_name: str
+    number: int
+
+    def transport(self) -> Transport:
+        return Transport(self.url, self.token)
+
+    def headers(self, generation: int = 1, **more: object) -> dict[str, str]:
+        said = {
+            "X-Sync-Attempt": str(self.number),
+            "X-Sync-Generation": str(generation),
+            "X-File-Mtime": "0",
+        }
+        return said | {name.replace("_", "-"): str(value) for name, value in more.items()}
+
+
+def begin(server: Server) -> Sender:
+    """Enroll a device, queue a job that only this measurement will run, and take it."""
+    token = f"labd_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)[:43]}"
+    code = server.post("/api/enrollment-codes/")["code"]
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    Transport(server.url, None).enroll(wire.Enroll(code, "bench", "machine", "0", digest))
+    transport = Transport(server.url, token)
+    transport.heartbeat(wire.Heartbeat("life", "boot", 1, "0", 60.0))
+    transport.poll(wire.Poll("life", 1))
+    server.post("/api/jobs/", project="bench", command=["true"], resources={"gpus": 0})
+    polls = iter(range(2, 10_000))
+    [order] = wait_for(
+        lambda: transport.poll(wire.Poll("life", next(polls))).attempts, "the job's order"
+    )
+    accepted = wire.AttemptReport(order.id, wire.AttemptState.ACCEPTED)
+    transport.poll(wire.Poll("life", next(polls), attempts=[accepted]))
+    return Sender(
+        server.url, token, order.experiment_uid, order.project, order.run_name, order.number
+    )

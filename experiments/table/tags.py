@@ -1,0 +1,35 @@
+"""Tags, as people type them."""
+
+from collections.abc import Iterable
+
+from django.utils.translation import gettext as _
+
+from experiments.errors import TagsWrong
+from experiments.options import MAX_TAG_CHARACTERS, MAX_TAGS
+
+
+def tags_of(text: str) -> list[str]:
+    """`baseline, paper`: with commas between.
+
+    Raises:
+        TagsWrong
+    """
+    return checked(text.replace("\n", ",").split(","))
+
+
+def checked(tags: Iterable[str]) -> list[str]:
+    """Each once, without blanks around it.
+
+    Raises:
+        TagsWrong: too many, too long, or with a character that nobody sees.
+    """
+    found = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+    if len(found) > MAX_TAGS:
+        raise TagsWrong(_("A run has at most %(n)d tags.") % {"n": MAX_TAGS})
+    for tag in found:
+        if len(tag) > MAX_TAG_CHARACTERS:
+            words = _("A tag has at most %(n)d characters.")
+            raise TagsWrong(words % {"n": MAX_TAG_CHARACTERS})
+        if not tag.isprintable():
+            raise TagsWrong(_("A tag is one line of printable text."))
+    return found

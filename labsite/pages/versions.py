@@ -1,0 +1,74 @@
+"""What differs between the GPU servers of a lab that should be alike."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+
+from devices.models import Device
+
+#: What a device tells of itself -> what people call it.
+NAMES = {
+    "agent": _("agent"),
+    "driver": _("GPU driver"),
+    "cuda": "CUDA",
+    "torch": "PyTorch",
+    "python": "Python",
+    "commit": _("code"),
+}
+#: Those that are worth a person's time by themselves.
+ALARMING = ("agent", "driver")
+COMMIT_CHARACTERS = 10
+
+
+@dataclass(frozen=True)
+class Version:
+    """`usual`: what most others have, where this is another; else empty."""
+
+    name: str
+    label: str
+    value: str
+    usual: str = ""
+
+
+def told_by(device: Device) -> dict[str, str]:
+    source = device.source or {}
+    commit = (source.get("commit") or "")[:COMMIT_CHARACTERS]
+    told = {name: (device.versions or {}).get(name) or "" for name in NAMES}
+    return told | {"commit": commit}
+
+
+def usual_of(devices: Iterable[Device]) -> dict[str, str]:
+    """Of each name what more than half of those say that say anything; where there is that."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
+    for device in devices:
+        for name, value in told_by(device).items():
+            found[name][value] += bool(value)
+    usual = {}
+    for name, counted in found.items():
+        [(value, count)] = counted.most_common(1) or [("", 0)]
+        if 2 * count > counted.total() and count > 1:
+            usual[name] = value
+    return usual
+
+
+def versions_of(device: Device, usual: dict[str, str]) -> list[Version]:
+    made = []
+    for name, value in told_by(device).items():
+        other = usual.get(name, "")
+        differs = bool(value and other and value != other)
+        made.append(Version(name, str(NAMES[name]), value, other if differs else ""))
+    return made
+
+
+def skewed(devices: Sequence[Device]) -> list[tuple[Device, list[Version]]]:
+    """Those whose agent or driver is not that of most others, each with what differs."""
+    usual = usual_of(devices)
+    found: list[tuple[Device, list[Any]]] = []
+    for device in devices:
+        odd = [one for one in versions_of(device, usual) if one.usual and one.name in ALARMING]
+        if odd:
+            found.append((device, odd))
+    return found

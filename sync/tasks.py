@@ -1,0 +1,35 @@
+"""What django-q2 runs of the files' side. Each is level-triggered and short."""
+
+import time
+
+from experiments import sampling
+from experiments.models import Project
+from labsite import wake
+from labsite.clock import database_now
+from sync import chunks, disk, retention, trash
+from sync.logs import lines
+
+#: Queued jobs wait for as long as this task of the same cluster runs; what is left is asked for
+#: again, and jobs are looked at in between.
+SECONDS = 0.5
+
+
+def tidy() -> int:
+    """Once an hour, and when something was deleted: bring the disk to what the rows say, and let
+    go of what was kept for long enough. Returns how many files were removed of abandoned uploads.
+    """
+    now, deadline = database_now(), time.monotonic() + SECONDS
+    disk.sample(now)
+    sampling.forget(now)
+    removed = chunks.tidy(now)
+    lines.tidy()
+    moved_all = trash.tidy(now, deadline)
+    if not (retention.tidy(now, deadline) and moved_all) and time.monotonic() >= deadline:
+        wake.ask_tidy()
+    return removed
+
+
+def recount() -> None:
+    """Once a day: what each project takes, as its files' rows have it."""
+    for project in Project.objects.all():
+        retention.recount(project)

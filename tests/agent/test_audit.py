@@ -1,0 +1,109 @@
+"""Whom the audit asks about, and when it has asked enough."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import wire
+from agent.audit import Audit
+from agent.errors import AgentError, Rejected, ServerUnreachable, Unauthorized
+from agent.filejournal import FileJournal, Sent
+from agent.journal import Attempt, Journal
+from agent.store import Store
+from tests.agent.server import make_order
+
+SENT = Sent(generation=1, acked_bytes=4, sha256="a" * 64, complete=True)
+WHOLE = {"attempt": 1, "generation": 1, "size": 4, "complete": True}
+
+
+class Server:
+    """Answers by the experiment uid; what it has no answer for it does not know."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.asked: list[str] = []
+
+    def sync_status(self, uid: str) -> dict[str, Any]:
+        self.asked.append(uid)
+        answer = self.answers.get(uid, Rejected(404, "not_found", {}))
+        if isinstance(answer, AgentError):
+            raise answer
+        return {"data": {"attempt": 1, "files": {"run.csv": answer} if answer else {}}}
+
+
+class Host:
+    """Seven attempts that are done, each with a file that lies there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = Journal(Store(folder / "journal.sqlite3"))
+        self.files = FileJournal(Store(folder / "files.sqlite3"))
+        self.server = Server()
+        self.offered: list[str] = []
+        (folder / "run.csv").write_bytes(b"rows")
+        self.uids = [self.done(folder) for _ in range(7)]
+        self.audit = Audit(lambda: self.server, self.journal, self.files, self.offer)  # type: ignore[arg-type,return-value]
+
+    def done(self, folder: Path) -> str:
+        order = wire.decode(wire.AttemptOrder, make_order())
+        self.journal.accept(order)
+        self.journal.own(str(folder), order)
+        self.journal.finish(order.id)
+        self.files.put(order.id, "run.csv", SENT)
+        return order.experiment_uid
+
+    def offer(self, attempt: Attempt, names: set[str]) -> None:
+        assert names == {"run.csv"}
+        self.offered.append(attempt.order.experiment_uid)
+
+    def ask(self) -> None:
+        self.audit.ask(self.server, threading.Event())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_three_in_a_row_that_are_whole_are_enough_and_the_newest_are_first(host: Host) -> None:
+    host.server.answers = dict.fromkeys(host.uids, WHOLE)
+
+    host.ask()
+
+    assert host.server.asked == host.uids[:3:-1]
+    assert host.offered == []
+
+
+def test_what_came_after_the_backup_is_offered_and_asking_goes_on_behind_it(host: Host) -> None:
+    lost = host.uids[4]  # the two after it the backup does not know at all
+    host.server.answers = dict.fromkeys(host.uids[:4], WHOLE) | {lost: None}
+
+    host.ask()
+
+    assert host.offered == [lost]
+    assert host.server.asked == host.uids[:0:-1]
+
+
+def test_what_is_under_way_is_asked_for_each_time(host: Host) -> None:
+    host.server.answers = dict.fromkeys(host.uids, WHOLE) | {host.uids[0]: None}
+    [oldest] = [one for one in host.journal.done() if one.order.experiment_uid == host.uids[0]]
+    host.journal.reopen(oldest.id)
+
+    host.ask()
+
+    assert host.offered == [host.uids[0]]
+
+
+@pytest.mark.parametrize(
+    "trouble", [ServerUnreachable("away"), Unauthorized(401, "unauthorized", {})]
+)
+def test_a_server_that_does_not_answer_is_asked_another_time(
+    host: Host, trouble: AgentError
+) -> None:
+    host.server.answers = dict.fromkeys(host.uids, trouble)
+
+    with pytest.raises(type(trouble)):
+        host.ask()
+
+    assert host.offered == []
