@@ -9,7 +9,7 @@ run, or goes on with a download, asks again by itself.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -83,8 +83,11 @@ class Api:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         stream: bool = False,
+        also: Collection[int] = (),
     ) -> requests.Response:
-        """The answer, if it is a 2xx; with `stream` its body is still to be read, by blocks().
+        """The answer, if it is a 2xx or `also` names its status.
+
+        With `stream` its body is still to be read, by blocks().
 
         Args:
             path: from the root, /api/jobs/; quoted by whoever builds it.
@@ -111,7 +114,7 @@ class Api:
             )
         except requests.RequestException as exc:
             raise self.unreachable(exc) from None
-        if response.status_code >= 300:
+        if response.status_code >= 300 and response.status_code not in also:
             raise self._refusal(response)
         return response
 
