@@ -10,7 +10,7 @@ from rest_framework import serializers
 from devices.models import DeviceState
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
-from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
+from experiments.models import Attempt, GPUClaim, Job, JobEvent, Project, Sweep, UnixAccount
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
 from labsite.api import ByHand
@@ -102,12 +102,13 @@ class JobSerializer(ByHand):
     parent = serializers.SlugRelatedField("uid", read_only=True)
     priority = serializers.SerializerMethodField()
     waiting_reason = serializers.CharField(read_only=True)
+    device = serializers.SerializerMethodField(help_text="Where its newest try was given to.")
 
     class Meta:
         model = Job
         fields = [
-            "uid", "project", "run_name", "name", "user", "parent", "sweep", "swept", "state",
-            "waiting_reason",
+            "uid", "project", "run_name", "name", "user", "device", "parent", "sweep", "swept",
+            "state", "waiting_reason",
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
@@ -120,6 +121,13 @@ class JobSerializer(ByHand):
     @extend_schema_field(serializers.ChoiceField([p.name.lower() for p in Priority]))
     def get_priority(self, job: Job) -> str:
         return job.get_priority_name()
+
+    def get_device(self, job: Job) -> str | None:
+        """As with_device() has read it for a whole list; else from its tries."""
+        if hasattr(job, "host_id"):
+            return job.host_id
+        newest = max(job.attempts.all(), key=lambda one: one.number, default=None)
+        return newest.device.host_id if newest else None
 
     def validate_tags(self, tags: Any) -> Any:
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
@@ -222,6 +230,38 @@ class UnixAccountSerializer(serializers.ModelSerializer):
         if self.instance is not None and user != self.instance.user:
             raise serializers.ValidationError(_("Make another for another user."))
         return user
+
+
+class ClaimSerializer(serializers.Serializer):
+    """A GPU that is held."""
+
+    gpu = serializers.CharField(source="gpu.uuid", help_text="Its UUID.")
+    device = serializers.CharField(source="gpu.device.host_id")
+    run = serializers.SerializerMethodField(help_text="The uid; null: you do not see the run.")
+    user = serializers.CharField(source="attempt.job.user.username", default=None)
+    words = serializers.SerializerMethodField(help_text="Who has it, for people.")
+
+    def get_run(self, claim: GPUClaim) -> str | None:
+        job = claim.attempt.job
+        return job.uid if job.pk in self.context["seen"] else None
+
+    def get_words(self, claim: GPUClaim) -> str:
+        job = claim.attempt.job
+        who = job.user.get_username() if job.user else "–"
+        return f"{job} ({who})" if job.pk in self.context["seen"] else _private(who)
+
+
+def _private(who: str) -> str:
+    return _("a private run (%(who)s)") % {"who": who}
+
+
+class RerunSerializer(serializers.Serializer):
+    """POST jobs/<uid>/rerun and /resume"""
+
+    set = serializers.DictField(
+        required=False,
+        help_text="Other values of dotted config keys or arguments: {“lr”: 0.05}.",
+    )
 
 
 class RequeueSerializer(serializers.Serializer):

@@ -14,16 +14,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devices.views import ManagersChange as OnlyManagersChange
-from experiments import configfiles, submission, sweeps
+from experiments import configfiles, reruns, submission, sweeps
 from experiments.deciding import changed_by
-from experiments.models import Job, JobEvent, Project, Sweep, UnixAccount, counts_of
+from experiments.models import GPUClaim, Job, JobEvent, Project, Sweep, UnixAccount, counts_of
 from experiments.serializers import (
+    ClaimSerializer,
     EventSerializer,
     JobDetailSerializer,
     JobSerializer,
     PrioritySerializer,
     ProjectSerializer,
     RequeueSerializer,
+    RerunSerializer,
     SubmitSerializer,
     SweepSerializer,
     UnixAccountSerializer,
@@ -36,7 +38,7 @@ from experiments.table.order import ordered
 from labsite.clock import database_now
 from labsite.errors import BadRequest
 from people.audit import facts_of, note, recorded
-from people.auth import MayWrite
+from people.auth import IsPerson, MayWrite
 
 
 class OwnersChange(MayWrite):
@@ -137,6 +139,8 @@ class JobFilter(django_filters.FilterSet):
     user = django_filters.CharFilter("user__username")
     state = django_filters.MultipleChoiceFilter(choices=JobState.choices)
     sweep = django_filters.NumberFilter("sweep_id")
+    ref = django_filters.CharFilter(method="named", label="How people name a run: the beginning "
+        "of its uid, project/run_003, or run_003. Of archived projects too.")  # fmt: skip
     archived = django_filters.BooleanFilter(
         "project__archived_at", lookup_expr="isnull", exclude=True
     )
@@ -144,6 +148,9 @@ class JobFilter(django_filters.FilterSet):
     class Meta:
         model = Job
         fields = ["project", "user", "state", "sweep"]
+
+    def named(self, jobs, name: str, ref: str):
+        return jobs.named(ref)
 
 
 ASKED = [
@@ -175,7 +182,8 @@ class JobViewSet(
         jobs = super().get_queryset().visible_to(self.request.user)
         if self.action != "list":
             return jobs.prefetch_related("attempts__device")
-        asked = {"project", "archived"} & set(self.request.query_params)
+        jobs = jobs.with_device()
+        asked = {"project", "archived", "ref"} & set(self.request.query_params)
         return jobs if asked else jobs.listed()
 
     def filter_queryset(self, queryset):
@@ -271,20 +279,26 @@ class JobViewSet(
             job.set_priority(wish.level(), by=request.user)
         return self._shown(job)
 
-    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, uid: str) -> Response:
-        """Queue the same once more, as a new job whose `parent` this is."""
-        job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
-        again = submission.rerun(job, by=request.user)
-        return Response(JobDetailSerializer(again).data, status=201)
+        """Queue the same once more, as a new job whose `parent` this is; with `set`, with other
+        values of config keys or arguments."""
+        return self._again(request, uid, resume=False)
 
-    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Queue a new job that goes on from the newest checkpoint of this one, which has ended."""
+        return self._again(request, uid, resume=True)
+
+    def _again(self, request: Request, uid: str, *, resume: bool) -> Response:
         job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
-        again = submission.rerun(job, by=request.user, resume=True)
+        wish = RerunSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        values = wish.validated_data.get("set", {})
+        spec = reruns.changed(submission.spec_of(job), values) if values else None
+        again = submission.rerun(job, by=request.user, resume=resume, spec=spec)
         return Response(JobDetailSerializer(again).data, status=201)
 
     def perform_destroy(self, job: Job) -> None:
@@ -309,6 +323,20 @@ class JobViewSet(
     def _shown(self, job: Job) -> Response:
         fresh = self.get_queryset().get(pk=job.pk)
         return Response(JobDetailSerializer(fresh).data)
+
+
+class ClaimViewSet(mixins.ListModelMixin, viewsets.GenericViewSet):
+    """The GPUs that are held, and by whom. Of a run that one does not see, only whose it is."""
+
+    queryset = GPUClaim.objects.select_related(
+        "gpu__device", "attempt__job__project", "attempt__job__user"
+    ).order_by("gpu")
+    serializer_class = ClaimSerializer
+    permission_classes = [IsPerson]
+
+    def get_serializer_context(self):
+        seen = Job.objects.visible_to(self.request.user).filter(attempts__gpu_claims__isnull=False)
+        return {**super().get_serializer_context(), "seen": set(seen.values_list("pk", flat=True))}
 
 
 class SweepFilter(django_filters.FilterSet):

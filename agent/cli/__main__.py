@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     given, command = _divided(given)
     options = _parser().parse_args(given)
     try:
-        return int(options.run(Lab(options, command)))
+        return int(options.act(Lab(options, command)))
     except CliError as exc:
         _say(exc, as_json=options.json)
         return int(exc.exit_code)
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         _common(one, default=argparse.SUPPRESS)  # before the verb and behind it
         verb.add_arguments(one)
-        one.set_defaults(run=verb.run)
+        one.set_defaults(act=verb.act)
     return parser
 
 

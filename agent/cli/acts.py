@@ -29,7 +29,7 @@ def _each(lab: Lab, verb: str) -> int:
         try:
             done.append(lab.api.json("POST", path_of(run, verb)))
         except CliError as refused:
-            lab.out.note(f"{title(run)}: {refused}")
+            lab.out.note(f"lab: {refused}")
             worst = max(worst, refused.exit_code)
     lab.answer({"runs": done}, lambda: lab.out.lines(map(_after, done)))
     return worst

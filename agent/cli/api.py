@@ -21,7 +21,7 @@ from agent.reach import proxies_for, why
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0  # without a byte
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024  # what a line that is cut may cost
 MAX_REFUSAL_BYTES = 1024 * 1024
 ADDRESS = "lab login "
 TRUST = (
@@ -29,6 +29,8 @@ TRUST = (
     "installed here"
 )
 _TOKEN = re.compile(r"[\x21-\x7e]{8,512}")
+#: What the server calls a token that is worth nothing, with whatever status.
+_UNKNOWN_HERE = ("authentication_failed", "not_authenticated")
 #: A refusal by its status; 4 otherwise.
 _EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 413: Exit.USAGE}
 
@@ -159,7 +161,7 @@ class Api:
         detail = facts.get("detail")
         if not isinstance(detail, str):
             return self._no_refusal_of_ours(status)
-        if status == 401:
+        if status == 401 or facts.get("code") in _UNKNOWN_HERE:
             detail += f" Then sign in again: lab login {self.url}"
         exit_code = _EXITS.get(status, Exit.REFUSED)
         if status >= 500:

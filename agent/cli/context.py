@@ -20,7 +20,7 @@ class Verb:
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: "Callable[[Lab], int]"  # the exit code; CliError: the sentence and its own
+    act: "Callable[[Lab], int]"  # the exit code; CliError: the sentence and its own
     epilog: str = ""
 
 

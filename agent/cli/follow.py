@@ -44,7 +44,8 @@ def logs(lab: Lab) -> int:
     if lab.options.follow or lab.options.watch:
         ended = Following(lab, log).to_the_end()
         return _ending(lab, ended) if lab.options.watch else Exit.OK
-    if not log.more():
+    log.more()
+    if log.is_empty:
         lab.out.note(f"{title(run)} has printed nothing yet ({run['state']}).")
     return Exit.OK
 
@@ -87,6 +88,10 @@ class Log:
         self._path = f"/api/sync/file/{quote(run['uid'])}/{quote(self.name)}"
         self._offset = 0
         self._tag = ""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._offset
 
     def more(self) -> bool:
         """Write what is new. Whether there was anything."""

@@ -60,8 +60,7 @@ def _listed(lab: Lab) -> tuple[list[dict[str, Any]], int]:
 
 
 def _query(options: argparse.Namespace) -> str:
-    parts = [*options.query] if options.all else [*options.query, "user:me"]
-    return " ".join(parts)
+    return " ".join(options.query if options.all else ["user:me", *options.query])
 
 
 def _show_list(lab: Lab, runs: Sequence[dict[str, Any]], count: int) -> None:

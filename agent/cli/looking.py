@@ -80,7 +80,7 @@ def _show_metrics(lab: Lab, run: dict[str, Any]) -> None:
 
 
 def _wants(run: dict[str, Any]) -> str:
-    parts = [f"{run['gpus']} GPU" + ("s" if run["gpus"] != 1 else "")]
+    parts = [f"{run['gpus'] or 'no'} GPU" + ("s" if run["gpus"] > 1 else "")]
     if run["gpu_type"]:
         parts.append(run["gpu_type"])
     if run["gpu_memory_bytes"]:

@@ -191,7 +191,7 @@ def _with_places(refused: ServerRefused) -> ServerRefused:
     if isinstance(errors, list) and len(errors) > 1:
         lines = [_mistake(one) for one in errors if isinstance(one, dict) and "message" in one]
         if lines:
-            refused.args = ("\n  ".join([str(refused), *lines[1:]]),)
+            refused.args = ("\n  ".join(["The config cannot be queued:", *lines]),)
     return refused
 
 
