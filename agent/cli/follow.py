@@ -69,6 +69,7 @@ def _ending(lab: Lab, run: dict[str, Any]) -> int:
 def _writer(lab: Lab) -> Write:
     """To a terminal only what it may be told; elsewhere the bytes as they are."""
     screen = Screen() if lab.out.is_terminal else None
+    sys.stdout.flush()  # what was said before, as text
 
     def write(data: bytes) -> None:
         sys.stdout.buffer.write(screen.shown(data) if screen else data)

@@ -108,11 +108,16 @@ API = {
         (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
+        (GET, "/api/me/"), (GET, "/api/claims/"),
     ],
-    "queues": [(POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/")],
+    "queues": [
+        (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
+        (POST, "/api/jobs/preview/"),
+    ],
     "sees": [
         (GET, "/api/projects/{project}/"), (GET, "/api/jobs/{run}/"),
         (GET, "/api/jobs/{run}/events/"), (GET, "/api/sync/status/{run}"),
+        (GET, "/api/jobs/{run}/why/"), (GET, "/api/jobs/{waiting}/why/"),
         (GET, "/api/sync/projects/{project}/trash"), (GET, "/api/sweeps/{sweep}/"),
     ],
     "reruns": [(POST, "/api/jobs/{ended}/rerun/"), (POST, "/api/jobs/{ended}/resume/")],
@@ -160,6 +165,7 @@ ONES_OWN = {"/account/tokens/{token}/revoke/"}
 BODIES = {
     "/execute/": {"project": "own", "command": "true"},
     "/api/jobs/": {"project": "other", "command": ["true"]},
+    "/api/jobs/preview/": {"project": "other", "command": ["true"]},
     "/api/projects/": {"name": "another"},
     "/api/sweeps/": {
         "project": "other",
