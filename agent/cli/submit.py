@@ -76,10 +76,22 @@ def submit(lab: Lab) -> int:
         _show(lab, foreseen)
     _ask(lab, foreseen)
     is_sweep = foreseen["sweep"] is not None
-    made = lab.api.json("POST", "/api/sweeps/" if is_sweep else "/api/jobs/", json=wish)
+    made = _queued(lab, "/api/sweeps/" if is_sweep else "/api/jobs/", wish)
     if lab.options.watch:
         return watching.sweep(lab, made) if is_sweep else follow.watch_submitted(lab, made)
     return lab.answer(made, lambda: lab.out.line(_made(lab, made, is_sweep=is_sweep)))
+
+
+def _queued(lab: Lab, path: str, wish: dict[str, Any]) -> dict[str, Any]:
+    """Never asked twice: of a line that was cut nobody knows whether the server heard."""
+    try:
+        made: dict[str, Any] = lab.api.json("POST", path, json=wish)
+    except ServerRefused:
+        raise
+    except CliError as exc:
+        words = f"{exc}. It may have been queued all the same: look with lab ls"
+        raise CliError(words, exc.exit_code) from None
+    return made
 
 
 def _made(lab: Lab, made: Mapping[str, Any], *, is_sweep: bool) -> str:
