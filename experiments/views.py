@@ -14,14 +14,25 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devices.views import ManagersChange as OnlyManagersChange
-from experiments import configfiles, reruns, submission, sweeps
+from experiments import borrowing, configfiles, reruns, submission, sweeps
 from experiments.deciding import changed_by
-from experiments.models import GPUClaim, Job, JobEvent, Project, Sweep, UnixAccount, counts_of
+from experiments.models import (
+    Borrow,
+    GPUClaim,
+    Job,
+    JobEvent,
+    Project,
+    Sweep,
+    UnixAccount,
+    counts_of,
+)
 from experiments.serializers import (
+    BorrowSerializer,
     ClaimSerializer,
     EventSerializer,
     JobDetailSerializer,
     JobSerializer,
+    NewBorrowSerializer,
     PrioritySerializer,
     ProjectSerializer,
     RequeueSerializer,
@@ -139,8 +150,7 @@ class JobFilter(django_filters.FilterSet):
     user = django_filters.CharFilter("user__username")
     state = django_filters.MultipleChoiceFilter(choices=JobState.choices)
     sweep = django_filters.NumberFilter("sweep_id")
-    ref = django_filters.CharFilter(method="named", label="How people name a run: the beginning "
-        "of its uid, project/run_003, or run_003. Of archived projects too.")  # fmt: skip
+    ref = django_filters.CharFilter(method="named")
     archived = django_filters.BooleanFilter(
         "project__archived_at", lookup_expr="isnull", exclude=True
     )
@@ -154,6 +164,10 @@ class JobFilter(django_filters.FilterSet):
 
 
 ASKED = [
+    OpenApiParameter(
+        "ref", str, description="What people call a run: the beginning of its uid, "
+        "project/run_003, or run_003. Of archived projects too.",
+    ),
     OpenApiParameter("q", str, description="As in the tables: lr<0.01 state:failed tag:baseline."),
     OpenApiParameter(
         "ordering", str, description="A column, - in front: downwards. submitted, key:lr, "
@@ -325,11 +339,55 @@ class JobViewSet(
         return Response(JobDetailSerializer(fresh).data)
 
 
+class BorrowersEnd(MayWrite):
+    message = _("Somebody else borrowed it; they or a manager may return it.")
+
+    def has_object_permission(self, request: Request, view, borrow: Borrow) -> bool:
+        return request.method in SAFE_METHODS or borrow.may_be_ended_by(request.user)
+
+
+class BorrowViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet):
+    """GPUs that people have for a while without a run. The list: those that they have now."""
+
+    queryset = Borrow.objects.select_related("user", "device")
+    serializer_class = BorrowSerializer
+    permission_classes = [BorrowersEnd]
+    lookup_value_regex = r"[0-9]{1,18}"
+
+    def get_queryset(self):
+        borrows = super().get_queryset()
+        return borrows.open() if self.action == "list" else borrows
+
+    @extend_schema(request=NewBorrowSerializer, responses={201: BorrowSerializer})
+    def create(self, request: Request) -> Response:
+        """Take GPUs of one server that nobody has. They come back by themselves."""
+        wish = NewBorrowSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        said = wish.validated_data
+        made = borrowing.borrow(
+            request.user,
+            gpus=said["gpus"],
+            time=said["time"],
+            host_id=said.get("device", ""),
+            now=database_now(),
+        )
+        return Response(self.get_serializer(made).data, status=201)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def end(self, request: Request, pk: str) -> Response:
+        """Give them back before their time."""
+        borrow = self.get_object()
+        with changed_by(request.user, borrow, "end"):
+            borrow.end(database_now())
+        return Response(self.get_serializer(self.get_object()).data)
+
+
 class ClaimViewSet(mixins.ListModelMixin, viewsets.GenericViewSet):
     """The GPUs that are held, and by whom. Of a run that one does not see, only whose it is."""
 
     queryset = GPUClaim.objects.select_related(
-        "gpu__device", "attempt__job__project", "attempt__job__user"
+        "gpu__device", "attempt__job__project", "attempt__job__user", "borrow__user"
     ).order_by("gpu")
     serializer_class = ClaimSerializer
     permission_classes = [IsPerson]

@@ -4,7 +4,6 @@ from importlib import metadata
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,24 +11,8 @@ from rest_framework.views import APIView
 
 from people.auth import IsPerson, TokenAuthentication
 from people.models import ApiToken
-from people.roles import Role, may_manage, may_submit, role_of
-
-
-class TokenSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = ApiToken
-        fields = ["name", "ending", "created_at", "expires_at"]
-
-
-class MeSerializer(serializers.Serializer):
-    username = serializers.CharField()
-    name = serializers.CharField(help_text="The full name, if there is one.")
-    role = serializers.ChoiceField(Role.values)
-    may_submit = serializers.BooleanField()
-    may_manage = serializers.BooleanField()
-    token = TokenSerializer(allow_null=True, help_text="What was sent; null: a session's cookie.")
-    lab_name = serializers.CharField()
-    version = serializers.CharField(help_text="Of the server.")
+from people.roles import may_manage, may_submit, role_of
+from people.serializers import MeSerializer
 
 
 class MeView(APIView):

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from agent.cli import acts, devices, follow, listing, looking, pull, session, submit
+from agent.cli import acts, borrow, devices, follow, listing, looking, pull, session, submit
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit, ServerRefused
 
@@ -18,6 +18,7 @@ VERBS: list[Verb] = [
     *acts.VERBS,
     *pull.VERBS,
     *devices.VERBS,
+    *borrow.VERBS,
 ]
 _EPILOG = """\
 exit codes: 0 done, 1 a run failed, 2 wrong usage, 3 the server cannot be reached, 4 it refused,

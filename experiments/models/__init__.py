@@ -2,6 +2,7 @@
 
 from experiments.models.account import UnixAccount, unix_user
 from experiments.models.attempt import Attempt, Found, GPUClaim, ReceivedEvent
+from experiments.models.borrow import Borrow
 from experiments.models.cell import Cell, Column
 from experiments.models.demo import DemoUser
 from experiments.models.event import JobEvent
@@ -15,6 +16,7 @@ from experiments.models.view import Pin, SavedView
 
 __all__ = [
     "Attempt",
+    "Borrow",
     "Cell",
     "Column",
     "DemoUser",
