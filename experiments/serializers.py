@@ -80,8 +80,8 @@ class AttemptSerializer(serializers.ModelSerializer):
         model = Attempt
         fields = [
             "id", "number", "device", "source", "unix_user", "gpu_uuids", "created_at",
-            "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message", "unconfirmed",
-            "found", "pid", "contact",
+            "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message",
+            "unconfirmed", "found", "pid", "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))

@@ -57,7 +57,7 @@ class BlobQuerySet(models.QuerySet):
                 ]
                 Blob.holders.through.objects.bulk_create(held, ignore_conflicts=True)
 
-    def name(self, sha256s: Collection[str]) -> None:
+    def count_in(self, sha256s: Collection[str]) -> None:
         """One more snapshot holds these. Only inside a transaction.
 
         Raises:
@@ -68,7 +68,7 @@ class BlobQuerySet(models.QuerySet):
             if self.filter(sha256__in=some).update(**named) < len(some):
                 raise LostRace(gettext("A file of it was just removed; send it once more."))
 
-    def unname(self, sha256s: Collection[str], now: datetime) -> None:
+    def count_out(self, sha256s: Collection[str], now: datetime) -> None:
         """One snapshot less holds these. Only inside a transaction."""
         for some in _in_slices(sorted(sha256s)):
             self.filter(sha256__in=some, named__gt=0).update(named=F("named") - 1)
@@ -123,7 +123,7 @@ class SnapshotQuerySet(models.QuerySet):
             facts |= {"file_count": len(manifest.files) + len(manifest.links), "made_at": now}
             kept, is_new = self.get_or_create(sha256=sha256, defaults={**facts, "used_at": now})
             if is_new:
-                Blob.objects.name(manifest.sizes)
+                Blob.objects.count_in(manifest.sizes)
             else:
                 self.filter(pk=kept.pk).update(used_at=now)
             kept.holders.add(by)
@@ -188,7 +188,7 @@ class Snapshot(models.Model):
             if unused.select_for_update(of=("self",)).first() is None:
                 return False
             self.jobs.update(snapshot=None)
-            Blob.objects.unname(sha256s, now)
+            Blob.objects.count_out(sha256s, now)
             Snapshot.objects.filter(pk=self.pk).delete()
         return True
 

@@ -7,7 +7,19 @@ from agent import manifest
 from agent.manifest import Manifest
 from agent.wire import Malformed
 from experiments.models import Snapshot
+from labsite.errors import NotFound
 from sync.code import blobs
+
+#: To people and agents alike, who are asked to do the same.
+GONE = "The server does not have this code any more: submit it again from its folder."
+
+
+def held_by(snapshot: Snapshot) -> Manifest:
+    """As manifest_of(). Raises: NotFound: it is not there any more."""
+    found = manifest_of(snapshot)
+    if found is None:
+        raise NotFound(GONE)
+    return found
 
 
 def manifest_of(snapshot: Snapshot) -> Manifest | None:

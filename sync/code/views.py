@@ -1,10 +1,9 @@
-"""Snapshots of code over HTTP: from people, to agents, and back to people."""
+"""Snapshots of code over HTTP: from people, and back to them."""
 
-import uuid
 import zlib
 from typing import Any
 
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -16,12 +15,11 @@ from rest_framework.views import APIView
 
 from agent import manifest
 from agent.manifest import Damaged
-from devices.agent_views import AgentView
-from experiments.models import Attempt, Job, Snapshot
+from experiments.models import Job
 from labsite.clock import database_now
 from labsite.errors import BadRequest, NotFound
 from people.auth import IsPerson, MayWrite, TokenAuthentication
-from sync.code import blobs, giving, taking
+from sync.code import giving, taking
 from sync.serializers import UnsupportedEncoding
 
 JSON = "application/json"
@@ -32,10 +30,6 @@ TAKEN = {
     "properties": {"sha256": TEXT, "missing": {"type": "array", "items": TEXT}},
 }
 STORED = {"type": "object", "properties": {"files": {"type": "integer"}}}
-WANTED = {
-    "type": "object",
-    "properties": {"sha256": {"type": "array", "items": TEXT}},
-}
 ENCODING = [OpenApiParameter("Content-Encoding", location=OpenApiParameter.HEADER)]
 
 
@@ -111,7 +105,7 @@ class ArchiveView(APIView):
         if job is None or job.snapshot is None:
             raise NotFound(_("There is no such run, or the server has no code of it."))
         called = f"{job.project.name}-{job.run_name}-code"
-        made = giving.Tar(held(job.snapshot), called, job.snapshot.made_at.timestamp())
+        made = giving.Tar(giving.held_by(job.snapshot), called, job.snapshot.made_at.timestamp())
         headers = {
             "Content-Disposition": content_disposition_header(True, f"{called}.tar"),
             "Cache-Control": "no-store",
@@ -119,51 +113,3 @@ class ArchiveView(APIView):
         response = StreamingHttpResponse(made, content_type="application/x-tar", headers=headers)
         response.parts_to_send = made
         return response
-
-
-class AttemptCodeView(AgentView):
-    """GET agent/attempts/<id>/code: the manifest of the snapshot that it runs in."""
-
-    @extend_schema(responses={(200, JSON): {"type": "object"}})
-    def get(self, request: Request, attempt_id: uuid.UUID) -> HttpResponse:
-        snapshot = snapshot_of(request, attempt_id)
-        try:
-            document = blobs.read(snapshot.sha256)
-        except FileNotFoundError as exc:
-            raise NotFound(GONE) from exc
-        return HttpResponse(document, content_type=JSON)
-
-
-class AttemptFilesView(AgentView):
-    """POST agent/attempts/<id>/code/files: files of that snapshot, as frames."""
-
-    @extend_schema(request={JSON: WANTED}, responses={(200, "application/octet-stream"): bytes})
-    def post(self, request: Request, attempt_id: uuid.UUID) -> StreamingHttpResponse:
-        sizes = held(snapshot_of(request, attempt_id)).sizes
-        wanted = request.data.get("sha256") if isinstance(request.data, dict) else None
-        if not isinstance(wanted, list) or len(wanted) > manifest.MAX_BATCH_FILES:
-            raise BadRequest("“sha256” must be a list of at most 1000.", field="sha256")
-        if not all(isinstance(one, str) and one in sizes for one in wanted):
-            raise NotFound("One of these is no file of the code of this attempt.")
-        made = giving.Frames({one: sizes[one] for one in wanted})
-        response = StreamingHttpResponse(made, content_type="application/octet-stream")
-        response.parts_to_send = made
-        return response
-
-
-GONE = "The server does not have this code any more: submit it again from its folder."
-
-
-def snapshot_of(request: Request, attempt_id: uuid.UUID) -> Snapshot:
-    mine = Attempt.objects.filter(pk=attempt_id, device=request.auth)
-    found = mine.exclude(job__snapshot=None).select_related("job__snapshot").first()
-    if found is None:
-        raise NotFound("There is no such attempt, or it runs in no snapshot, or it is another's.")
-    return found.job.snapshot
-
-
-def held(snapshot: Snapshot) -> manifest.Manifest:
-    found = giving.manifest_of(snapshot)
-    if found is None:
-        raise NotFound(GONE)
-    return found
