@@ -1,8 +1,8 @@
 """How long `lab submit` takes with a dirty repository of 20 MiB: the command's own part.
 
-Of a process that has just started: taking the snapshot, sending what the server lacks, queueing the
-job. First to a server that has none of it, then unchanged, then with one file changed; and how many
-bytes of files each of them sent.
+Of a process that has just started: taking the snapshot, sending what the server lacks, queueing
+the job. First to a server that has none of it, then unchanged, then with one file changed; and how
+many bytes of files each of them sent.
 """
 
 import argparse
@@ -93,9 +93,7 @@ def submit(wish: str) -> int:
             return super().request(method, path, **how)
 
     with Counted(url, token) as api:
-        source = code.source_of(
-            argparse.Namespace(code="snapshot"), Path(folder), api, Silent()
-        )
+        source = code.source_of(argparse.Namespace(code="snapshot"), Path(folder), api, Silent())
         job = {"project": PROJECT, "command": ["true"], "source": source}
         api.request("POST", "/api/jobs/", json={**job, "resources": {"gpus": 0}})
     print(sent)

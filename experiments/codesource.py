@@ -82,7 +82,7 @@ def folder(text: str) -> str:
     path = text.removeprefix("./").rstrip("/")
     if path in ("", "."):
         return ""
-    if not is_path(path):
+    if path.startswith("~") or not is_path(path):
         words = _(
             "“%(text)s” must lie within the code that is sent: write a path relative to it, or"
             " run what lies on the GPU server (lab submit --code host)"

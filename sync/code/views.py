@@ -1,7 +1,8 @@
 """Snapshots of code over HTTP: from people, and back to them."""
 
+import io
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
@@ -48,6 +49,11 @@ class OfPeople(APIView):
     parser_classes = [RawParser]
 
     @staticmethod
+    def body(request: Request) -> BinaryIO:
+        """Of a request without one DRF makes an empty form."""
+        return request.data if hasattr(request.data, "read") else io.BytesIO()
+
+    @staticmethod
     def is_packed(request: Request) -> bool:
         encoding = request.headers.get("Content-Encoding", "identity")
         if encoding not in ("identity", "gzip"):
@@ -67,7 +73,7 @@ class CodeView(OfPeople):
         """201: the snapshot is made, and a job may name it. 202: send what is `missing` to
         code/files, then this once more. Its form: docs/protocol.md."""
         body = taking.Unpacked(
-            request.data, manifest.MAX_DOCUMENT_BYTES, packed=self.is_packed(request)
+            self.body(request), manifest.MAX_DOCUMENT_BYTES, packed=self.is_packed(request)
         )
         try:
             document = body.all()
@@ -87,7 +93,7 @@ class FilesView(OfPeople):
         length = int(request.META.get("CONTENT_LENGTH") or 0)
         packed = self.is_packed(request)
         stored = taking.take_files(
-            request.data, length, packed=packed, by=request.user, now=database_now()
+            self.body(request), length, packed=packed, by=request.user, now=database_now()
         )
         return Response({"files": stored})
 

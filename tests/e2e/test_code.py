@@ -106,9 +106,7 @@ def test_a_dirty_repository_runs_on_another_host_bit_for_bit(repository, tmp_pat
     with Stack(tmp_path / "lab") as stack:
         lab = stack.lab().start()
         agent = stack.agent(lab, "gpu1").start()
-        uid = submit(
-            lab, repository / "exp", "train.py", str(copy), links={"data": str(tmp_path)}
-        )
+        uid = submit(lab, repository / "exp", "train.py", str(copy), links={"data": str(tmp_path)})
         job = lab.wait_state(uid, "succeeded")
         log = lab.run_dir() / f"{job['run_name']}.log"
         wait_for(lambda: log.exists() and b"in exp of .code" in log.read_bytes(), "its log", 20)
