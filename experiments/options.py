@@ -169,6 +169,8 @@ class _Reader:
 
     def source(self, node: Node) -> dict[str, Any]:
         said = _Reader(self._tree, self._mistakes, f"{self._path}source.").block(node, SOURCE)
+        if any(self._mistakes.concern(word) for word in SOURCE):
+            return said  # what is wrong has been said, and would be missed now
         return codesource.checked(said)
 
     def kind(self, node: Node) -> str:

@@ -1,5 +1,6 @@
 """The code of a run: what it is, in what it differs from its commit, which files it holds."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ NAME_CHARACTERS = 12  # of a snapshot, as people meet it
 MAX_LINES = 3000
 SHOWN_FILES = 300
 #: What git says before a file's lines, and a page says better.
-_UNSAID = ("index ", "--- ", "+++ ", "old mode ", "similarity index ")
+_UNSAID = re.compile(r"(index|---|\+\+\+|old mode|similarity index) ")
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _marked(lines: list[str]) -> Iterator[SafeString]:
             yield format_html('<span class="l c">{}</span>', line)
         elif in_hunk and line[:1] in ("+", "-"):
             yield _changed(line)
-        elif in_hunk or not line.startswith(_UNSAID):
+        elif in_hunk or not _UNSAID.match(line):
             css = "l" if in_hunk else "l c"
             yield format_html('<span class="{}">{}</span>', css, line[1:] if in_hunk else line)
 

@@ -28,7 +28,7 @@ class AttemptCodeView(AgentView):
         try:
             document = blobs.read(snapshot.sha256)
         except FileNotFoundError as exc:
-            raise NotFound(giving.GONE) from exc
+            raise giving.gone() from exc
         return HttpResponse(document, content_type=JSON)
 
 

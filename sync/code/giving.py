@@ -3,6 +3,8 @@
 import tarfile
 from collections.abc import Iterator, Mapping
 
+from django.utils.translation import gettext as _
+
 from agent import manifest
 from agent.manifest import Manifest
 from agent.wire import Malformed
@@ -10,15 +12,19 @@ from experiments.models import Snapshot
 from labsite.errors import NotFound
 from sync.code import blobs
 
-#: To people and agents alike, who are asked to do the same.
-GONE = "The server does not have this code any more: submit it again from its folder."
+
+def gone() -> NotFound:
+    """What people and agents alike are told."""
+    return NotFound(
+        _("The server does not have this code any more: submit it again from its folder.")
+    )
 
 
 def held_by(snapshot: Snapshot) -> Manifest:
     """As manifest_of(). Raises: NotFound: it is not there any more."""
     found = manifest_of(snapshot)
     if found is None:
-        raise NotFound(GONE)
+        raise gone()
     return found
 
 

@@ -135,7 +135,7 @@ class Unpacked:
         while not unpacker.eof:
             source = unpacker.unconsumed_tail or self._body.read(manifest.BLOCK_BYTES)
             if not source:
-                raise Damaged("it was cut short")
+                raise Damaged
             if data := unpacker.decompress(source, count):
                 return data
         return b""
