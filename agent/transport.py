@@ -151,6 +151,21 @@ class Transport:
         """The attempt's YAML, byte for byte."""
         return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/config"))
 
+    def code(self, attempt_id: str) -> bytes:
+        """The manifest of the snapshot that the attempt runs in (agent.manifest)."""
+        return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/code"))
+
+    @contextmanager
+    def code_files(self, attempt_id: str, sha256s: list[str]) -> Iterator[Iterator[bytes]]:
+        """Files of that snapshot as frames, in blocks."""
+        path = f"/api/agent/attempts/{attempt_id}/code/files"
+        data = wire.dumps({"sha256": sha256s})
+        response = self._send("POST", path, data=data, headers=JSON, seconds=TRANSFER_SECONDS)
+        try:
+            yield _blocks(response)
+        finally:
+            response.close()
+
     # --- files (protocol §6) ---
 
     def delta(

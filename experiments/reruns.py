@@ -70,4 +70,6 @@ def _is_in(keys: Any, name: str) -> bool:
 
 
 def _said(spec: JobSpec) -> dict[str, Any]:
-    return {"name": spec.name} if spec.name else {}
+    """What goes before the file, and what its block may lean on: links lie in the code's folder."""
+    said = {"name": spec.name, "source": spec.source}
+    return {name: value for name, value in said.items() if value}

@@ -18,6 +18,7 @@ from experiments.models import (
     Job,
     JobEvent,
     Project,
+    Snapshot,
     Sweep,
     UnixAccount,
 )
@@ -90,9 +91,9 @@ class AttemptSerializer(serializers.ModelSerializer):
     class Meta:
         model = Attempt
         fields = [
-            "id", "number", "device", "unix_user", "gpu_uuids", "created_at", "accepted_at",
-            "started_at", "ended_at", "outcome", "ending", "exit_code", "message", "unconfirmed",
-            "found", "pid", "contact",
+            "id", "number", "device", "source", "unix_user", "gpu_uuids", "created_at",
+            "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message",
+            "unconfirmed", "found", "pid", "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))
@@ -102,6 +103,16 @@ class AttemptSerializer(serializers.ModelSerializer):
 
     def get_ending(self, attempt: Attempt) -> str:
         return self.context["endings"][attempt.pk]
+
+
+class SnapshotSerializer(serializers.ModelSerializer):
+    """The code that a job runs in; /api/code/runs/<uid>.tar has it."""
+
+    class Meta:
+        model = Snapshot
+        fields = [
+            "sha256", "commit", "branch", "dirty", "remote", "size_bytes", "file_count", "made_at",
+        ]  # fmt: skip
 
 
 class JobSerializer(ByHand):
@@ -114,6 +125,7 @@ class JobSerializer(ByHand):
     priority = serializers.SerializerMethodField()
     waiting_reason = serializers.CharField(read_only=True)
     device = serializers.SerializerMethodField(help_text="Where its newest try was given to.")
+    code = SnapshotSerializer(source="snapshot", read_only=True, allow_null=True)
 
     class Meta:
         model = Job
@@ -123,7 +135,7 @@ class JobSerializer(ByHand):
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
-            "tags", "notes",
+            "source", "links", "code", "tags", "notes",
             "submitted_at", "started_at", "finished_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
         ]  # fmt: skip
@@ -193,6 +205,12 @@ class SubmitSerializer(serializers.Serializer):
     ignore = serializers.ListField(child=serializers.CharField(), required=False)
     sync = serializers.DictField(required=False)
     sweep = serializers.DictField(required=False, help_text="For /api/sweeps/: grid, list, …")
+    source = serializers.DictField(
+        required=False,
+        help_text="The code: {kind: snapshot, sha256: …} after POST /api/code/, or "
+        "{kind: git, url: …, commit: …}; and folder.",
+    )
+    links = serializers.DictField(required=False, help_text="Laid into the code: {path: target}.")
 
     def given(self) -> dict[str, Any]:
         """What was said besides the config, in the words of the `lab:` block."""

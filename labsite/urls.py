@@ -15,6 +15,7 @@ urlpatterns = [
     re_path(r"^api/jobs/(?P<uid>[0-9]{8}_[0-9a-f]+)/why/$", WhyView.as_view(), name="job-why"),
     path("api/", include("experiments.urls")),
     path("api/sync/", include("sync.urls")),
+    path("api/", include("sync.code.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/ca.pem", ca_pem, name="ca-pem"),
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import wire
-from agent.cli import follow, watching, words
+from agent.cli import code, follow, watching, words
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit, ServerRefused
 from agent.cli.naming import title
@@ -33,6 +33,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("config", nargs="?", metavar="CONFIG", help="a YAML; - from standard input")
     _what(parser)
+    code.add_arguments(parser)
     _needs(parser)
     _several(parser)
     add("--watch", action="store_true", help="follow to the end; exit with 1 if a run failed")
@@ -46,7 +47,7 @@ def _what(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="TEXT")
     add("--tag", action="append", metavar="TEXT", dest="tags", help="repeatable")
     add("--python", metavar="ENV", help="a venv's folder or a conda environment's name there")
-    add("--directory", metavar="DIR", help="where the command runs on the GPU server")
+    add("--directory", metavar="DIR", help="where in the code, or on the GPU server, it runs")
     add("--env", action="append", default=[], metavar="K=V", help="a variable; repeatable")
 
 
@@ -69,11 +70,14 @@ def _several(parser: argparse.ArgumentParser) -> None:
 
 def submit(lab: Lab) -> int:
     wish = wish_of(lab)
+    source = code.source_of(lab.options, Path.cwd(), lab.api, lab.progress)
+    if source is not None:
+        wish["source"] = source
     foreseen = _foreseen(lab, wish)
     if lab.options.dry_run:
-        return lab.answer(foreseen, lambda: _show(lab, foreseen))
+        return lab.answer(foreseen, lambda: _show(lab, wish, foreseen))
     if not lab.out.as_json:
-        _show(lab, foreseen)
+        _show(lab, wish, foreseen)
     _ask(lab, foreseen)
     is_sweep = foreseen["sweep"] is not None
     made = _queued(lab, "/api/sweeps/" if is_sweep else "/api/jobs/", wish)
@@ -228,7 +232,7 @@ PLACES = [
 ]
 
 
-def _show(lab: Lab, foreseen: Mapping[str, Any]) -> None:
+def _show(lab: Lab, wish: Mapping[str, Any], foreseen: Mapping[str, Any]) -> None:
     out = lab.out
     runs = foreseen["runs"]
     names = foreseen["first_run"] + (f"–{foreseen['last_run']}" if runs > 1 else "")
@@ -236,6 +240,7 @@ def _show(lab: Lab, foreseen: Mapping[str, Any]) -> None:
         [
             ("Runs", f"{foreseen['project']} / {names}" + (f" ({runs})" if runs > 1 else "")),
             ("Command", shlex.join(foreseen["command"])),
+            ("Code", _code(wish.get("source"))),
             ("Varied", _varied(foreseen["sweep"])),
             ("Not in file", ", ".join((foreseen["sweep"] or {}).get("added_keys", []))),
             ("Asks for", foreseen["wants"]),
@@ -250,6 +255,14 @@ def _show(lab: Lab, foreseen: Mapping[str, Any]) -> None:
         out.line()
         out.table(PLACES, rows)
         out.line()
+
+
+def _code(source: Mapping[str, str] | None) -> str:
+    if source is None:
+        return "what lies on the GPU server"
+    which = f"commit {source['commit'][:12]}" if "commit" in source else source["sha256"][:12]
+    where = f", in {source['folder']}/" if source.get("folder") else ""
+    return f"{source['kind']} {which}{where}".replace("git commit", "commit")
 
 
 def _varied(sweep: Mapping[str, Any] | None) -> str:

@@ -20,6 +20,7 @@ from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.pages import differing, sweepwords
 from labsite.pages.access import asked, submitters_only
+from labsite.pages.code import foreseen
 from labsite.pages.commands import typed
 from labsite.pages.fitting import fits_of, next_runs, product_of, turn_of
 from labsite.pages.queue import priorities
@@ -204,6 +205,7 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
     return {
         "spec": spec,
         "fits": fits[:SHOWN_PLACES],
+        "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
         "words": typed(spec.command),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),

@@ -88,11 +88,10 @@ class Student:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One server for all of these tests, with an agent on this machine."""
+    """One server for all of these tests, with an agent on this machine and no code on it."""
     folder = tmp_path_factory.mktemp("lab")
     source = folder / "source"
     source.mkdir()
-    (source / "train.py").write_text(TRAIN)
     lab = Lab(folder / "data", "--agent", "--source", str(source)).start()
     yield lab
     lab.interrupt()
@@ -123,6 +122,7 @@ def kim(lab: Lab, token: str, tmp_path_factory: pytest.TempPathFactory) -> Stude
     folder.mkdir()
     for name in TRAPS:
         (folder / name).write_text("raise SystemExit('a file of yours was imported')\n")
+    (folder / "train.py").write_text(TRAIN)
     script = folder.parent / "bin" / "lab"
     script.parent.mkdir()
     script.write_text(SCRIPT)
@@ -166,7 +166,7 @@ def test_a_run_that_fails_is_exit_code_1_and_says_why(kim: Student) -> None:
 def test_a_dry_run_queues_nothing(kim: Student) -> None:
     before = kim.lab("ls", "--json").json["count"]
 
-    said = kim.lab("submit", "--dry-run", "--json", "--", "python", "a.py")
+    said = kim.lab("submit", "--dry-run", "--json", "--code", "host", "--", "python", "a.py")
 
     assert said.json["command"] == ["python", "a.py"]
     assert said.json["places"][0]["folder"].endswith("source")

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('devices', '0008_demo'),
-        ('experiments', '0019_attempt_source'),
+        ('experiments', '0020_code_snapshots'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
