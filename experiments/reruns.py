@@ -70,6 +70,6 @@ def _is_in(keys: Any, name: str) -> bool:
 
 
 def _said(spec: JobSpec) -> dict[str, Any]:
-    """What goes before the file, and what its block may lean on: links lie in the code's folder."""
+    """What goes before the file, and what its block may lean on: links lie in code."""
     said = {"name": spec.name, "source": spec.source}
     return {name: value for name, value in said.items() if value}

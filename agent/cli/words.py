@@ -49,7 +49,7 @@ def took(begin: str | None, end: str | None) -> str:
 def span(seconds: float) -> str:
     """The two largest units: "2d 4h", "3m 5s"."""
     left = max(0, round(seconds))
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
         if left >= length or (unit == "s" and not parts):
             parts.append(f"{left // length}{unit}")

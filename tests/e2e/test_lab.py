@@ -57,7 +57,7 @@ class Student:
         self.folder, self.script, self.url = folder, script, url
         self.environ = {
             "PATH": os.environ["PATH"],
-            "HOME": str(folder / "home"),
+            "HOME": str(folder.parent / "home"),
             "PYTHONPATH": ".",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "error",
