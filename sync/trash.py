@@ -1,13 +1,18 @@
 """The trash: what was deleted is kept for a while, and comes back as it was.
 
-A deletion is rows first (models.Trash): from their commit on sync refuses the files, since every
+A deletion is rows first (models.Trash): once they are marked sync refuses the files, since every
 write is an UPDATE of a row that is not deleted, and no page shows them. The bytes follow, file
 by file under its lock, by renames within the one disk; what is moved twice is moved once. So a
 crash at any point leaves what the next call of tidy() brings to its end. Whoever deletes a run in
 a lower app writes Job.deleted_at only; collect() makes the deletion of it.
+
+Rows are marked slice by slice, since heartbeats and deltas wait for whoever writes to SQLite.
+What is yet to be marked stands in the deletion itself: it is carried out whole, or, should some of
+it have changed meanwhile, what went before comes back.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -16,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from experiments.models import Job, Project
 from experiments.models.event import change
@@ -32,58 +37,117 @@ logger = logging.getLogger(__name__)
 
 #: So many keys go into one statement.
 AT_ONCE = 500
+#: So many are marked in one transaction, of a tenth of a second or two.
+FILES_AT_ONCE = 2500
+JOBS_AT_ONCE = 250
+MEANWHILE = gettext_lazy("Some of these files have changed meanwhile; look again.")
 
 
 def put_away(
     project: Project,
     what: What,
-    files: Iterable[int],
+    files: Iterable[SyncFile],
     jobs: Iterable[Job],
     now: datetime,
     *,
     by: Any = None,
     older_than_days: int = 0,
 ) -> Trash:
-    """Delete these files (by their keys), and these jobs as a whole, in one transaction.
+    """Begin to delete these files, and these jobs as a whole: gather() goes on with it.
+
+    In one transaction, of the caller's if there is one; of few that is all.
 
     Raises:
-        PlanChanged: one of the files was deleted meanwhile, or is being sent anew; nothing was
-            done.
+        PlanChanged: one of the files was deleted meanwhile, or is being sent anew; or another
+            run is to go on from one of the jobs. Nothing was done.
     """
-    jobs, files = list(jobs), list(files)
+    files, jobs = list(files), list(jobs)
+    waiting = {"jobs": [job.pk for job in jobs], "files": [row.pk for row in files]}
+    runs = {job.pk for job in jobs} | {row.job_id for row in files}
     with change():
+        project.lock()  # no job begins to need a file while we look
         trash = Trash.objects.create(
-            project=project, what=what, by=by, made_at=now, changed_at=now,
-            older_than_days=older_than_days,
+            project=project, what=what, by=by, made_at=now, changed_at=now, runs=len(runs),
+            older_than_days=older_than_days, waiting=waiting,
         )  # fmt: skip
-        for job in jobs:
-            job.leave_tombstone(now, by=by)
-        trash.jobs.set(jobs)
-        if _marked(trash, files) != len(files):
-            raise PlanChanged(_("Some of these files have changed meanwhile; look again."))
-        _count(trash, len(jobs))
+        _mark_some(trash)
     wake.publish_on_commit("project", project.pk)
-    wake.ask_tidy()
     return trash
 
 
-def _marked(trash: Trash, files: list[int]) -> int:
-    """Say of each file that it is in the trash; of how many that was news, and right."""
-    slices = (files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE))
+def gather(trash: Trash, deadline: float = math.inf) -> bool:
+    """Mark what is yet to be marked. Twice, or by two processes at once, is once.
+
+    Args:
+        deadline: of time.monotonic(); then the rest is left for another call.
+
+    Returns:
+        Whether nothing is left to be marked.
+
+    Raises:
+        PlanChanged: some of it has changed meanwhile. What was marked will be restored.
+    """
+    while trash.state == TrashState.GATHERING:
+        if time.monotonic() >= deadline:
+            return False
+        try:
+            with change():
+                trash.project.lock()
+                trash.refresh_from_db(fields=["state", "waiting", "size", "file_count"])
+                if trash.state == TrashState.GATHERING:
+                    _mark_some(trash)
+        except PlanChanged:
+            _take_back(trash)
+            raise
+    return True
+
+
+def _mark_some(trash: Trash) -> None:
+    """The next slice of what waits, in the caller's transaction, with the project's lock."""
+    jobs, files = trash.waiting["jobs"], trash.waiting["files"]
+    _leave_tombstones(trash, jobs[:JOBS_AT_ONCE])
+    some = files[:FILES_AT_ONCE] if len(jobs) <= JOBS_AT_ONCE else []
+    count, size = _marked(trash, some)
+    trash.file_count += count
+    trash.size += size
+    trash.waiting = {"jobs": jobs[JOBS_AT_ONCE:], "files": files[len(some) :]}
+    if not any(trash.waiting.values()):
+        trash.waiting, trash.state = {}, TrashState.FILLING
+        wake.ask_tidy()
+    trash.save(update_fields=["state", "waiting", "size", "file_count"])
+    trash.project.note_used(-size)
+
+
+def _leave_tombstones(trash: Trash, keys: list[int]) -> None:
+    jobs = list(Job.objects.filter(pk__in=keys).defer("config", "summary"))
+    if Job.objects.needed() & {job.uid for job in jobs if job.deleted_at is None}:
+        raise PlanChanged(str(MEANWHILE))
+    for job in jobs:
+        job.leave_tombstone(trash.made_at, by=trash.by)
+    trash.jobs.add(*jobs)
+
+
+def _marked(trash: Trash, files: list[int]) -> tuple[int, int]:
+    """Say of each file that it is in the trash; return how many that was news of, and what they
+    take in bytes. Of a rule, what was shown goes; of a run, what is there."""
     present = SyncFile.objects.present()
     if trash.what not in (What.RUN, What.ALL):
         present = present.filter(complete=True)
-    return sum(present.filter(pk__in=keys).update(trash=trash) for keys in slices)
+    count = size = 0
+    for start in range(0, len(files), AT_ONCE):
+        some = present.filter(pk__in=files[start : start + AT_ONCE])
+        size += some.taken_bytes()
+        count += some.update(trash=trash)
+    if count != len(files) and trash.what != What.RUN:
+        raise PlanChanged(str(MEANWHILE))
+    return count, size
 
 
-def _count(trash: Trash, jobs: int) -> None:
-    """Note how much it is, and take it from what the project uses."""
-    trash.size = trash.files.taken_bytes()
-    trash.file_count = trash.files.count()
-    runs = trash.files.order_by().values("job").distinct().count()
-    trash.runs = max(jobs, runs)
-    trash.save(update_fields=["size", "file_count", "runs"])
-    trash.project.note_used(-trash.size)
+def _take_back(trash: Trash) -> None:
+    gathering = Trash.objects.filter(pk=trash.pk, state=TrashState.GATHERING)
+    gathering.update(state=TrashState.RESTORING, waiting={}, moved_upto=0)
+    wake.publish_on_commit("project", trash.project_id)
+    wake.ask_tidy()
 
 
 def collect(now: datetime) -> None:
@@ -92,11 +156,10 @@ def collect(now: datetime) -> None:
     deleted = Job.objects.exclude(deleted_at=None)
     elsewhere = Trash.objects.exclude(state=TrashState.RESTORED)
     alone = deleted.exclude(trash__in=elsewhere)
-    late = deleted.exclude(trash__state=TrashState.RESTORING)
+    late = deleted.exclude(trash__state__in=(TrashState.GATHERING, TrashState.RESTORING))
     late = late.filter(Exists(SyncFile.objects.present().filter(job=OuterRef("pk"))))
     for job in (alone | late).distinct().select_related("project")[:AT_ONCE]:
-        files = job.files.present().values_list("pk", flat=True)
-        put_away(job.project, What.RUN, files, [job], now, by=_deleter(job))
+        put_away(job.project, What.RUN, job.files.present(), [job], now, by=_deleter(job))
 
 
 def _deleter(job: Job) -> Any:
@@ -120,6 +183,12 @@ def settle(trash: Trash, deadline: float) -> bool:
     Returns:
         Whether nothing is left to do.
     """
+    try:
+        if not gather(trash, deadline):
+            return False
+    except PlanChanged as exc:
+        logger.warning("the trash: %s is restored: %s", trash, exc)
+        return False
     state = TrashState(trash.state)
     if state not in _MOVES:
         return True
@@ -176,15 +245,20 @@ _MOVES = {
 
 def _conclude(trash: Trash, state: TrashState, then: TrashState) -> bool:
     """All its files are where they belong."""
-    with change():
-        if not Trash.objects.filter(pk=trash.pk, state=state).update(state=then):
-            return False
-        if then == TrashState.RESTORED:
-            for job in trash.jobs.select_related("project"):
-                job.restore_run(by=trash.changed_by)
+    if then == TrashState.RESTORED:
+        _take_tombstones_away(trash)
+    if not Trash.objects.filter(pk=trash.pk, state=state).update(state=then):
+        return False
     trash.state = then
     wake.publish_on_commit("project", trash.project_id)
     return True
+
+
+def _take_tombstones_away(trash: Trash) -> None:
+    while jobs := list(trash.jobs.exclude(deleted_at=None)[:JOBS_AT_ONCE]):
+        with change():
+            for job in jobs:
+                job.restore_run(by=trash.changed_by)
 
 
 def tidy(now: datetime, deadline: float) -> bool:

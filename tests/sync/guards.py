@@ -110,7 +110,7 @@ GUARDS = [
         f"{APPEND}::test_a_file_is_confirmed_by_the_hash_of_the_whole",
     ),
     _guard(
-        "more bytes unmake the confirmation", "sync.append:change",
+        "more bytes unmake the confirmation", "sync.append:move",
         '"sha256": "", "complete": False,', "",
         f"{APPEND}::test_more_bytes_unmake_the_confirmation",
     ),

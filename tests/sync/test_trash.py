@@ -295,7 +295,7 @@ def test_a_chunk_that_waits_for_its_file_while_it_is_deleted_is_not_kept(done: R
     row = done.row()
     project = row.job.project
     seen = append.current(done.target())
-    trash.put_away(project, What.CHECKPOINTS, [row.pk], [], database_now())
+    trash.put_away(project, What.CHECKPOINTS, [row], [], database_now())
 
     with pytest.raises(LostRace):
         append.change(seen, size=seen.size + 5)
@@ -435,7 +435,7 @@ def test_a_file_that_is_sent_anew_between_the_look_and_the_deed_stays(done: Run)
     SyncFile.objects.filter(pk=old.pk).update(complete=False)
 
     with pytest.raises(PlanChanged):
-        trash.put_away(old.job.project, What.CHECKPOINTS, [old.pk], [], database_now())
+        trash.put_away(old.job.project, What.CHECKPOINTS, [old], [], database_now())
 
     assert not Trash.objects.exists()
 
