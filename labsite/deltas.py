@@ -85,12 +85,11 @@ class Deltas:
         except Refused as refused:
             await refuse_unread(refused, receive, send)
             return
-        taken = await self._taken(_asked(scope, body))
+        taken = await self._taken(asked_of(scope, body))
         if taken is None:
             await self._pool(scope, _Again(body, receive), send)
             return
-        content = json.dumps({"success": True, "data": taken.facts}).encode()
-        await send_answer(json_answer(content), "POST", receive, send)
+        await send_answer(json_answer(content_of(taken)), "POST", receive, send)
 
     async def _taken(self, asked: Asked) -> Taken | None:
         if self._waiting.qsize() >= MAX_WAITING:
@@ -160,8 +159,13 @@ def _is_plain(headers: Mapping[str, str]) -> bool:
     return is_small and says_where and headers.get("content-type") == _RAW
 
 
-def _asked(scope: Scope, body: bytes) -> Asked:
+def asked_of(scope: Scope, body: bytes) -> Asked:
+    """What a request asks for that is_for() this door."""
     headers = _named(scope["headers"])
     token = token_of(headers.get("authorization", "")) or ""
     uid, name = _PATH.fullmatch(scope["path"]).groups()
     return Asked(digest(token), uid, name, CaseInsensitiveMapping(headers), body)
+
+
+def content_of(taken: Taken) -> bytes:
+    return json.dumps({"success": True, "data": taken.facts}).encode()

@@ -150,22 +150,27 @@ def change(row: SyncFile, **fields: Any) -> SyncFile:
             deleted meanwhile.
     """
     with transaction.atomic():
-        if not move(row, **fields):
+        more_bytes = move(row, **fields)
+        if more_bytes is None:
             raise LostRace(f"{row.name} was changed by another request; send it again.")
+        row.job.project.note_used(more_bytes)
     return row
 
 
-def move(row: SyncFile, **fields: Any) -> bool:
-    """The same in a transaction of the caller's. False: it is not as it was seen."""
+def move(row: SyncFile, **fields: Any) -> int | None:
+    """The row alone, in a transaction of the caller's, who then notes what its project takes.
+
+    Returns:
+        How many bytes more its project takes by it; None: it is not as it was seen.
+    """
     fields = {"synced_at": database_now(), "sha256": "", "complete": False, **fields}
     seen = (row.pk, row.attempt, row.generation, row.size)
-    counted = {name: fields.get(name, getattr(row, name)) for name in ("size", "aside_bytes")}
     if not _moved(fields, seen):
-        return False
-    row.job.project.note_used(sum(counted.values()) - row.size - row.aside_bytes)
+        return None
+    before = row.size + row.aside_bytes
     for name, value in fields.items():
         setattr(row, name, value)
-    return True
+    return row.size + row.aside_bytes - before
 
 
 def _moved(fields: dict[str, Any], seen: tuple[int, ...]) -> bool:

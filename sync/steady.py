@@ -9,6 +9,7 @@ chunk of a file, an overlap, a gap, another version, a confirmation, a full disk
 it refuses nothing itself, and no refusal has two wordings.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 from django.db import transaction
 
 from devices.auth import RecentDeviceAuthentication
+from experiments.models import Project
 from labsite import wake
 from labsite.errors import Refused
 from sync import append, intake, resume, room, storage, summary
@@ -56,11 +58,6 @@ class _Step:
     def end(self) -> int:
         """Where its file ends with it."""
         return int(self.delta.offset or 0) + len(self.delta.data)
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """In which rows are moved: of two batches neither waits for a project of the other's."""
-        return self.target.job.project_id, self.row.pk
 
 
 def go_on(asked: Sequence[Asked], each: Each = map) -> list[Taken | None]:
@@ -134,16 +131,30 @@ def _write(step: _Step) -> None:
 
 
 def _move(steps: list[_Step]) -> None:
-    """Bring the rows to what is on the disk, in one transaction."""
-    for step in steps:
-        if intake.is_metrics(step.target):
-            step.target.job.refresh_from_db(fields=["summary"])
-            step.summary = summary.taken_in(step.target.job, step.row, step.end)
+    """Bring the rows to what is on the disk, in one transaction: files, projects, jobs, each in
+    the order of their keys, so that of two who do so none holds what the other waits for."""
+    steps = sorted(steps, key=lambda step: step.row.pk)
+    _sum_up(steps)
+    more_bytes: Counter[Project] = Counter()
     with transaction.atomic():
-        for step in sorted(steps, key=lambda step: step.order):
-            step.is_moved = append.move(step.row, size=step.end, **append.said(step.delta))
+        for step in steps:
+            more = append.move(step.row, size=step.end, **append.said(step.delta))
+            step.is_moved = more is not None
+            more_bytes[step.target.job.project] += more or 0
+        for project in sorted(more_bytes, key=lambda project: project.pk):
+            project.note_used(more_bytes[project])
+        for step in sorted(steps, key=lambda step: step.target.job.pk):
             if step.is_moved and step.summary not in (None, step.target.job.summary):
                 step.target.job.note_summary(step.summary)
+
+
+def _sum_up(steps: list[_Step]) -> None:
+    """Take what the metrics have gained into the summary of their run."""
+    for step in steps:
+        job = step.target.job
+        if intake.is_metrics(step.target):
+            job.refresh_from_db(fields=["summary"])
+            step.summary = summary.taken_in(job, step.row, step.end)
 
 
 def _taken(step: _Step) -> Taken:

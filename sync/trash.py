@@ -65,7 +65,6 @@ def put_away(
     waiting = {"jobs": [job.pk for job in jobs], "files": [row.pk for row in files]}
     runs = {job.pk for job in jobs} | {row.job_id for row in files}
     with change():
-        project.lock()  # no job begins to need a file while we look
         trash = Trash.objects.create(
             project=project, what=what, by=by, made_at=now, changed_at=now, runs=len(runs),
             older_than_days=older_than_days, waiting=waiting,
@@ -92,8 +91,7 @@ def gather(trash: Trash, deadline: float = math.inf) -> bool:
             return False
         try:
             with change():
-                trash.project.lock()
-                trash.refresh_from_db(fields=["state", "waiting", "size", "file_count"])
+                trash.refresh_from_db(from_queryset=Trash.objects.select_for_update(no_key=True))
                 if trash.state == TrashState.GATHERING:
                     _mark_some(trash)
         except PlanChanged:
@@ -103,11 +101,13 @@ def gather(trash: Trash, deadline: float = math.inf) -> bool:
 
 
 def _mark_some(trash: Trash) -> None:
-    """The next slice of what waits, in the caller's transaction, with the project's lock."""
+    """The next slice of what waits, in the caller's transaction. Files before projects and jobs,
+    as all who write them: on PostgreSQL two would else wait for one another."""
     jobs, files = trash.waiting["jobs"], trash.waiting["files"]
-    _leave_tombstones(trash, jobs[:JOBS_AT_ONCE])
     some = files[:FILES_AT_ONCE] if len(jobs) <= JOBS_AT_ONCE else []
     count, size = _marked(trash, some)
+    trash.project.note_used(-size)
+    _leave_tombstones(trash, jobs[:JOBS_AT_ONCE])
     trash.file_count += count
     trash.size += size
     trash.waiting = {"jobs": jobs[JOBS_AT_ONCE:], "files": files[len(some) :]}
@@ -115,11 +115,11 @@ def _mark_some(trash: Trash) -> None:
         trash.waiting, trash.state = {}, TrashState.FILLING
         wake.ask_tidy()
     trash.save(update_fields=["state", "waiting", "size", "file_count"])
-    trash.project.note_used(-size)
 
 
 def _leave_tombstones(trash: Trash, keys: list[int]) -> None:
     jobs = list(Job.objects.filter(pk__in=keys).defer("config", "summary"))
+    trash.project.lock()  # no job begins to need a file while we look
     if Job.objects.needed() & {job.uid for job in jobs if job.deleted_at is None}:
         raise PlanChanged(str(MEANWHILE))
     for job in jobs:
