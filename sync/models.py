@@ -70,8 +70,6 @@ class Trash(models.Model):
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
 
     state = models.CharField(max_length=16, choices=TrashState, default=TrashState.GATHERING)
-    #: While it is gathered: the keys of jobs and files that are yet to be marked.
-    waiting = models.JSONField(default=dict)
     changed_at = models.DateTimeField()
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
@@ -121,6 +119,24 @@ class Trash(models.Model):
         self.refresh_from_db()
         wake.publish_on_commit("project", self.project_id)
         wake.ask_tidy()
+
+
+class TrashSlice(models.Model):
+    """Keys of jobs and files that a deletion has yet to mark; gone once they are marked.
+
+    Rows of their own: SQLite writes a row anew as a whole, and all keys of a large deletion are a
+    megabyte.
+    """
+
+    trash = models.ForeignKey(Trash, models.CASCADE, related_name="slices")
+    jobs = models.JSONField(default=list)
+    files = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.trash}: {len(self.jobs)} runs, {len(self.files)} files"
 
 
 class SyncFileQuerySet(models.QuerySet):

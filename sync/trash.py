@@ -14,7 +14,7 @@ it have changed meanwhile, what went before comes back.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,16 +30,16 @@ from labsite import wake
 from labsite.errors import Refused
 from sync import storage
 from sync.errors import PlanChanged
-from sync.models import SyncFile, Trash, TrashState, What
+from sync.models import SyncFile, Trash, TrashSlice, TrashState, What
 from sync.storage import Place
 
 logger = logging.getLogger(__name__)
 
-#: So many keys go into one statement.
+#: So many files are moved, and so many runs looked at, before the next are asked for.
 AT_ONCE = 500
-#: So many are marked in one transaction, of a tenth of a second or two.
-FILES_AT_ONCE = 2500
-JOBS_AT_ONCE = 250
+#: So many are marked in one transaction, of some hundredths of a second.
+FILES_AT_ONCE = 500
+JOBS_AT_ONCE = 50
 MEANWHILE = gettext_lazy("Some of these files have changed meanwhile; look again.")
 
 
@@ -62,16 +62,31 @@ def put_away(
             run is to go on from one of the jobs. Nothing was done.
     """
     files, jobs = list(files), list(jobs)
-    waiting = {"jobs": [job.pk for job in jobs], "files": [row.pk for row in files]}
     runs = {job.pk for job in jobs} | {row.job_id for row in files}
     with change():
         trash = Trash.objects.create(
             project=project, what=what, by=by, made_at=now, changed_at=now, runs=len(runs),
-            older_than_days=older_than_days, waiting=waiting,
+            older_than_days=older_than_days,
         )  # fmt: skip
+        TrashSlice.objects.bulk_create(_sliced(trash, jobs, files))
         _mark_some(trash)
     wake.publish_on_commit("project", project.pk)
     return trash
+
+
+def _sliced(trash: Trash, jobs: list[Job], files: list[SyncFile]) -> Iterator[TrashSlice]:
+    """Jobs first: what is deleted as a whole takes no more files in from then on."""
+    more = [
+        TrashSlice(trash=trash, jobs=[job.pk for job in jobs[start : start + JOBS_AT_ONCE]])
+        for start in range(0, len(jobs), JOBS_AT_ONCE)
+    ] or [TrashSlice(trash=trash)]
+    *before, last = more
+    yield from before
+    last.files = [row.pk for row in files[:FILES_AT_ONCE]]
+    yield last
+    for start in range(FILES_AT_ONCE, len(files), FILES_AT_ONCE):
+        keys = [row.pk for row in files[start : start + FILES_AT_ONCE]]
+        yield TrashSlice(trash=trash, files=keys)
 
 
 def gather(trash: Trash, deadline: float = math.inf) -> bool:
@@ -89,32 +104,39 @@ def gather(trash: Trash, deadline: float = math.inf) -> bool:
     while trash.state == TrashState.GATHERING:
         if time.monotonic() >= deadline:
             return False
+        began = time.monotonic()
         try:
-            with change():
-                trash.refresh_from_db(from_queryset=Trash.objects.select_for_update(no_key=True))
-                if trash.state == TrashState.GATHERING:
-                    _mark_some(trash)
+            _mark_more(trash)
         except PlanChanged:
             _take_back(trash)
             raise
+        # Whoever waits for SQLite's one writer looks now and then: as long as it was taken.
+        time.sleep(time.monotonic() - began)
     return True
 
 
+def _mark_more(trash: Trash) -> None:
+    with change():
+        trash.refresh_from_db(from_queryset=Trash.objects.select_for_update(no_key=True))
+        if trash.state == TrashState.GATHERING:
+            _mark_some(trash)
+
+
 def _mark_some(trash: Trash) -> None:
-    """The next slice of what waits, in the caller's transaction. Files before projects and jobs,
-    as all who write them: on PostgreSQL two would else wait for one another."""
-    jobs, files = trash.waiting["jobs"], trash.waiting["files"]
-    some = files[:FILES_AT_ONCE] if len(jobs) <= JOBS_AT_ONCE else []
-    count, size = _marked(trash, some)
-    trash.project.note_used(-size)
-    _leave_tombstones(trash, jobs[:JOBS_AT_ONCE])
-    trash.file_count += count
-    trash.size += size
-    trash.waiting = {"jobs": jobs[JOBS_AT_ONCE:], "files": files[len(some) :]}
-    if not any(trash.waiting.values()):
-        trash.waiting, trash.state = {}, TrashState.FILLING
+    """The next slice, in the caller's transaction. Files before projects and jobs, as all who
+    write them: on PostgreSQL two would else wait for one another."""
+    some = trash.slices.first()
+    if some is not None:
+        count, size = _marked(trash, some.files)
+        trash.project.note_used(-size)
+        _leave_tombstones(trash, some.jobs)
+        trash.file_count += count
+        trash.size += size
+        some.delete()
+    if not trash.slices.exists():
+        trash.state = TrashState.FILLING
         wake.ask_tidy()
-    trash.save(update_fields=["state", "waiting", "size", "file_count"])
+    trash.save(update_fields=["state", "size", "file_count"])
 
 
 def _leave_tombstones(trash: Trash, keys: list[int]) -> None:
@@ -127,25 +149,24 @@ def _leave_tombstones(trash: Trash, keys: list[int]) -> None:
     trash.jobs.add(*jobs)
 
 
-def _marked(trash: Trash, files: list[int]) -> tuple[int, int]:
+def _marked(trash: Trash, keys: list[int]) -> tuple[int, int]:
     """Say of each file that it is in the trash; return how many that was news of, and what they
     take in bytes. Of a rule, what was shown goes; of a run, what is there."""
-    present = SyncFile.objects.present()
+    files = SyncFile.objects.present().filter(pk__in=keys)
     if trash.what not in (What.RUN, What.ALL):
-        present = present.filter(complete=True)
-    count = size = 0
-    for start in range(0, len(files), AT_ONCE):
-        some = present.filter(pk__in=files[start : start + AT_ONCE])
-        size += some.taken_bytes()
-        count += some.update(trash=trash)
-    if count != len(files) and trash.what != What.RUN:
+        files = files.filter(complete=True)
+    size = files.taken_bytes()
+    count = files.update(trash=trash)
+    if count != len(keys) and trash.what != What.RUN:
         raise PlanChanged(str(MEANWHILE))
     return count, size
 
 
 def _take_back(trash: Trash) -> None:
-    gathering = Trash.objects.filter(pk=trash.pk, state=TrashState.GATHERING)
-    gathering.update(state=TrashState.RESTORING, waiting={}, moved_upto=0)
+    with transaction.atomic():
+        gathering = Trash.objects.filter(pk=trash.pk, state=TrashState.GATHERING)
+        if gathering.update(state=TrashState.RESTORING, moved_upto=0):
+            trash.slices.all().delete()
     wake.publish_on_commit("project", trash.project_id)
     wake.ask_tidy()
 
