@@ -9,6 +9,7 @@ chunk of a file, an overlap, a gap, another version, a confirmation, a full disk
 it refuses nothing itself, and no refusal has two wordings.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ from sync.intake import Sent, Taken
 from sync.models import SyncFile
 from sync.ownership import Target, check_still
 from sync.serializers import read_headers
+
+logger = logging.getLogger(__name__)
 
 #: map(), or one that does it side by side.
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -122,12 +125,15 @@ def _goes_on(target: Target, row: SyncFile, delta: Delta) -> bool:
 
 
 def _write(step: _Step) -> None:
-    """In a thread of its own, perhaps: the bytes, on the disk."""
+    """In a thread of its own, perhaps: the bytes, on the disk. Raises nothing, since no lock may
+    be given up while others are still at it."""
     try:
         storage.write_at(step.target.place, step.row.size, step.delta.data)
+        step.is_written = True
     except Refused:
-        return
-    step.is_written = True
+        pass
+    except Exception:
+        logger.exception("%s could not be written", step.target.place.path)
 
 
 def _move(steps: list[_Step]) -> None:
