@@ -88,6 +88,7 @@ class Card:
 
 
 _OF_TRASH = {
+    TrashState.GATHERING: ("starting", "s-starting"),
     TrashState.FILLING: ("starting", "s-starting"),
     TrashState.KEPT: ("held", "s-held"),
     TrashState.RESTORING: ("starting", "s-starting"),
