@@ -5,7 +5,7 @@ On SQLite the database is a file of this host, so its clock is this process's. O
 several hosts may serve one lab, and only the database's clock is the same for all of them.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 
 from django.db import connection
 from django.utils import timezone
@@ -21,6 +21,11 @@ def database_now() -> datetime:
         cursor.execute("SELECT clock_timestamp()")
         [now] = cursor.fetchone()
     return now
+
+
+def lab_date(moment: datetime) -> date:
+    """The day in the lab's zone: the same for all readers, whatever zone they are shown times in."""
+    return timezone.localdate(moment, timezone.get_default_timezone())
 
 
 def clock_words(moment: datetime) -> str:

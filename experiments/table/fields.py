@@ -27,6 +27,7 @@ from experiments.states import ENDED, LIVE, JobState, Priority
 from experiments.table.conditions import Compare, HasTag
 from experiments.table.query import Text
 from experiments.units import duration_seconds
+from labsite.clock import lab_date
 
 #: Of a query's operators those of the database's lookups.
 ORDERS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -140,13 +141,17 @@ _DAY = timedelta(days=1)
 
 
 def _moment(value: Text, reader: Reader) -> tuple[datetime, datetime]:
-    """Where what is written begins and ends: a day, a moment, or so long ago (`3d`)."""
-    today = timezone.localdate(reader.now)
+    """Where what is written begins and ends: a day, a moment, or so long ago (`3d`).
+
+    A day is the lab's, so that a link finds the same runs for everybody; a time of day is that of
+    the reader's clock, as pages show it.
+    """
+    today = lab_date(reader.now)
     named = {"today": today, "yesterday": today - _DAY}
     try:
         day = named.get(value.text) or parse_date(value.text)
         if day is not None:
-            begin = datetime.combine(day, time.min, timezone.get_current_timezone())
+            begin = datetime.combine(day, time.min, timezone.get_default_timezone())
             return begin, begin + _DAY
         moment = parse_datetime(value.text)
         if moment is not None:

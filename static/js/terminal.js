@@ -67,6 +67,7 @@
   const learn = (answer) => {
     ({ version, file, size: bytes } = answer);
     isBehind = false;
+    terminal.dataset.size = bytes; // while it is 0, there is nothing to search in
     size.textContent = sized(bytes);
     download.hidden = !bytes;
   };
@@ -238,7 +239,10 @@
   go.closest("form").addEventListener("submit", (event) => {
     event.preventDefault();
     const wanted = Number(go.value);
-    if (wanted >= 1) location.hash = `#L${Math.floor(wanted)}`;
+    const hash = `#L${Math.floor(wanted)}`;
+    if (!(wanted >= 1)) return;
+    if (location.hash === hash) byHash(); // the same line once more, which changes no address
+    else location.hash = hash;
   });
   byId("log-top").addEventListener("click", () => { goTo(1).then(() => { terminal.scrollTop = 0; }).catch(() => {}); });
   follow.addEventListener("click", () => {

@@ -38,7 +38,7 @@ def test_the_project_says_which_way_its_main_metric_is_better(metric, goal, side
 def test_a_table_shows_it_first_and_by_its_own_goal(jobs):
     metric = [ref.word for ref in usual(jobs[0].project) if ref.is_metric]
 
-    assert metric == ["min:flops", "best:acc", "best:loss"]
+    assert metric == ["best:flops", "best:acc", "best:loss"]
 
 
 def test_a_sweep_is_ranked_by_it_until_the_reader_chooses(jobs):
