@@ -63,7 +63,7 @@ def best_of(projects: QuerySet[Project]) -> dict[int, float]:
 
 
 def activity_of(projects: QuerySet[Project], now: datetime) -> dict[int, list[int]]:
-    """By a project's key: how many runs were queued on each of the lab's last DAYS days. One query.
+    """By a project's key: how many runs were queued on each of the lab's last days. One query.
 
     Projects without any are left out.
     """

@@ -1,4 +1,4 @@
-"""What people ask of the queue's line about one job, by whichever door: the page's or the API's."""
+"""What people ask of the queue's line about one job, by the page or by the API."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ def move(job: Job, wish: Move, *, by: Any) -> None:
     """
     Raises:
         NotYours: only a manager lets a job wait for its turn again.
-        IllegalTransition: it stands as far as it can, or does not wait; or it would take a manager.
+        IllegalTransition: it stands as far as it can, or does not wait; or that takes a manager.
     """
     if wish.to == TURN:
         if not may_manage(by):

@@ -24,7 +24,7 @@ def database_now() -> datetime:
 
 
 def lab_date(moment: datetime) -> date:
-    """The day in the lab's zone: the same for all readers, whatever zone they are shown times in."""
+    """The day in the lab's zone: the same for all, whatever zone they are shown times in."""
     return timezone.localdate(moment, timezone.get_default_timezone())
 
 

@@ -16,7 +16,7 @@ from experiments.models.event import change, record
 from experiments.models.project import Project
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
-from labsite.clock import database_now
+from labsite.clock import database_now, lab_date
 from people.roles import may_manage
 
 

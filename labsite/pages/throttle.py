@@ -1,7 +1,7 @@
 """How often somebody who is not signed in may send a form that makes an account.
 
-Each costs the server a password's hash and, where people register themselves, a row. Signing in has
-its own limit (axes), which goes by the account.
+Each costs the server a password's hash and, where people register themselves, a row. Signing in
+has its own limit (axes), which goes by the account.
 """
 
 import time

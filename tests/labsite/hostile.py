@@ -1,6 +1,7 @@
-"""A small lab of which every stored text is somebody else's choice, and what its pages are made of."""
+"""A small lab whose every stored text is somebody else's choice; and what pages are made of."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -34,7 +35,8 @@ from tests.labsite.payloads import PAYLOADS
 
 #: So many rows of each kind; a page of a table of runs shows all of them.
 ROWS = 48
-ELSEWHERE = ("http://testserver/", "data:image/")
+#: What says that a link leads out of here, and where it may lead.
+ELSEWHERE, WEB = "noopener noreferrer nofollow", re.compile(r"https?://[\w.-]")
 
 
 class Texts:
@@ -55,8 +57,8 @@ class Texts:
 
 
 def disarmed(text: str) -> str:
-    """As long, with its blanks, and of letters."""
-    return "".join(sign if sign in " \t\n" else "x" for sign in text)
+    """Of letters only, and another one for each."""
+    return f"harmless{PAYLOADS.index(text):03d}"
 
 
 def lab(boss: Any) -> None:
@@ -83,7 +85,7 @@ def lab(boss: Any) -> None:
 
 
 def _tries(device: Device, owner: Any, now: Any) -> None:
-    for index, outcome in enumerate((None, Outcome.FAILED)):
+    for outcome in (None, Outcome.FAILED):
         job = make.job(project="tried", by=owner, config="lr: 1\n")
         attempt = make.attempt(job, device, started=True)
         if outcome:
@@ -98,23 +100,54 @@ def _tries(device: Device, owner: Any, now: Any) -> None:
 
 def write(texts: Texts) -> None:
     """Lay the next text into each place, past all that would refuse it at a door."""
-    _write(get_user_model(), lambda n: {"last_name": texts.one(150), "username": f"{texts.one(140)}{n}"})
+    _write(
+        get_user_model(),
+        lambda n: {"last_name": texts.one(150), "username": f"{texts.one(140)}{n}"},
+    )
     _write(Project, lambda n: {"title": texts.one(128), "description": texts.one()})
     _write(Job, lambda n: _of_job(texts))
     _write(Sweep, lambda n: {"name": texts.one(), "config": _config(texts)})
     _write(SavedView, lambda n: {"name": f"{n}{texts.one(70)}", "query": texts.one()})
-    _write(AuditEntry, lambda n: {"name": texts.one(), "by_name": texts.one(150), "before": texts.facts(), "after": texts.facts()})
+    _write(
+        AuditEntry,
+        lambda n: {
+            "name": texts.one(),
+            "by_name": texts.one(150),
+            "before": texts.facts(),
+            "after": texts.facts(),
+        },
+    )
     _write(ApiToken, lambda n: {"name": texts.one(64)})
     _write(Invite, lambda n: {"note": texts.one(128)})
     _write(UnixAccount, lambda n: {"name": texts.one(64)})
     _write(JobEvent, lambda n: {"data": texts.facts()})
-    _write(GPU, lambda n: {"name": texts.one(), "processes": [{"pid": 7, "user": texts.one(), "memory_bytes": 2**30, "attempt_id": None}]})
+    _write(
+        GPU,
+        lambda n: {
+            "name": texts.one(),
+            "processes": [
+                {"pid": 7, "user": texts.one(), "memory_bytes": 2**30, "attempt_id": None}
+            ],
+        },
+    )
     GPU.objects.exclude(fault="").update(fault_facts={"text": texts.one()})
     _write(GPUEvent, lambda n: {"facts": {"text": texts.one()}})
     _write(Device, lambda n: _of_device(texts))
-    _write(Attempt, lambda n: {"message": texts.one(), "unix_user": texts.one(), "files_left_out": [{"name": texts.one(), "size_bytes": 1, "reason": "name"}]})
+    _write(
+        Attempt,
+        lambda n: {
+            "message": texts.one(),
+            "unix_user": texts.one(),
+            "files_left_out": [{"name": texts.one(), "size_bytes": 1, "reason": "name"}],
+        },
+    )
     _cells(texts)
     _files(texts)
+
+
+def write_jobs(texts: Texts) -> None:
+    """What a table of runs shows, alone."""
+    _write(Job, lambda n: _of_job(texts))
 
 
 def _write(model: Any, fields: Callable[[int], dict[str, Any]]) -> None:
@@ -123,7 +156,7 @@ def _write(model: Any, fields: Callable[[int], dict[str, Any]]) -> None:
 
 
 def _of_job(texts: Texts) -> dict[str, Any]:
-    metrics = {name: 0.5 for name in texts.many(2)}
+    metrics = dict.fromkeys(texts.many(2), 0.5)
     return {
         "name": texts.one(), "notes": texts.one(), "tags": texts.many(2), "command": texts.many(2),
         "environment": texts.facts(), "labels": texts.facts(), "gpu_type": texts.one(),
@@ -134,7 +167,9 @@ def _of_job(texts: Texts) -> dict[str, Any]:
 
 
 def _config(texts: Texts) -> bytes:
-    return "".join(f"{json.dumps(texts.one())}: {texts.one()}\n" for _ in range(3)).encode()
+    """With a mistake in any case."""
+    lines = (f"{json.dumps(texts.one())}: {texts.one()}\n" for _ in range(3))
+    return ("]: [\n" + "".join(lines)).encode()
 
 
 def _of_device(texts: Texts) -> dict[str, Any]:
@@ -150,7 +185,9 @@ def _cells(texts: Texts) -> None:
     """Of each run one config key and one metric, in columns of their own."""
     Column.objects.all().delete()
     for job in Job.objects.order_by("pk"):
-        key = Column(project_id=job.project_id, kind="key", name=f"{job.pk}{texts.one()}", varies=True)
+        key = Column(
+            project_id=job.project_id, kind="key", name=f"{job.pk}{texts.one()}", varies=True
+        )
         metric = Column(project_id=job.project_id, kind="metric", name=f"{job.pk}{texts.one()}")
         Column.objects.bulk_create([key, metric])
         text = texts.one()
@@ -161,7 +198,12 @@ def _cells(texts: Texts) -> None:
 def _files(texts: Texts) -> None:
     """Logs that end in a traceback, previews, and their names."""
     for row in SyncFile.objects.order_by("pk"):
-        lines = [*texts.many(60), "Traceback (most recent call last):", f'  File "{texts.one()}", line 1, in f']
+        lines = [
+            "see https://lab.test/ there",
+            *texts.many(60),
+            "Traceback (most recent call last):",
+            f'  File "{texts.one()}", line 1, in f',
+        ]
         data = "\n".join([*lines, f"    {texts.one()}", f"ValueError: {texts.one()}", ""]).encode()
         place = Place.of(row.job, row.name)
         place.path.write_bytes(data)
@@ -183,7 +225,11 @@ class Made(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements[tag, tuple(sorted(name for name, _value in attrs))] += 1
-        self.addresses |= {value or "" for name, value in attrs if name in LEADING}
+        given = dict(attrs)
+        if tag != "a" or given.get("rel") != ELSEWHERE:
+            self.addresses |= {given[name] or "" for name in LEADING & given.keys()}
+        elif not WEB.match(given["href"] or ""):  # a log's link
+            self.addresses.add(f"{given['href']} in a log")
 
     @property
     def astray(self) -> set[str]:
@@ -191,9 +237,18 @@ class Made(HTMLParser):
         return {one for one in self.addresses if not _is_ours(one)}
 
 
-LEADING = {"href", "src", "action", "formaction", "data-src", "data-log", "data-curve", "data-history"}
+LEADING = {
+    "href",
+    "src",
+    "action",
+    "formaction",
+    "data-src",
+    "data-log",
+    "data-curve",
+    "data-history",
+}
 
 
 def _is_ours(address: str) -> bool:
     is_path = address[:1] in "/?#" and not address.startswith(("//", "/\\"))
-    return not address or is_path or address.startswith(ELSEWHERE)
+    return not address or is_path or address.startswith("http://testserver/")
