@@ -143,7 +143,8 @@ def project(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def project_of(request: HttpRequest, name: str) -> Project:
-    return get_object_or_404(Project.objects.visible_to(request.user), name=name)
+    seen = Project.objects.visible_to(request.user).select_related("created_by")
+    return get_object_or_404(seen, name=name)
 
 
 def _context(found: Project, user: Any) -> dict[str, Any]:
