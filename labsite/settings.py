@@ -247,7 +247,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "labsite.deskfront.front",
-    "SIDEBAR": {"show_search": True, "navigation": "labsite.desknav.groups"},
+    "SIDEBAR": {"navigation": "labsite.desknav.groups"},
     "STYLES": [lambda request: static("css/desk.css")],
     "COLORS": {  # the accent of static/css/look.css, in unfold's steps
         "primary": {

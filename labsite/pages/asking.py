@@ -142,10 +142,11 @@ def usual(project: Project | None) -> list[Ref]:
     if main and main not in first and metrics.filter(name=main).exists():
         first.append(main)
     shown = project.main_first(first)
+    judged = [name for name in shown if project.better(name)]  # not a learning rate, if there are
     keys = columns.filter(kind=Kind.KEY, varies=True).values_list("name", flat=True)
     return [
         *(Ref(FIELD, word) for word in FIRST),
-        *(Ref(_sides(name, project)[0], name) for name in shown[:USUAL_METRICS]),
+        *(Ref(_sides(name, project)[0], name) for name in (judged or shown)[:USUAL_METRICS]),
         *(Ref(KEY, name) for name in keys[:USUAL_KEYS]),
         *(Ref(FIELD, word) for word in AFTER),
     ]

@@ -37,7 +37,7 @@
     const response = await fetch(`${path}?${new URLSearchParams(query)}`, { cache: "no-store", signal });
     if (response.redirected) throw new Error("signed out");
     const answer = await response.json();
-    if (!response.ok && !answer.wrong) throw new Error(String(response.status));
+    if (!response.ok) throw new Error(String(response.status));
     return answer;
   };
 

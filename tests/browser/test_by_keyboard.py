@@ -44,7 +44,7 @@ def test_a_table_of_runs_is_used_by_keys_alone(page: Page, made_up: str):
     expect(page.locator("#main")).to_be_focused()
 
     # A menu opens, takes the focus within, and gives it back
-    columns = page.locator("#columns")
+    columns = page.locator("details#columns")
     columns.locator("summary").focus()
     press(page, "Enter", "Tab")
     expect(columns.get_by_role("checkbox").first).to_be_focused()
@@ -73,7 +73,7 @@ def test_a_run_is_queued_by_keys_alone(page: Page, made_up: str):
     page.keyboard.press("/")
     expect(page.locator(".top .find input")).to_be_focused()
     page.goto(f"{made_up}/execute/")
-    page.get_by_role("textbox", name="Configuration").focus()
+    page.get_by_role("textbox", name="YAML configuration").focus()
     page.keyboard.type("lr: 0.1\n")
     press(page, "Escape")  # Tab indents
     expect(page.get_by_label("Project")).to_be_focused()
@@ -93,7 +93,7 @@ READ = {
     "runs": "mstar-curriculum",
     "run": "train_loss",
     "devices": "gpu-01",
-    "device": "Attempts",
+    "device": "Runs that were here",
     "projects": "mstar-curriculum",
     "project": "test_accuracy",
     "sweep": "batch_size",
@@ -110,6 +110,7 @@ def test_without_scripts_each_page_is_read(
     page = context.new_page()
     for name, words in READ.items():
         screenshots.visit(page, made_up, name)
+        page.wait_for_load_state()
         expect(page.locator("main")).to_contain_text(words)
         assert page.locator(".scripted:visible, .script-only:visible").count() == 0, name
     page.goto(f"{made_up}/projects/mstar-curriculum/?q=state:succeeded")
