@@ -164,8 +164,7 @@ def _job(request: HttpRequest, uid: str) -> Job:
 
 
 def _back(request: HttpRequest, job: Job) -> str:
-    """The page that the button stood on; the run's own where that is not ours, and its project's
-    when it is deleted."""
+    """The run's own page where the button stood on none; its project's when it is deleted."""
     if job.deleted_at:
         return reverse("project", args=[job.project.name])
-    return back_of(request, f"/runs/{job.uid}/")
+    return back_of(request, reverse("run", args=[job.uid]))

@@ -54,7 +54,7 @@ def test_a_table_of_runs_is_used_by_keys_alone(page: Page, made_up: str):
 
     # Runs are ticked, sorted and compared
     page.locator("#table thead a").first.focus()
-    press(page, "Enter")
+    page.keyboard.press("Enter")
     page.wait_for_url("**sort=**")
     boxes = page.locator("#table input[name=run]")
     boxes.nth(0).focus()
@@ -81,7 +81,7 @@ def test_a_run_is_queued_by_keys_alone(page: Page, made_up: str):
     page.get_by_label("Command").focus()
     page.keyboard.type("python train.py")
     expect(page.locator("#preview")).to_contain_text("python train.py")
-    page.get_by_label("Command").focus()
+    page.get_by_role("button", name="Add to queue").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/*/")
     expect(page.locator("#config")).to_contain_text("lr: 0.1")
