@@ -49,7 +49,8 @@ def test_no_text_does_anything_in_a_browser(page: Page, lab: Lab, password: str,
     sign_in(page, lab, password)
     config = "".join(f"{json.dumps(text)}: {json.dumps(text)}\n" for text in SOME)
     wish = {
-        "project": "hostile", "name": "".join(SOME)[:128], "tags": [text[:60].strip() for text in SOME[:30]],
+        "project": "hostile", "name": "".join(SOME)[:128],
+        "tags": [text[:60].strip() for text in SOME[:30]],
         "notes": "\n".join(SOME), "config": config, "command": ["python3", "hostile.py"],
         "resources": {"gpus": 0}, "environment": {"TEXT": SOME[0]},
     }  # fmt: skip
