@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import (
@@ -27,7 +27,7 @@ from experiments.states import ENDED, LIVE, JobState, Priority
 from experiments.table.conditions import Compare, HasTag
 from experiments.table.query import Text
 from experiments.units import duration_seconds
-from labsite.clock import lab_date
+from labsite.clock import day_begins, lab_date
 
 #: Of a query's operators those of the database's lookups.
 ORDERS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -151,12 +151,12 @@ def _moment(value: Text, reader: Reader) -> tuple[datetime, datetime]:
     try:
         day = named.get(value.text) or parse_date(value.text)
         if day is not None:
-            begin = datetime.combine(day, time.min, timezone.get_default_timezone())
-            return begin, begin + _DAY
+            return day_begins(day), day_begins(day + _DAY)
         moment = parse_datetime(value.text)
         if moment is not None:
             if timezone.is_naive(moment):
                 moment = timezone.make_aware(moment)
+            moment = moment.astimezone(UTC)  # or the database would, and fail in the year 1
             return moment, moment
         ago = reader.now - timedelta(seconds=duration_seconds(value.text))
     except (ValueError, OverflowError):

@@ -1,6 +1,7 @@
 """Stored in UTC; days are the lab's, the same for everybody; times are shown in the reader's zone,
 which is named."""
 
+import re
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,8 @@ from experiments.models import Job, Project
 from experiments.table.fields import Reader
 from experiments.table.match import match
 from labsite.clock import lab_date
+from people.audit import recorded
+from people.models import AuditEntry
 from tests import make
 from tests.labsite.reading import text_of
 
@@ -51,6 +54,36 @@ def test_days_of_a_query_and_of_a_project_are_the_labs(settings):
         assert found("submitted>=2026-11-30T15:00 submitted<2026-11-30T15:01")  # as pages show it
         [days] = activity_of(Project.objects.all(), EVENING).values()
         assert (job.project_id, days[-1]) == (Project.objects.get().pk, 1)
+
+
+@pytest.mark.parametrize("said", ["0001-01-01", "0001-01-01T00:00", "9999-12-31"])
+def test_a_day_that_no_clock_has_is_told_and_breaks_nothing(settings, said):
+    settings.TIME_ZONE = "Asia/Seoul"
+    client = Client(raise_request_exception=False)
+    client.force_login(make.manager())
+    client.cookies["zone"] = "Asia/Seoul"
+
+    assert "is not a time" in text_of(client.get(f"/runs/?q=submitted:{said}"))
+    assert client.get(f"/people/audit/?since={said}").status_code == 200
+
+
+def test_the_audit_log_shows_times_as_pages_do_and_begins_with_a_day_of_the_labs(settings):
+    settings.TIME_ZONE = "Asia/Seoul"
+    project = make.project("digits")
+    manager = make.manager()
+    with recorded(manager, project, "archive"):
+        project.archive(EVENING)
+    AuditEntry.objects.update(at=EVENING)
+    client = Client()
+    client.force_login(manager)
+    client.cookies["zone"] = "America/New_York"
+
+    shown = text_of(client.get("/people/audit/?since=2026-12-01"))
+
+    assert "archived" in shown
+    assert re.search(r"→ became (Nov 30, )?15:00", shown)
+    assert "T20:00" not in shown
+    assert "Nothing like that" in text_of(client.get("/people/audit/?since=2026-12-02"))
 
 
 def test_a_page_shows_the_readers_zone_and_names_it():
