@@ -248,6 +248,12 @@ UNFOLD = {
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "labsite.deskfront.front",
     "SIDEBAR": {"navigation": "labsite.desknav.groups"},
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon", "type": "image/svg+xml",
+            "href": lambda request: static("img/favicon.svg"),
+        }
+    ],
     "STYLES": [lambda request: static("css/desk.css")],
     "COLORS": {  # the accent of static/css/look.css, in unfold's steps
         "primary": {
