@@ -11,6 +11,7 @@ from devices.models import DeviceState
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
 from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
+from experiments.moving import DOWN, TURN, UP, Move
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
 from labsite.api import ByHand
@@ -235,6 +236,24 @@ class PrioritySerializer(serializers.Serializer):
 
     def level(self) -> Priority:
         return Priority[self.validated_data["priority"].upper()]
+
+
+class MoveSerializer(serializers.Serializer):
+    """POST jobs/<uid>/move: one of these."""
+
+    before = serializers.CharField(required=False, help_text="The uid of one that waits.")
+    after = serializers.CharField(required=False, help_text="The uid of one that waits.")
+    to = serializers.ChoiceField(
+        [UP, DOWN, TURN], required=False, help_text="turn: as fair share has it again."
+    )
+
+    def validate(self, attrs: dict[str, str]) -> dict[str, str]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError(_("Say one of before, after and to."))
+        return attrs
+
+    def move(self) -> Move:
+        return Move(**self.validated_data)
 
 
 class EventSerializer(serializers.ModelSerializer):

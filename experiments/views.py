@@ -14,13 +14,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devices.views import ManagersChange as OnlyManagersChange
-from experiments import configfiles, submission, sweeps
+from experiments import configfiles, moving, submission, sweeps
 from experiments.deciding import changed_by
 from experiments.models import Job, JobEvent, Project, Sweep, UnixAccount, counts_of
 from experiments.serializers import (
     EventSerializer,
     JobDetailSerializer,
     JobSerializer,
+    MoveSerializer,
     PrioritySerializer,
     ProjectSerializer,
     RequeueSerializer,
@@ -269,6 +270,20 @@ class JobViewSet(
         wish.is_valid(raise_exception=True)
         with changed_by(request.user, job, "priority"):
             job.set_priority(wish.level(), by=request.user)
+        return self._shown(job)
+
+    @extend_schema(request=MoveSerializer)
+    @action(detail=True, methods=["post"])
+    def move(self, request: Request, uid: str) -> Response:
+        """Its place in the queue: before or after another that waits, or one up or down.
+
+        Submitters order what is theirs; a manager lays any run before others, which holds until
+        `{"to": "turn"}` gives it back to fair share.
+        """
+        job = self.get_object()
+        wish = MoveSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        moving.move(job, wish.move(), by=request.user)
         return self._shown(job)
 
     @extend_schema(request=None, responses={201: JobDetailSerializer})

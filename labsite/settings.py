@@ -212,6 +212,7 @@ X_FRAME_OPTIONS = "DENY"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = ["labsite.formats"]
 USE_TZ = True
 TIME_ZONE = _given["TIME_ZONE"]
 
@@ -246,6 +247,13 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "labsite.deskfront.front",
+    "SIDEBAR": {"navigation": "labsite.desknav.groups"},
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon", "type": "image/svg+xml",
+            "href": lambda request: static("img/favicon.svg"),
+        }
+    ],
     "STYLES": [lambda request: static("css/desk.css")],
     "COLORS": {  # the accent of static/css/look.css, in unfold's steps
         "primary": {

@@ -16,7 +16,7 @@ from experiments.models.event import change, record
 from experiments.models.project import Project
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
-from labsite.clock import database_now
+from labsite.clock import database_now, lab_date
 from people.roles import may_manage
 
 
@@ -166,7 +166,7 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
 
     def _new_uids(self, count: int) -> list[str]:
         """`YYYYMMDD_` (the lab's day) and 4 hex digits, more when those are taken."""
-        day = timezone.localtime().strftime("%Y%m%d")
+        day = f"{lab_date(timezone.now()):%Y%m%d}"
         found: set[str] = set()
         for digits in (4, 4, 4, 6, 8, 16):
             wanted = range(count - len(found))

@@ -123,6 +123,7 @@ API = {
         ("delete", "/api/jobs/{ended}/"),
         *((POST, f"/api/jobs/{{run}}/{verb}/") for verb in ("cancel", "requeue", "give_up")),
         *((POST, f"/api/jobs/{{waiting}}/{verb}/") for verb in ("hold", "unhold", "priority")),
+        (POST, "/api/jobs/{waiting}/move/"),
         ("patch", "/api/sweeps/{sweep}/"), ("put", "/api/sweeps/{sweep}/"),
         ("delete", "/api/sweeps/{sweep}/"), (POST, "/api/sweeps/{sweep}/priority/"),
         *((POST, f"/api/sweeps/{{sweep}}/{verb}/") for verb in ("cancel", "hold", "unhold")),
