@@ -15,6 +15,8 @@ from agent import gpus, host, resume, userfolders, users, wire, workspace
 from agent.attempts import Attempts
 from agent.audit import Audit
 from agent.bandwidth import Bandwidth
+from agent.code import CodeLaying
+from agent.codecache import CodeCache
 from agent.config import Config
 from agent.daemon import Daemon, Loop
 from agent.errors import AgentError
@@ -163,9 +165,18 @@ class Agent:
             source=config.source,
             fetch_config=self._fetch_config,
             lay_in=self._lay_in,
+            code=self._code_laying(state),
             changed=self._changed,
             stop=self._stop,
             as_submitter=config.run_as is JobUser.SUBMITTER,
+        )
+
+    def _code_laying(self, state: State) -> CodeLaying:
+        return CodeLaying(
+            self._connect,
+            CodeCache(state.folder / "code"),
+            state.folder / "attempts",
+            self._folders.rights_in,
         )
 
     def _heartbeat_loop(self, config: Config) -> HeartbeatLoop:

@@ -3,34 +3,26 @@
 import hashlib
 import logging
 import os
-import socket
-import ssl
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import requests
-import urllib3
 
 from agent import host, wire
 from agent.config import Config
 from agent.errors import ConfigError, Rejected, ServerUnreachable
 from agent.heartbeat import agent_version
+from agent.reach import fetch_ca, fingerprint, over_https
 from agent.state import Credential, State, new_credential, write_private
 from agent.store import Store
-from agent.transport import TooLong, Transport, whole
+from agent.transport import Transport
 
 logger = logging.getLogger(__name__)
-
-CA_SECONDS = 10.0
 
 
 def pinned_ca(config: Config, state: State) -> str | None:
     """Path of the certificate authority to trust, None: those of this system.
 
-    With --ca-sha256 it is fetched from the server itself once. That connection proves nothing;
-    the fingerprint, which a person copied from the site, does.
+    With --ca-sha256 it is fetched from the server itself once.
 
     Raises:
         ConfigError: it cannot be fetched, or has another fingerprint.
@@ -39,47 +31,9 @@ def pinned_ca(config: Config, state: State) -> str | None:
     if config.ca_sha256 is None:
         return str(path) if path.exists() else None
     if not path.exists() or fingerprint(path.read_text()) != config.ca_sha256:
-        pem = _fetch_ca(config.server)
-        if fingerprint(pem) != config.ca_sha256:
-            raise ConfigError(
-                f"The certificate authority of {config.server} does not have the fingerprint "
-                "given with --ca-sha256: copy the line from the site again. If it still differs, "
-                "somebody may be between you and the server"
-            )
+        pem = fetch_ca(config.server, config.ca_sha256)
         write_private(path, pem.encode())
     return str(path)
-
-
-def fingerprint(pem: str) -> str | None:
-    """SHA-256 of the first certificate's DER form; None: there is none in it."""
-    try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
-    except ValueError:
-        return None
-
-
-def _fetch_ca(server: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-        try:
-            response = requests.get(
-                f"{server}/api/ca.pem",
-                verify=False,  # noqa: S501 - the fingerprint is checked instead
-                timeout=CA_SECONDS,
-                allow_redirects=False,
-                stream=True,
-            )
-            pem = whole(response)
-        except (requests.RequestException, TooLong) as exc:
-            raise ConfigError(
-                f"The certificate authority of {server} cannot be fetched: {type(exc).__name__}. "
-                "Is the address right, and does it begin with https?"
-            ) from None
-    if response.status_code != 200:
-        raise ConfigError(
-            f"{server} has no certificate authority of its own: leave --ca-sha256 out"
-        )
-    return pem.decode("ascii", "replace")
 
 
 def credential(config: Config, state: State, store: Store, ca_file: str | None) -> Credential:
@@ -122,7 +76,7 @@ def _enroll(config: Config, asked: Credential, code: str, ca_file: str | None) -
     try:
         return transport.enroll(message)
     except ServerUnreachable as exc:
-        raise ConfigError(_over_https(config.server) or str(exc)) from None
+        raise ConfigError(over_https(config.server) or str(exc)) from None
     except Rejected as exc:
         raise ConfigError(
             f"The server refused to enroll this host: {exc}. A code is good for ten minutes and "
@@ -130,24 +84,6 @@ def _enroll(config: Config, asked: Credential, code: str, ca_file: str | None) -
         ) from None
     finally:
         transport.close()
-
-
-def _over_https(server: str) -> str | None:
-    """What to write instead, if it is https that is spoken at this http address: such a server
-    cuts the connection without a word."""
-    parts = urlsplit(server)
-    if parts.scheme != "http" or not parts.port:
-        return None
-    anyone = ssl.create_default_context()
-    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is said to it
-    try:
-        with (
-            socket.create_connection((parts.hostname, parts.port), CA_SECONDS) as connection,
-            anyone.wrap_socket(connection),
-        ):
-            return f"{parts.hostname} speaks https there: try --server https://{parts.netloc}"
-    except OSError:
-        return None
 
 
 def write_netrc(server: str, host_id: str, token: str, home: Path) -> None:

@@ -66,7 +66,8 @@ def launch(
 ) -> Launch:
     """Turn an order into what can be started on this host. To be called with `user.rights()`.
 
-    `source` is where commands run unless the order says otherwise; `gpu_indices` maps the
+    `source` is where commands run unless the order says otherwise, which is relative to it; of an
+    attempt with code of its own that is where this lies. `gpu_indices` maps the
     UUIDs of this host's GPUs to their NVML indices; `environ` is the agent's own environment.
 
     Raises:
@@ -84,8 +85,6 @@ def launch(
 
 
 def _directory(order: AttemptOrder, source: Path, user: User) -> Path:
-    if order.source is not None:
-        raise StartFailed("This agent cannot run snapshots of source: upgrade it, or leave it out")
     wanted = order.working_directory or ""
     if wanted == "~" or wanted.startswith("~/"):
         wanted = str(user.home) + wanted[1:]

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from agent import cgroups, environment, gpulock, shim, users, wire
 from agent.backoff import Backoff
+from agent.code import CodeLaying
 from agent.environment import Launch, Places
 from agent.errors import (
     GPUTaken,
@@ -112,6 +113,7 @@ class Surroundings:
     source: Path  # where commands run unless an order says otherwise
     fetch_config: Callable[[str], bytes]  # by attempt id
     lay_in: Callable[[AttemptOrder, Path], None]  # the files to resume from, into a run's folder
+    code: CodeLaying
     changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
     stop: threading.Event  # the agent's end, not the job's
     as_submitter: bool = False  # whether jobs run as whom their orders name (agent.users)
@@ -197,20 +199,30 @@ class Run:
             moved = self._around.files.moved
             places = self._around.workspace.prepare(order, config, moved, user)
             self._insist(lambda: self._lay_in(places))
-            if self._given_up():
+            source = self._insist(lambda: self._lay_code(places, user))
+            if self._given_up() or source is None:
                 return
             indices = self._around.gpus.indices() if order.gpus else {}
-            launch = self._launch(places, indices, user)
+            launch = self._launch(places, indices, user, source)
             self._start(launch, places)
         except StartFailed as exc:
             return self._start_failed(exc)
         self._note_start()
         self._write_metadata({})
 
-    def _launch(self, places: Places, indices: dict[str, int], user: User) -> Launch:
+    def _lay_code(self, places: Places, user: User) -> Path | None:
+        """Where its command runs; None: nobody wishes that any more."""
+        if self._order.source is None:
+            return self._around.source
+        return self._around.code.lay(self._order, places.run_dir, user, self._is_unwished)
+
+    def _is_unwished(self) -> bool:
+        return self._around.stop.is_set() or self._attempt().stop_reason is not None
+
+    def _launch(self, places: Places, indices: dict[str, int], user: User, source: Path) -> Launch:
         try:
             with user.rights():
-                return environment.launch(self._order, places, self._around.source, indices, user)
+                return environment.launch(self._order, places, source, indices, user)
         except OSError as exc:
             raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
 
@@ -413,6 +425,7 @@ class Run:
             if around.stop.wait(SETTLED_LOOK_SECONDS):
                 return
         around.files.leave(self._id)
+        around.code.remove(self._order, around.workspace.places(self._order).run_dir)
         for forgotten in around.journal.finish(self._id):
             around.files.forget(forgotten)
         shutil.rmtree(around.attempts_dir / self._id, ignore_errors=True)
@@ -444,10 +457,18 @@ def _facts(order: AttemptOrder, launch: Launch) -> dict[str, Any]:
         "gpus": order.gpus,
         "command": launch.arguments,
         "working_directory": str(launch.directory),
+        "code": _code(order),
         "python": python,
         "torch": torch,
         "resumed_from": asdict(order.resume)["point"] if order.resume else None,
     }
+
+
+def _code(order: AttemptOrder) -> dict[str, Any] | None:
+    """What names the code that it runs, where that was laid down for it."""
+    said = asdict(order.source) if order.source else {}
+    names = ("kind", "sha256", "url", "commit", "folder", "links")
+    return {name: said[name] for name in names if said[name]} if said else None
 
 
 def _cause(ended: Ended, rebooted: bool) -> ExitCause | None:

@@ -21,9 +21,10 @@ from agent import enroll, state
 from agent.config import Config
 from agent.errors import ConfigError, Rejected, ServerUnreachable, Unauthorized
 from agent.finding import WRONG, Finding, doubtful, fine, wrong
+from agent.reach import is_loopback
 from agent.state import State
 from agent.store import Store
-from agent.transport import CONNECT_SECONDS, Transport, is_loopback
+from agent.transport import CONNECT_SECONDS, Transport
 
 CLOCK_SECONDS = 5.0
 DAY_SECONDS = 86400.0

@@ -6,12 +6,11 @@ particular it is not taken from, or overruled by, a ~/.netrc.
 """
 
 import io
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import requests
 from requests.auth import AuthBase
@@ -26,13 +25,12 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
+from agent.reach import MAX_REPLY_BYTES, TooLong, proxies_for, whole, why
 
 CONNECT_SECONDS = 3.0
 BEAT_SECONDS = 5.0  # a beat that takes longer is no sign of life; the next one tries anew
 ANSWER_SECONDS = 10.0  # beyond what a poll is held
 TRANSFER_SECONDS = 20.0  # without a byte, for files: a line that went dead holds them up no longer
-MAX_REPLY_BYTES = 16 * 1024 * 1024  # files apart: no answer of the lab server is near it
-REPLY_BLOCK_BYTES = 16 * 1024  # small, since a compressed one may expand a thousandfold
 BLOCK_BYTES = 256 * 1024
 SENT_BLOCK_BYTES = 64 * 1024  # each has CONNECT_SECONDS to leave, on however slow a line
 SLOWEST_DISK_BYTES_PER_SECOND = 20e6  # at which a server reads again what it was sent
@@ -89,31 +87,6 @@ class Body:
             yield block
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine, by whatever name that nobody can give to another."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-class TooLong(Exception):
-    """An answer of more than MAX_REPLY_BYTES."""
-
-
-def whole(response: requests.Response) -> bytes:
-    """The body of a streamed answer, as far as a lab server's can go; then let go of it.
-
-    Raises:
-        TooLong: there is more; what came of it is dropped.
-        requests.RequestException: it was cut short.
-    """
-    body = bytearray()
-    with response:
-        for block in response.iter_content(REPLY_BLOCK_BYTES):
-            body += block
-            if len(body) > MAX_REPLY_BYTES:
-                raise TooLong
-    return bytes(body)
-
-
 def hashing_seconds(length: int) -> float:
     """How long a server may be silent while it hashes a file of so many bytes."""
     return length / SLOWEST_DISK_BYTES_PER_SECOND
@@ -133,9 +106,7 @@ class Transport:
         # Given with each request: a session's own `verify` loses against REQUESTS_CA_BUNDLE.
         self._verify: bool | str = ca_file or True
         self._session = requests.Session()
-        # Whatever proxy the environment names, this very machine is not behind it.
-        host = urlsplit(server).hostname or ""
-        self._proxies = {"no_proxy": host} if is_loopback(host) else None
+        self._proxies = proxies_for(server)
         self.server_date: str | None = None  # of the last answer
         self._check: Callable[[], None] | None = None
         self._bandwidth: Bandwidth | None = None
@@ -179,6 +150,21 @@ class Transport:
     def config(self, attempt_id: str) -> bytes:
         """The attempt's YAML, byte for byte."""
         return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/config"))
+
+    def code(self, attempt_id: str) -> bytes:
+        """The manifest of the snapshot that the attempt runs in (agent.manifest)."""
+        return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/code"))
+
+    @contextmanager
+    def code_files(self, attempt_id: str, sha256s: list[str]) -> Iterator[Iterator[bytes]]:
+        """Files of that snapshot as frames, in blocks."""
+        path = f"/api/agent/attempts/{attempt_id}/code/files"
+        data = wire.dumps({"sha256": sha256s})
+        response = self._send("POST", path, data=data, headers=JSON, seconds=TRANSFER_SECONDS)
+        try:
+            yield _blocks(response)
+        finally:
+            response.close()
 
     # --- files (protocol §6) ---
 
@@ -348,64 +334,12 @@ class Transport:
         return NotTheServer(f"{self._server} answers {what}. Is it the address of the lab server?")
 
     def _why(self, exc: requests.RequestException) -> str:
-        """One sentence for the commonest causes; requests' own words are for programmers."""
-        text = str(exc)
-        for pattern, sentence in _CAUSES:
-            if re.search(pattern, text):
-                parts = urlsplit(self._server)
-                return sentence.format(server=self._server, host=parts.hostname, rest=parts.netloc)
-        return f"{self._server} cannot be reached: {type(exc).__name__}"
+        return why(exc, self._server)
 
 
 JSON = {"Content-Type": "application/json"}
 RAW = {"Content-Type": "application/octet-stream"}
 _REFUSALS: dict[int, type[Rejected]] = {401: Unauthorized, 403: Unauthorized, 426: WrongProtocol}
-
-_CAUSES = [
-    (
-        r"ProxyError|Tunnel connection failed",
-        "The proxy that HTTP_PROXY or HTTPS_PROXY names here does not let {host} be reached: "
-        "correct it, or put {host} into NO_PROXY",
-    ),
-    (
-        r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|RECORD_LAYER",
-        "{host} speaks http there, not https: try --server http://{rest}",
-    ),
-    (
-        r"BadStatusLine|UnknownProtocol|InvalidHeader",
-        "{host} does not speak http there: try --server https://{rest}",
-    ),
-    (
-        r"CERTIFICATE_VERIFY_FAILED",
-        "The certificate of {server} is not trusted here: copy the enrollment line with "
-        "--ca-sha256 from the site, or install the lab's CA on this host",
-    ),
-    (
-        r"NameResolutionError|Name or service not known|Temporary failure in name",
-        "The name {host} cannot be resolved: check the address, or this host's DNS",
-    ),
-    (
-        r"Connection refused",
-        "Nothing answers at {server} (connection refused): is the server running, "
-        "and is the port right?",
-    ),
-    (
-        r"No route to host|Network is unreachable",
-        "There is no network route to {host} from here",
-    ),
-    (
-        r"timed out",
-        "{server} did not answer in time: is a firewall in between?",
-    ),
-    (
-        r"InvalidURL|MissingSchema|Invalid URL|Failed to parse",
-        "{server} is not an address: write http://host:port or https://host",
-    ),
-    (
-        r"Connection aborted|RemoteDisconnected|Connection reset|ConnectionResetError",
-        "The connection to {server} was cut",
-    ),
-]
 
 
 def _seconds(text: str | None) -> float | None:

@@ -403,6 +403,25 @@ class SyncPolicy:
 
 
 @dataclass(frozen=True)
+class Code:
+    """What an attempt runs in, laid down anew for it (docs/adr/0030, 0031).
+
+    `snapshot`: `sha256` names its manifest, GET /api/agent/attempts/{id}/code, and POST
+    /api/agent/attempts/{id}/code/files gives the files in it (agent.manifest). `git`: the agent
+    fetches `commit` from `url` with the credentials of the host.
+    """
+
+    kind: Short  # snapshot, git; an agent starts nothing of a kind that it does not know
+    folder: Annotated[str, Text(1024)] = ""  # in it: where the command runs
+    links: dict[str, str] = field(default_factory=dict)  # laid into it: path -> target
+    sha256: Sha256 | None = None
+    size_bytes: Bytes = 0
+    file_count: Count = 0
+    url: Line = ""
+    commit: Short = ""
+
+
+@dataclass(frozen=True)
 class AttemptOrder:
     """An attempt that should run on the device that polled."""
 
@@ -418,8 +437,8 @@ class AttemptOrder:
     gpus: list[str]  # UUIDs; empty: none
     gpu_ids: str  # "uuid" or "index": what CUDA_VISIBLE_DEVICES holds
     python: str | None  # a venv's folder, or a conda environment's name
-    working_directory: str | None  # None: the agent's --source
-    source: dict[str, Any] | None  # a snapshot to run in; None: the working directory as it is
+    working_directory: str | None  # None: the agent's --source, or the folder that `source` says
+    source: Code | None  # None: what lies in the working directory on the host
     run_as: UnixUser | None  # None: the agent's
     config_sha256: Sha256 | None  # GET /api/agent/attempts/{id}/config; None: a job without YAML
     time_limit_seconds: float | None

@@ -30,6 +30,7 @@ FACTS = (
     "gpus",
     "command",
     "working_directory",
+    "code",
     "python",
     "torch",
     "resumed_from",

@@ -92,6 +92,28 @@ PRESSED = {"ticked": "", "compare": "compare", "cancelling": "cancel"}
 PAGES = [*ADDRESSES, *RUNS, *DONE]
 OF_NOBODY, OF_RESEARCHER = {"login", "refused", "strange"}, {"forbidden"}
 
+DIFF = """\
+diff --git a/train.py b/train.py
+index 3b18e51..a04d9ce 100644
+--- a/train.py
++++ b/train.py
+@@ -41,7 +41,8 @@ def main(config):
+     model = build(config.model)
+     order = by_criterion(train, "fisher")
+-    optimizer = Adam(model.parameters(), lr=0.0003)
++    optimizer = Adam(model.parameters(), lr=config.lr)
++    scheduler = CosineAnnealingLR(optimizer, T_max=config.epochs)
+     for epoch in range(config.epochs):
+         fit(model, order, optimizer)
+diff --git a/models/gate.py b/models/gate.py
+new file
+--- /dev/null
++++ b/models/gate.py
+@@ -0,0 +1,3 @@
++def gate(x):
++    \"\"\"Not <b>bold</b>: text is text.\"\"\"
++    return x.sigmoid()
+"""
 CONFIG = """\
 # Curriculum by Fisher criterion, from easy to hard
 project: mstar-curriculum
@@ -244,8 +266,36 @@ def _jobs(hosts, now) -> None:
         "lr: 0.0003", "lr: 0.0006"
     )
     _submit(
-        "mstar-curriculum", "minjun", "larger batch", 2, changed, Job.objects.get(name="seed 0")
-    )
+        "mstar-curriculum", "minjun", "larger batch", 2, changed, Job.objects.get(name="seed 0"),
+        source=_snapshot("minjun", now),
+    )  # fmt: skip
+
+
+def _snapshot(user, now) -> dict[str, str]:
+    """Code as `lab submit` sends it, with changes that are in no commit."""
+    import hashlib
+    import io
+
+    from django.contrib.auth.models import User
+
+    from agent.manifest import File, Manifest, head
+    from sync.code import taking
+
+    files = {
+        "train.py": b"lr = 0.0006\n" * 180, "models/resnet.py": b"width = 64\n" * 400,
+        "models/__init__.py": b"", "configs/curriculum.yaml": CONFIG.encode(),
+        "scripts/run.sh": b"#!/bin/sh\n", "README.md": b"# MSTAR\n" * 30,
+    }  # fmt: skip
+    named = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    held = Manifest(
+        {path: File(named[path], len(content)) for path, content in files.items()},
+        {"data": "/data/mstar"}, "a37bcfd0214f5d5b9f7e0c1d", "curriculum", dirty=True,
+        remote="https://git.example.org/minjun/mstar", diff=DIFF,
+    )  # fmt: skip
+    frames = b"".join(head(named[path], len(files[path])) + files[path] for path in files)
+    by = User.objects.get(username=user)
+    taking.take_files(io.BytesIO(frames), len(frames), packed=False, by=by, now=now)
+    return {"kind": "snapshot", "sha256": taking.take_manifest(held.dump(), by=by, now=now).sha256}
 
 
 def _sweep(hosts, now) -> None:
@@ -267,12 +317,13 @@ def _sweep(hosts, now) -> None:
             _end(attempt, "failed" if n == 2 else "succeeded", n == 2, now - timedelta(minutes=5))
 
 
-def _submit(project, user, name, gpus, config=None, parent=None):
+def _submit(project, user, name, gpus, config=None, parent=None, source=None):
     from django.contrib.auth.models import User
 
     from experiments import submission
 
     given = {"project": project, "name": name or None, "resources": {"gpus": gpus}}
+    given["source"] = source
     given = {key: value for key, value in given.items() if value}
     by = User.objects.get(username=user)
     return submission.submit(config or CONFIG, given, by=by, parent=parent)

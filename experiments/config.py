@@ -8,13 +8,14 @@ project, then device. The device's part is laid beneath by whoever chooses the d
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.utils.translation import gettext as _
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from agent.wire import MAX_CONFIG_BYTES, STOP_GRACE_SECONDS, Checkpoints, is_name
+from experiments import codesource
 from experiments.grid import Grid
 from experiments.options import (
     MAX_NAME_CHARACTERS,
@@ -24,6 +25,7 @@ from experiments.options import (
     read_block,
     read_options,
 )
+from experiments.values import Wrong
 from experiments.yamltree import NULL, ConfigInvalid, Mistake, Mistakes, Tree, decode, read
 
 BUILT_IN = Options(
@@ -36,7 +38,14 @@ BUILT_IN = Options(
 )
 
 #: What a job has where nobody said anything.
-EMPTY = {"environment": dict, "labels": dict, "tags": list, "outputs": list, "ignore": list}
+EMPTY = {
+    "environment": dict,
+    "labels": dict,
+    "tags": list,
+    "outputs": list,
+    "ignore": list,
+    "links": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,8 @@ class JobSpec:
     ignore: list[str]
     sync: dict[str, Any]  # as agent.wire.SyncPolicy
     sweep: Grid | None = None  # what is varied; None: it is one job
+    source: dict[str, Any] | None = None  # the code to run in; None: what lies on the GPU server
+    links: dict[str, str] = field(default_factory=dict)  # laid into it
 
 
 def no_defaults(project: str | None) -> Options:
@@ -93,8 +104,12 @@ def parse(
     mistakes = Mistakes()
     keys, said = _read_file(config, mistakes)
     asked = layered(read_options(given or {}, mistakes), said)
-    options = layered(asked, defaults_of(asked.project), BUILT_IN)
+    defaults = defaults_of(asked.project)
+    if asked.source is not None:  # a project's folder is one of a GPU server
+        defaults = replace(defaults, working_directory=None)
+    options = layered(asked, defaults, BUILT_IN)
     _check_command(options, bool(config), mistakes)
+    _check_code(options, mistakes)
     mistakes.raise_any()
     return _spec(config, keys, options)
 
@@ -150,6 +165,22 @@ def _check_command(options: Options, has_config: bool, mistakes: Mistakes) -> No
         mistakes.add(
             _("the command names {config}, and there is no YAML: add one, or leave {config} out"),
             field="command",
+        )
+
+
+def _check_code(options: Options, mistakes: Mistakes) -> None:
+    if options.source is not None and options.working_directory is not None:
+        try:
+            codesource.folder(options.working_directory)
+        except Wrong as wrong:
+            mistakes.add(f"working_directory: {wrong}", field="working_directory")
+    if options.links and options.source is None and not mistakes.concern("source"):
+        mistakes.add(
+            _(
+                "links are laid into a snapshot or a commit, and this job runs in a folder of the"
+                " GPU server: submit it with its code (lab submit), or leave links out"
+            ),
+            field="links",
         )
 
 

@@ -212,7 +212,9 @@ def answer(calls: Sequence[Call]) -> list[wire.PollReply]:
     devices = Device.objects.in_bulk({call.device_id for call in calls})
     orders: dict[int, list[wire.AttemptOrder]] = defaultdict(list)
     open_attempts = Attempt.objects.open().filter(device_id__in=devices)
-    for attempt in open_attempts.select_related("job__project", "job__user").order_by("pk"):
+    for attempt in open_attempts.select_related(
+        "job__project", "job__user", "job__snapshot"
+    ).order_by("pk"):
         orders[attempt.device_id].append(order(attempt, devices[attempt.device_id]))
     named = _named(calls)
     replies = []
@@ -262,8 +264,8 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         gpus=attempt.gpu_uuids,
         gpu_ids="uuid",
         python=job.python or device.python or None,
-        working_directory=job.working_directory or device.working_directory or None,
-        source=None,
+        working_directory=_directory(job, device),
+        source=_code(job),
         run_as=_run_as(attempt, device),
         config_sha256=hashlib.sha256(job.config).hexdigest() if job.config else None,
         time_limit_seconds=job.time_limit_seconds,
@@ -277,6 +279,20 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         ignore=job.ignore,
         sync=wire.decode(wire.SyncPolicy, job.sync),
     )
+
+
+def _directory(job: Any, device: Device) -> str | None:
+    """A device's is a folder there, where code that is laid down anew does not lie."""
+    default = "" if job.source else device.working_directory
+    return job.working_directory or default or None
+
+
+def _code(job: Any) -> wire.Code | None:
+    if not job.source:
+        return None
+    held = job.snapshot
+    counted = {"size_bytes": held.size_bytes, "file_count": held.file_count} if held else {}
+    return wire.Code(**job.source, **counted, links=job.links)
 
 
 def _run_as(attempt: Attempt, device: Device) -> str | None:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from agent.wire import Checkpoints, OnDeviceLost, is_name
+from experiments import codesource
 from experiments.grid import Grid, grid_of
 from experiments.values import (
     Wrong,
@@ -45,6 +46,7 @@ MAX_NAME_CHARACTERS = 128
 MAX_PATH_CHARACTERS = 1024  # as the database holds
 MAX_ATTEMPTS = 100
 MAX_PATTERNS = 64
+MAX_LINKS = 64
 MAX_STOP_GRACE_SECONDS = 3600.0
 MAX_TIME_LIMIT_SECONDS = 366 * 86_400.0
 
@@ -73,6 +75,8 @@ class Options:
     ignore: list[str] | None = None
     sync: dict[str, Any] | None = None  # checkpoints, max_file_bytes
     sweep: Grid | None = None
+    source: dict[str, Any] | None = None  # kind and what it needs: experiments.codesource
+    links: dict[str, str] | None = None  # laid into that: {path: target}
 
 
 def layered(*layers: Options) -> Options:
@@ -83,7 +87,7 @@ def layered(*layers: Options) -> Options:
     chosen: dict[str, Any] = {}
     for option in fields(Options):
         said = [value for layer in layers if (value := getattr(layer, option.name)) is not None]
-        if option.name in ("environment", "labels", "sync") and said:
+        if option.name in ("environment", "labels", "sync", "links") and said:
             chosen[option.name] = {k: v for value in reversed(said) for k, v in value.items()}
         elif said:
             chosen[option.name] = said[0]
@@ -162,6 +166,35 @@ class _Reader:
 
     def sync(self, node: Node) -> dict[str, Any]:
         return _Reader(self._tree, self._mistakes, f"{self._path}sync.").block(node, SYNC)
+
+    def source(self, node: Node) -> dict[str, Any]:
+        said = _Reader(self._tree, self._mistakes, f"{self._path}source.").block(node, SOURCE)
+        if any(self._mistakes.concern(word) for word in SOURCE):
+            return said  # what is wrong has been said, and would be missed now
+        return codesource.checked(said)
+
+    def kind(self, node: Node) -> str:
+        return one_of(node, codesource.KINDS)
+
+    def sha256(self, node: Node) -> str:
+        return codesource.sha256(text_of(node))
+
+    def url(self, node: Node) -> str:
+        return codesource.url(line_of(node, MAX_PATH_CHARACTERS))
+
+    def commit(self, node: Node) -> str:
+        return codesource.commit(text_of(node))
+
+    def folder(self, node: Node) -> str:
+        return codesource.folder(text_of(node, empty=True))
+
+    def links(self, node: Node) -> dict[str, str]:
+        if not isinstance(node, MappingNode):
+            raise Wrong(_("write names and where they lead, as in {data: /data/imagenet}"))
+        pairs = _at_most(MAX_LINKS, self._tree.pairs(node), _("links"))
+        return codesource.links(
+            {text_of(key): line_of(value, MAX_PATH_CHARACTERS) for key, value in pairs}
+        )
 
     def sweep(self, node: Node) -> Grid:
         return grid_of(node, self._tree)
@@ -271,6 +304,13 @@ SYNC = {
     "checkpoints": _Field("checkpoints", _Reader.checkpoints),
     "max_file": _Field("max_file_bytes", _Reader.size),
 }
+SOURCE = {
+    "kind": _Field("kind", _Reader.kind),
+    "sha256": _Field("sha256", _Reader.sha256),
+    "url": _Field("url", _Reader.url),
+    "commit": _Field("commit", _Reader.commit),
+    "folder": _Field("folder", _Reader.folder),
+}
 KEYS = {
     "project": _Field("project", _Reader.project),
     "name": _Field("name", _Reader.name),
@@ -289,6 +329,8 @@ KEYS = {
     "ignore": _Field("ignore", _Reader.ignore),
     "sync": _Field("sync", _Reader.sync),
     "sweep": _Field("sweep", _Reader.sweep),
+    "source": _Field("source", _Reader.source),
+    "links": _Field("links", _Reader.links),
 }
 # What other queues call these.
 _SYNONYMS = {
@@ -307,6 +349,8 @@ _SYNONYMS = {
     "artifacts": "outputs",
     "exclude": "ignore",
     "matrix": "sweep",
+    "code": "source",
+    "symlinks": "links",
 }
 
 

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from devices.models import DeviceState
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
-from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
+from experiments.models import Attempt, Job, JobEvent, Project, Snapshot, Sweep, UnixAccount
 from experiments.moving import DOWN, TURN, UP, Move
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
@@ -80,9 +80,9 @@ class AttemptSerializer(serializers.ModelSerializer):
     class Meta:
         model = Attempt
         fields = [
-            "id", "number", "device", "unix_user", "gpu_uuids", "created_at", "accepted_at",
-            "started_at", "ended_at", "outcome", "ending", "exit_code", "message", "unconfirmed",
-            "found", "pid", "contact",
+            "id", "number", "device", "source", "unix_user", "gpu_uuids", "created_at",
+            "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message",
+            "unconfirmed", "found", "pid", "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))
@@ -94,6 +94,16 @@ class AttemptSerializer(serializers.ModelSerializer):
         return self.context["endings"][attempt.pk]
 
 
+class SnapshotSerializer(serializers.ModelSerializer):
+    """The code that a job runs in; /api/code/runs/<uid>.tar has it."""
+
+    class Meta:
+        model = Snapshot
+        fields = [
+            "sha256", "commit", "branch", "dirty", "remote", "size_bytes", "file_count", "made_at",
+        ]  # fmt: skip
+
+
 class JobSerializer(ByHand):
     """A job; `uid` is its experiment_uid."""
 
@@ -103,6 +113,7 @@ class JobSerializer(ByHand):
     parent = serializers.SlugRelatedField("uid", read_only=True)
     priority = serializers.SerializerMethodField()
     waiting_reason = serializers.CharField(read_only=True)
+    code = SnapshotSerializer(source="snapshot", read_only=True, allow_null=True)
 
     class Meta:
         model = Job
@@ -112,7 +123,7 @@ class JobSerializer(ByHand):
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
-            "tags", "notes",
+            "source", "links", "code", "tags", "notes",
             "submitted_at", "started_at", "finished_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
         ]  # fmt: skip
@@ -175,6 +186,12 @@ class SubmitSerializer(serializers.Serializer):
     ignore = serializers.ListField(child=serializers.CharField(), required=False)
     sync = serializers.DictField(required=False)
     sweep = serializers.DictField(required=False, help_text="For /api/sweeps/: grid, list, …")
+    source = serializers.DictField(
+        required=False,
+        help_text="The code: {kind: snapshot, sha256: …} after POST /api/code/, or "
+        "{kind: git, url: …, commit: …}; and folder.",
+    )
+    links = serializers.DictField(required=False, help_text="Laid into the code: {path: target}.")
 
     def given(self) -> dict[str, Any]:
         """What was said besides the config, in the words of the `lab:` block."""

@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 
 from experiments import config
 from experiments.errors import NotSubmitted
-from experiments.models import Job, Project
+from experiments.models import Job, Project, Snapshot
+from experiments.models.snapshot import no_snapshot
 from experiments.options import Options, options_of
 
 
@@ -34,12 +35,21 @@ def read(
             field="project",
         )
     _check_allowed(spec.project, by)
+    _check_source(spec, by)
     return spec
 
 
 def _check_allowed(project: str, by: Any) -> None:
     known = Project.objects.filter(name=project).first() or Project(name=project, created_by=by)
     known.check_submit(by)
+
+
+def _check_source(spec: config.JobSpec, by: Any) -> None:
+    """Raises: NotSubmitted: there is no such snapshot, or it is somebody else's."""
+    if not spec.source or spec.source["kind"] != "snapshot":
+        return
+    if Snapshot.objects.for_job_of(by, spec.source["sha256"]) is None:
+        raise NotSubmitted(no_snapshot(), field="source")
 
 
 def submit(
@@ -102,6 +112,8 @@ def spec_of(job: Job) -> config.JobSpec:
         outputs=job.outputs,
         ignore=job.ignore,
         sync=job.sync,
+        source=job.source,
+        links=job.links,
     )
 
 

@@ -166,7 +166,7 @@ class JobViewSet(
 ):
     """Jobs: queue one, look, and wish for its end. Its state changes by the actions only."""
 
-    queryset = Job.objects.present().select_related("project", "user", "parent")
+    queryset = Job.objects.present().select_related("project", "user", "parent", "snapshot")
     permission_classes = [OwnersChange]
     filterset_class = JobFilter
     lookup_field = "uid"

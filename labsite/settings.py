@@ -17,6 +17,7 @@ LAB_DATA_DIR: Path = _given["DATA_DIR"]
 LAB_LOGS_DIR = LAB_DATA_DIR / "logs"
 LAB_CONFIG_DIR = LAB_DATA_DIR / "config"
 LAB_SPOOL_DIR = LAB_DATA_DIR / "spool"
+LAB_CODE_DIR = LAB_DATA_DIR / "code"
 LAB_NAME = _given["LAB_NAME"]
 LAB_PUBLIC_URL = _given["PUBLIC_URL"]
 LAB_CA_FILE = _given["CA_FILE"]
@@ -48,6 +49,7 @@ LAB_BODY_LIMITS = [
     ("/api/sync/full/", LAB_MAX_FILE_BYTES + 64 * 1024),
     ("/api/sync/delta/", 4 * 1024**2 + 64 * 1024),
     ("/api/sync/batch/", 8 * 1024**2 + 64 * 1024),
+    ("/api/code/files", 64 * 1024**2 + 64 * 1024),
     ("/", 10 * 1024**2),
 ]
 

@@ -11,6 +11,7 @@ urlpatterns = [
     path("api/", include("devices.urls")),
     path("api/", include("experiments.urls")),
     path("api/sync/", include("sync.urls")),
+    path("api/", include("sync.code.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/ca.pem", ca_pem, name="ca-pem"),
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),

@@ -7,6 +7,7 @@ from experiments.models import Project
 from labsite import wake
 from labsite.clock import database_now
 from sync import chunks, disk, retention, trash
+from sync.code import tidy as code
 from sync.logs import lines
 
 #: Queued jobs wait for as long as this task of the same cluster runs; what is left is asked for
@@ -24,7 +25,8 @@ def tidy() -> int:
     removed = chunks.tidy(now)
     lines.tidy()
     moved_all = trash.tidy(now, deadline)
-    if not (retention.tidy(now, deadline) and moved_all) and time.monotonic() >= deadline:
+    done = retention.tidy(now, deadline) and moved_all and code.tidy(now, deadline)
+    if not done and time.monotonic() >= deadline:
         wake.ask_tidy()
     return removed
 

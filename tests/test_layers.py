@@ -10,11 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 APPS = ("agent", "people", "devices", "experiments", "sync", "labsite")
-#: What both sides of the wire share; the server imports the first, which passes the other on.
-WIRE = ("agent/wire.py", "agent/codec.py")
+#: What both sides of the wire share; the server imports the first, which passes the second on,
+#: and the third.
+WIRE = ("agent/wire.py", "agent/codec.py", "agent/manifest.py")
 #: How a service is installed, the same for both programs.
 INSTALLER = {"agent.managers", "agent.unitfiles", "agent.errors"}
 LEAVES = {"labsite.errors", "labsite.api", "labsite.wake", "labsite.clock", "agent.wire"}
+#: What a snapshot of code is, the same for whoever makes, keeps and restores it.
+LEAVES |= {"agent.manifest"}
 
 #: Package -> the packages or modules of ours that it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": LEAVES | {"people"},
     "experiments": LEAVES | {"people", "devices"},
     "sync": LEAVES | {"people", "devices", "experiments"},
-    "labsite": {"agent.wire", "people", "devices", "experiments", "sync"} | INSTALLER,
+    "labsite": {"agent.wire", "agent.manifest", "people", "devices", "experiments", "sync"}
+    | INSTALLER,
 }
 #: What an agent may need on a GPU host, besides the standard library.
 AGENT_NEEDS = {"psutil", "pynvml", "requests", "urllib3", "yaml"}

@@ -10,11 +10,13 @@ from experiments.models.labsample import LabSample
 from experiments.models.member import Member, MemberRole
 from experiments.models.project import Goal, Project
 from experiments.models.pulse import Pulse
+from experiments.models.snapshot import Blob, Snapshot
 from experiments.models.sweep import Sweep, counts_of
 from experiments.models.view import Pin, SavedView
 
 __all__ = [
     "Attempt",
+    "Blob",
     "Cell",
     "Column",
     "DemoUser",
@@ -31,6 +33,7 @@ __all__ = [
     "Pulse",
     "ReceivedEvent",
     "SavedView",
+    "Snapshot",
     "Sweep",
     "UnixAccount",
     "counts_of",

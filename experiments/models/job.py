@@ -22,6 +22,7 @@ from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
 from experiments.models.queue import JobManager, named_in
+from experiments.models.snapshot import Snapshot
 from experiments.states import (
     COUNTED,
     ENDED,
@@ -98,6 +99,12 @@ class Job(models.Model):
     outputs = models.JSONField(default=list, editable=False)
     ignore = models.JSONField(default=list, editable=False)
     sync = models.JSONField(default=dict, editable=False)  # as agent.wire.SyncPolicy
+    #: The code that it runs in, as lab.source has it; null: what lies on the GPU server.
+    source = models.JSONField(null=True, editable=False)
+    snapshot = models.ForeignKey(
+        Snapshot, models.SET_NULL, null=True, related_name="jobs", editable=False
+    )
+    links = models.JSONField(default=dict, editable=False)  # laid into it: {path: target}
     tags = models.JSONField(default=list, blank=True)
     notes = models.TextField(_("notes"), blank=True)
 

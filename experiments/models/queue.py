@@ -10,10 +10,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from experiments import reasons
-from experiments.errors import LostRace
+from experiments.errors import LostRace, NotSubmitted
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
+from experiments.models.snapshot import Snapshot, no_snapshot
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now, lab_date
@@ -74,6 +75,7 @@ AGAIN = (
     "name", "swept", "config", "keys", "command", "environment", "python", "working_directory",
     "gpus", "gpu_memory_bytes", "gpu_type", "labels", "priority", "time_limit_seconds",
     "stop_grace_seconds", "max_attempts", "on_device_lost", "tags", "outputs", "ignore", "sync",
+    "source", "snapshot_id", "links",
 )  # fmt: skip
 
 
@@ -118,6 +120,7 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
                 **_sweep_of(parent, by, spec),
                 waiting=reasons.NOT_SEEN_YET,
                 resume_point=parent.handed_on(number) if resume else {},
+                snapshot=_snapshot_of(spec),
                 **_fields_of(spec),
             )
             Cell.objects.note_keys(job)
@@ -135,7 +138,8 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             {"name": point.spec.name or "", "swept": point.values, **_fields_of(point.spec)}
             for point in points
         ]
-        self._queue_all(made, project=project, by=by, sweep=sweep)
+        snapshot = _snapshot_of(points[0].spec) if points else None  # the same for all of them
+        self._queue_all(made, project=project, by=by, sweep=sweep, snapshot=snapshot)
 
     def submit_again(self, jobs, *, project: Project, by=None) -> None:
         """Queue each of these once more, as it was asked for, in its sweep. Inside change()."""
@@ -185,6 +189,20 @@ def _sweep_of(parent, by, spec) -> dict[str, Any]:
     return {"sweep_id": parent.sweep_id, "swept": parent.swept}
 
 
+def _snapshot_of(spec) -> Snapshot | None:
+    """The snapshot that a spec names; submission.read() has asked whether one may.
+
+    Raises:
+        NotSubmitted: it is not on the server any more.
+    """
+    if not spec.source or spec.source["kind"] != "snapshot":
+        return None
+    found = Snapshot.objects.filter(sha256=spec.source["sha256"]).first()
+    if found is None:
+        raise NotSubmitted(no_snapshot(), field="source")
+    return found
+
+
 def _fields_of(spec) -> dict[str, Any]:
     return {
         "config": spec.config,
@@ -206,4 +224,6 @@ def _fields_of(spec) -> dict[str, Any]:
         "outputs": list(spec.outputs),
         "ignore": list(spec.ignore),
         "sync": dict(spec.sync),
+        "source": spec.source,
+        "links": dict(spec.links),
     }

@@ -23,6 +23,7 @@ from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.pages import differing, sweepwords
 from labsite.pages.access import asked, submitters_only
+from labsite.pages.code import foreseen
 from labsite.pages.commands import typed
 from labsite.pages.fitting import Fit, ahead_of, fits_of
 from labsite.pages.queue import priorities
@@ -207,6 +208,7 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
     return {
         "spec": spec,
         "fits": fits[:SHOWN_PLACES],
+        "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
         "words": typed(spec.command),
         "run_name": _next_runs(spec, count, request.user),

@@ -3,6 +3,7 @@ the queue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Count
 from django.utils.translation import gettext as _
@@ -15,6 +16,7 @@ from experiments.models import Job, UnixAccount
 from experiments.places import Place
 from experiments.states import Priority
 from labsite.clock import database_now
+from labsite.pages.code import folder_on
 from labsite.pages.states import Badge
 
 _ORDER = {"healthy": 0, "waiting": 1}
@@ -30,6 +32,12 @@ class Fit:
     folder: str
     python: str
     user: str
+
+
+def _within(source: dict[str, Any], wished: str) -> str:
+    """Of code that is laid down for each try."""
+    folder = "/".join(filter(None, [source.get("folder", ""), wished]))
+    return _("%(folder)s in the code that is sent") % {"folder": folder or "."}
 
 
 def fits_of(spec: JobSpec, places: Sequence[Place], user) -> list[Fit]:
@@ -140,9 +148,8 @@ def _free_words(free: int, job: Job) -> str:
 
 def _fit(spec: JobSpec, unix_name: str, place: Place, badge: Badge, words: str) -> Fit:
     device = place.device
-    wished = spec.working_directory or device.working_directory or ""
-    absolute = wished.startswith(("/", "~"))
-    folder = wished if absolute else "/".join(filter(None, [device.source_directory, wished]))
+    wished = spec.working_directory or ""
+    folder = _within(spec.source, wished) if spec.source else folder_on(device, wished)
     python = spec.python or device.python or _("the agent's own")
     user = device.unix_user if place.admitted is None else unix_name
     return Fit(device, badge, words, folder, python, user)

@@ -19,6 +19,7 @@ from experiments.states import JobState
 from labsite.clock import database_now
 from labsite.pages import gpuuse, logs, runfiles, yamlcolour
 from labsite.pages.access import asked, may_change, visible_run
+from labsite.pages.code import code_of, contents_of
 from labsite.pages.failures import Failure, failure_of
 from labsite.pages.filetree import level
 from labsite.pages.logs import fresh, number
@@ -52,15 +53,6 @@ class Metric:
     name: str
     last: float
     best: float | None
-
-
-@dataclass(frozen=True)
-class Code:
-    """What lay in the agent's source folder, when it is a git checkout."""
-
-    commit: str  # its first characters
-    branch: str
-    is_changed: bool  # there were changes that are in no commit
 
 
 @login_required
@@ -112,7 +104,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "priorities": priorities(user),
         "wants": _wants(job),
         "command": shlex.join(job.command),
-        "code": _code(attempt),
+        "code": code_of(job, attempt),
         "metrics": _metrics(job),
         "log_name": f"{job.run_name}.log",
         "failure": failure(job, tries[0].sentence if tries else ""),
@@ -145,6 +137,7 @@ def _contents(job: Job, parent: Job | None) -> dict[str, Any]:
         **log,
         "config": yamlcolour.lines(text),
         "difference": _difference(parent, text),
+        "contents": contents_of(job),
         "failed": _failed(job),
         "gpu_use": gpuuse.words_of(job, database_now()),
     }
@@ -177,14 +170,6 @@ def _difference(parent: Job | None, text: str) -> Difference | None:
     if parent is None:
         return None
     return difference(bytes(parent.config).decode("utf-8", "replace"), text)
-
-
-def _code(attempt: Attempt | None) -> Code | None:
-    """Which code it runs, where the agent knows it."""
-    source = attempt.source if attempt else None
-    if not source:
-        return None
-    return Code(source["commit"][:10], source["branch"], is_changed=source["dirty"])
 
 
 def _wants(job: Job) -> str:

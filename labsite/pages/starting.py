@@ -172,6 +172,7 @@ def _said_by_its_config(job: Job) -> dict[str, str]:
 def _alone(job: Job) -> JobSpec | None:
     """What would be asked for with its config, its project and its command only."""
     given = {"project": job.project.name, "command": job.command}
+    given |= {"source": job.source} if job.source else {}
     try:
         return submission.read(bytes(job.config), given)
     except Refused:
@@ -198,9 +199,9 @@ def kept_of(job: Job) -> dict[str, Any]:
     is again."""
     asked = submission.spec_of(job)
     alone = _alone(job) or replace(asked, environment={}, labels={})
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"source": job.source} if job.source else {}
     for name in ("environment", "python", "working_directory", "max_attempts", "on_device_lost",
-                 "outputs", "ignore"):  # fmt: skip
+                 "outputs", "ignore", "links"):  # fmt: skip
         if getattr(asked, name) != getattr(alone, name) and getattr(asked, name):
             given[name] = getattr(asked, name)
     if asked.stop_grace_seconds != alone.stop_grace_seconds:

@@ -34,10 +34,16 @@ class Version:
 
 
 def told_by(device: Device) -> dict[str, str]:
-    source = device.source or {}
-    commit = (source.get("commit") or "")[:COMMIT_CHARACTERS]
+    commit = _code_of(device.source or {})
     told = {name: (device.versions or {}).get(name) or "" for name in NAMES}
     return told | {"commit": commit}
+
+
+def _code_of(source: dict[str, Any]) -> str:
+    """Two that have the same commit differ all the same where something in it was changed."""
+    commit = (source.get("commit") or "")[:COMMIT_CHARACTERS]
+    changed = f"+{source['source_hash'][:4]}" if source.get("dirty") else ""
+    return f"{commit}{changed}"
 
 
 def usual_of(devices: Iterable[Device]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A lab server of a few lines, for agents to talk to: what it was asked, and what it answers."""
 
 import contextlib
+import hashlib
 import json
 import socket
 import ssl
@@ -11,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
 
-from agent import wire
+from agent import manifest, wire
 
 SERVER_ID = "server-1"
 
@@ -35,6 +36,9 @@ class FakeServer:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.configs: dict[str, bytes] = {}
         self.files: dict[str, bytes] = {}
+        #: Attempt → the manifest of its code; and SHA-256 → content of all code there is.
+        self.manifests: dict[str, bytes] = {}
+        self.code: dict[str, bytes] = {}
         self.refuse: dict[str, tuple[int, dict[str, Any]]] = {}
         self.lose: dict[str, int] = {}
         self.down = False
@@ -130,9 +134,14 @@ class FakeServer:
         }
 
     def _attempt(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        attempt_id, what = path.split("/")[-2:]
+        attempt_id, what = path.removeprefix("/api/agent/attempts/").split("/", 1)
         if what == "events":
             return self._event(attempt_id, body)
+        if what == "code":
+            return 200, self.manifests[attempt_id]
+        if what == "code/files":
+            wanted = [self.code[sha256] for sha256 in body["sha256"]]
+            return 200, b"".join(framed(content) for content in wanted)
         if attempt_id not in self.configs:
             return 404, {"code": "not_found", "detail": "no such config"}
         return 200, self.configs[attempt_id]
@@ -189,6 +198,11 @@ class FakeServer:
         if given_up and event["type"] == "exited" and len(self.types(attempt_id)) < 2:
             return 409, {"code": "attempt_ended", "detail": "given up"}
         return 200, {"job_state": "running", "outcome": None}
+
+
+def framed(content: bytes) -> bytes:
+    """A file of code, as it travels."""
+    return manifest.head(hashlib.sha256(content).hexdigest(), len(content)) + content
 
 
 _numbers = count(1)

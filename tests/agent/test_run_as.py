@@ -19,6 +19,7 @@ from agent import config, hostchecks, users, wire
 from agent.errors import ConfigError
 from agent.finding import WRONG
 from agent.globs import Globs
+from agent.manifest import File, Manifest
 from agent.outputs import Outputs
 from agent.runfiles import RunFiles
 from agent.userfolders import UserFolders, check_workdir
@@ -551,3 +552,69 @@ def test_only_root_can_offer_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigError, match="needs root"):
         users.check_rights()
+
+
+# --- the code that is laid down for it ---
+
+
+def test_code_that_is_laid_down_is_its_users_and_nobody_elses(
+    agent: AgentProcess, server: FakeServer, kim: str, lee: str
+) -> None:
+    content = b"lr = 0.1\n"
+    sha256 = hashlib.sha256(content).hexdigest()
+    document = Manifest({"train.py": File(sha256, len(content))}, {"data": "/data"}).dump()
+    code = {"kind": "snapshot", "sha256": hashlib.sha256(document).hexdigest()}
+    until_told = "until test -e go; do sleep .05; done"
+    command = ["sh", "-c", f"cat train.py; stat -c %U . train.py data; touch made; {until_told}"]
+    with server.turn:
+        order = server.order(run_as=kim, command=command, source=code)
+        server.manifests[order["id"]] = document
+        server.code[sha256] = content
+    agent.start()
+    started(server, order)
+    folder = run_dir(agent, kim) / ".code" / f"{order['experiment_uid']}-1"
+    log = run_dir(agent, kim) / f"{order['run_name']}.log"
+    eventually(lambda: log.read_text().count(kim) == 3)
+
+    refused = as_user(lee, "cat", str(folder / "train.py"))
+    go = as_user(kim, "touch", str(folder / "go"))
+
+    assert refused.returncode != 0
+    assert go.returncode == 0
+    assert server.wait_event(order["id"], "exited")["exit_code"] == 0
+    assert log.read_text().startswith("lr = 0.1\n")
+    eventually(lambda: not folder.exists())
+
+
+def test_git_works_with_the_rights_of_the_user_and_not_with_roots(
+    agent: AgentProcess, server: FakeServer, folder: Path, kim: str
+) -> None:
+    open_to_all, roots = folder / "open", folder / "roots"
+    commits = [_repository(place) for place in (open_to_all, roots)]
+    shutil.chown(open_to_all, kim, kim)
+    for path in open_to_all.rglob("*"):
+        shutil.chown(path, kim, kim)
+    roots.chmod(0o700)
+    command = ["sh", "-c", "cat train.py; stat -c %U train.py"]
+    good, bad = (
+        server.order(
+            run_as=kim, command=command, source={"kind": "git", "url": str(url), "commit": commit}
+        )
+        for url, commit in zip((open_to_all, roots), commits, strict=True)
+    )
+    agent.start()
+
+    assert server.wait_event(good["id"], "exited")["exit_code"] == 0
+    log = run_dir(agent, kim) / f"{good['run_name']}.log"
+    assert log.read_text().split() == ["first", kim]
+    assert f"as {kim!r}" in failure(server, bad)
+
+
+def _repository(place: Path) -> str:
+    place.mkdir()
+    git = ["git", "-c", "user.name=k", "-c", "user.email=k@k", "-C", str(place)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (place / "train.py").write_text("first\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    return subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()

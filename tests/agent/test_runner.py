@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from agent import gpulock, shim, wire
 from agent.attempts import Attempts
+from agent.code import CodeLaying
+from agent.codecache import CodeCache
 from agent.errors import Rejected, ServerUnreachable, Unauthorized
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.journal import Journal
 from agent.runner import Run, Surroundings
 from agent.store import Store
+from agent.transport import Transport
 from agent.wire import AttemptOrder, GPUProcess, GPUReading
 from agent.workspace import Workspace
 from tests.agent.conftest import clear, eventually
@@ -90,6 +94,12 @@ class House:
             source=folder,
             fetch_config=self.fetch_config,
             lay_in=lambda order, run_dir: None,
+            code=CodeLaying(
+                lambda: Transport("http://127.0.0.1:9", None),
+                CodeCache(folder / "code"),
+                folder / "attempts",
+                lambda run_dir: nullcontext(),
+            ),
             changed=lambda: None,
             stop=self.stop,
         )

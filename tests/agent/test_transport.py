@@ -19,7 +19,8 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
-from agent.transport import MAX_REPLY_BYTES, Transport
+from agent.reach import MAX_REPLY_BYTES
+from agent.transport import Transport
 from tests.agent.server import FakeServer, listening
 
 POLL = wire.Poll(instance_id="i", poll_seq=1)

@@ -28,7 +28,8 @@ from labsite.errors import Refused
 from tests import make
 from tests.experiments.wrong import BLOCKS, FILES, FOR_A_SHELL, hostile
 
-PARSERS = ["config", "options", "units", "values", "yamltree", "yamlwords"]
+PARSERS = ["codesource", "config", "options", "units", "values", "yamltree", "yamlwords"]
+GIT = {"kind": "git", "url": "/srv/x.git", "commit": "abcdef1"}
 GETTEXT = {"gettext", "ngettext", "pgettext", "gettext_lazy"}
 HANGUL = re.compile("[가-힣]")
 
@@ -100,6 +101,8 @@ def wrong_configs() -> list[tuple[str | bytes | None, dict[str, object]]]:
         ("lab: {command: []}", {}),
         ('lab: {command: [a, "b\\0"]}', {}),
         (b"#" * (MAX_CONFIG_BYTES + 1), {"command": "true"}),
+        ("lab: {command: [x], links: {data: /data}}", {}),
+        (None, {"command": "x", "source": GIT, "working_directory": "~/x"}),
     ]
 
 

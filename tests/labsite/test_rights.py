@@ -109,7 +109,10 @@ API = {
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
     ],
-    "queues": [(POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/")],
+    "queues": [
+        (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
+        (POST, "/api/code/"), (POST, "/api/code/files"),
+    ],
     "sees": [
         (GET, "/api/projects/{project}/"), (GET, "/api/jobs/{run}/"),
         (GET, "/api/jobs/{run}/events/"), (GET, "/api/sync/status/{run}"),
@@ -147,15 +150,18 @@ API = {
         (POST, "/api/agent/poll"),
         (POST, "/api/agent/attempts/{attempt}/events"),
         (GET, "/api/agent/attempts/{attempt}/config"),
+        (GET, "/api/agent/attempts/{attempt}/code"),
+        (POST, "/api/agent/attempts/{attempt}/code/files"),
         (POST, "/api/sync/delta/{run}/a.csv"), (POST, "/api/sync/full/{run}/a.pt"),
         (POST, "/api/sync/batch/{run}"), (POST, "/api/sync/checkpoint/{run}"),
     ],
 }  # fmt: skip
 #: Whose answer to those let in may be 404: the file is not there.
 ABSENT = {
-    "/api/sync/file/{run}/a.csv", "/runs/{run}/look/a.csv", "/runs/{run}/raw/a.csv"
+    "/api/sync/file/{run}/a.csv", "/runs/{run}/look/a.csv", "/runs/{run}/raw/a.csv",
+    "/api/code/runs/{run}.tar",
 }  # fmt: skip
-API["sees"].append((GET, "/api/sync/file/{run}/a.csv"))
+API["sees"] += [(GET, "/api/sync/file/{run}/a.csv"), (GET, "/api/code/runs/{run}.tar")]
 #: What no manager does for another.
 ONES_OWN = {"/account/tokens/{token}/revoke/"}
 BODIES = {

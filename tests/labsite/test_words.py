@@ -30,6 +30,7 @@ NOT_FOR_PEOPLE = {
     "experiments/table/conditions.py": "SQL",
     "sync/agent_views.py": "answers to uploads",
     "sync/append.py": "answers to uploads",
+    "sync/code/agent_views.py": "answers to agents",
     "sync/chunks.py": "answers to uploads",
     "sync/intake.py": "answers to uploads",
     "sync/management/commands/checkfiles.py": "printed on the server's own terminal",
