@@ -12,7 +12,8 @@ from pathlib import Path
 ALL = (
     "sqlite_modes", "dispatch_pass", "curves", "deltas", "sync_status", "arrival", "watched_files",
     "freeing", "whole_file", "cut_upload", "healing", "heartbeats", "viewers", "submit_to_start",
-    "submit_code", "idle", "agent_footprint", "pages", "liveness", "recovery", "false_alarms",
+    "submit_code", "lab_ls", "idle", "agent_footprint", "pages", "liveness", "recovery",
+    "false_alarms",
 )  # fmt: skip
 
 

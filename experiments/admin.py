@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy
 from devices.desk import Desk, Rows
 from experiments.models import (
     Attempt,
+    Borrow,
     GPUClaim,
     Job,
     JobEvent,
@@ -162,14 +163,33 @@ class AttemptDesk(Desk):
 
 @admin.register(GPUClaim)
 class GPUClaimDesk(Desk):
-    list_display = ("gpu", "attempt")
-    list_select_related = ("gpu__device", "attempt__job__project")
+    list_display = ("gpu", "holder")
+    list_select_related = (
+        "gpu__device", "attempt__job__project", "borrow__user", "borrow__device",
+    )  # fmt: skip
     actions = ("release",)
 
     @admin.action(description=gettext_lazy("Release: nothing runs on it any more"))
     def release(self, request: HttpRequest, claims) -> None:
-        rows = claims.select_related("attempt__job__project", "gpu")
-        self.each(request, rows, lambda claim: claim.attempt.release([claim.gpu.uuid]), "release")
+        rows = claims.select_related(
+            "attempt__job__project", "borrow__user", "borrow__device", "gpu"
+        )
+        self.each(request, rows, _release, "release")
+
+
+def _release(claim: GPUClaim) -> None:
+    if claim.borrow is not None:
+        claim.borrow.end(database_now())
+    else:
+        claim.attempt.release([claim.gpu.uuid])
+
+
+@admin.register(Borrow)
+class BorrowDesk(Desk):
+    list_display = ("__str__", "made_at", "until", "ended_at")
+    list_filter = ("device",)
+    search_fields = ("user__username",)
+    list_select_related = ("user", "device")
 
 
 @admin.register(Member)

@@ -22,11 +22,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError
+from django.db.models.functions import Coalesce
 
 from devices.models import GPU
 from experiments import reasons
 from experiments.errors import IllegalTransition, LostRace
-from experiments.models import Attempt, GPUClaim, Job, Pulse
+from experiments.models import Attempt, Borrow, GPUClaim, Job, Pulse
 from experiments.places import Place, read_places
 from experiments.rooms import Room, read_rooms
 from labsite import wake
@@ -64,6 +65,7 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     queued = Job.objects.queued().real()
     if not queued.exists():
         return []  # as a rule: this is asked every other second
+    Borrow.objects.end_due(now)
     until = time.monotonic() + PASS_SECONDS
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
@@ -100,8 +102,9 @@ def _assign_all(
 
 
 def held_gpus() -> Counter:
-    """How many GPUs each user holds now, by user id."""
-    return Counter(GPUClaim.objects.values_list("attempt__job__user_id", flat=True))
+    """How many GPUs each user holds now, by user id, in jobs and by hand."""
+    whose = Coalesce("attempt__job__user_id", "borrow__user_id")
+    return Counter(GPUClaim.objects.values_list(whose, flat=True))
 
 
 class Plan:

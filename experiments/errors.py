@@ -10,6 +10,7 @@ Refused
 ├── NotSubmitted        a job that cannot be queued as it stands
 ├── QueryWrong          a query of a table of runs that cannot be read: where, and why
 ├── TagsWrong           tags that cannot be kept
+├── NothingFree         no GPU to borrow, or none more for this person
 └── ViewInvalid         a view that cannot be saved
 """
 
@@ -47,6 +48,10 @@ class SweepNotEnded(Refused):
 
 class NotSubmitted(BadRequest):
     code = "not_submitted"
+
+
+class NothingFree(Refused):
+    code = "nothing_free"
 
 
 class NotYours(Refused):

@@ -5,6 +5,7 @@
       list: [{optimizer: sgd, momentum: 0.9}, {optimizer: adam}]   settings that belong together
       seeds: [0, 1, 2]                                 short for a key `seed` of the grid
       max_running: 4                                   at most so many at a time
+      arguments: true                                  the values are arguments of the command too
 
 Where several stand, each entry of the list meets each point of the grid.
 """
@@ -21,11 +22,11 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from experiments.values import Wrong, did_you_mean, integer_of, line_of
+from experiments.values import Wrong, did_you_mean, integer_of, line_of, truth_of
 from experiments.yamltree import BOOL, FLOAT, INT, KNOWN_TAGS, NULL, TIMESTAMP, Tree, clip
 
 SEED = "seed"
-WORDS = ("grid", "list", "seeds", "max_running")
+WORDS = ("grid", "list", "seeds", "max_running", "arguments")
 MAX_KEYS = 32
 MAX_KEY_CHARACTERS = 255
 MAX_RUNNING = 9999
@@ -51,6 +52,7 @@ class Grid:
     axes: dict[str, tuple[Value, ...]]  # of `grid:` and `seeds:`
     max_running: int | None
     places: dict[str, Node]  # where each key is named first
+    arguments: bool = False  # as arguments of the command as well (experiments.arguments)
 
     @property
     def keys(self) -> list[str]:
@@ -86,7 +88,8 @@ def grid_of(node: Node, tree: Tree) -> Grid:
     most = integer_of(said["max_running"], 1, MAX_RUNNING) if "max_running" in said else None
     _check_nesting(places)
     plain_rows = tuple({key: value for key, (_place, value) in row.items()} for row in rows)
-    grid = Grid(plain_rows, axes, most, places)
+    arguments = "arguments" in said and truth_of(said["arguments"])
+    grid = Grid(plain_rows, axes, most, places, arguments)
     _check_size(grid, node)
     return grid
 
@@ -101,7 +104,7 @@ def _words_of(node: Node, tree: Tree) -> dict[str, Node]:
             raise Wrong(_unknown(word), key)
         if value.tag != NULL:
             said[word] = value
-    if not said.keys() - {"max_running"}:
+    if not said.keys() - {"max_running", "arguments"}:
         raise Wrong(_("it is empty: write what is varied, as in {grid: {lr: [0.1, 0.01]}}"), node)
     return said
 

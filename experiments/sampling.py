@@ -15,7 +15,7 @@ from django.db.models import Avg, F, Max, Min, Sum
 
 from devices.models import GPU, Device, DeviceSample, DeviceState, GPUSample, Span, Use, minute_of
 from devices.models.sample import MIB
-from experiments.models import GPUClaim, Job, LabSample
+from experiments.models import Borrow, GPUClaim, Job, LabSample
 from experiments.states import JobState
 
 #: For how long rows of each span are kept.
@@ -82,6 +82,7 @@ def sample_when_due(now: datetime) -> bool:
 def sample(now: datetime) -> None:
     """One row for each host that is heard of and each of its cards, and one for the lab."""
     minute = minute_of(now)
+    Borrow.objects.end_due(now)  # also where nothing waits for their GPUs
     held = dict(GPUClaim.objects.values_list("gpu_id", "attempt__job_id"))
     cards = list(GPU.objects.filter(device__revoked_at=None).select_related("device"))
     heard = {card.device_id: card.device for card in cards}

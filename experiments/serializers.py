@@ -1,5 +1,6 @@
 """Form of what this app's endpoints take and give."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -10,10 +11,21 @@ from rest_framework import serializers
 from devices.models import DeviceState
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
-from experiments.models import Attempt, Job, JobEvent, Project, Snapshot, Sweep, UnixAccount
+from experiments.models import (
+    Attempt,
+    Borrow,
+    GPUClaim,
+    Job,
+    JobEvent,
+    Project,
+    Snapshot,
+    Sweep,
+    UnixAccount,
+)
 from experiments.moving import DOWN, TURN, UP, Move
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
+from experiments.units import duration_seconds
 from labsite.api import ByHand
 from labsite.clock import clock_words, database_now
 from people.roles import may_manage
@@ -113,13 +125,14 @@ class JobSerializer(ByHand):
     parent = serializers.SlugRelatedField("uid", read_only=True)
     priority = serializers.SerializerMethodField()
     waiting_reason = serializers.CharField(read_only=True)
+    device = serializers.SerializerMethodField(help_text="Where its newest try was given to.")
     code = SnapshotSerializer(source="snapshot", read_only=True, allow_null=True)
 
     class Meta:
         model = Job
         fields = [
-            "uid", "project", "run_name", "name", "user", "parent", "sweep", "swept", "state",
-            "waiting_reason",
+            "uid", "project", "run_name", "name", "user", "device", "parent", "sweep", "swept",
+            "state", "waiting_reason",
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
@@ -132,6 +145,13 @@ class JobSerializer(ByHand):
     @extend_schema_field(serializers.ChoiceField([p.name.lower() for p in Priority]))
     def get_priority(self, job: Job) -> str:
         return job.get_priority_name()
+
+    def get_device(self, job: Job) -> str | None:
+        """As with_device() has read it for a whole list; else from its tries."""
+        if hasattr(job, "host_id"):
+            return job.host_id
+        newest = max(job.attempts.all(), key=lambda one: one.number, default=None)
+        return newest.device.host_id if newest else None
 
     def validate_tags(self, tags: Any) -> Any:
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
@@ -240,6 +260,75 @@ class UnixAccountSerializer(serializers.ModelSerializer):
         if self.instance is not None and user != self.instance.user:
             raise serializers.ValidationError(_("Make another for another user."))
         return user
+
+
+class ClaimSerializer(serializers.Serializer):
+    """A GPU that is held."""
+
+    gpu = serializers.CharField(source="gpu.uuid", help_text="Its UUID.")
+    device = serializers.CharField(source="gpu.device.host_id")
+    user = serializers.SerializerMethodField()
+    run = serializers.SerializerMethodField(
+        help_text="The uid; null: you do not see the run, or it is borrowed."
+    )
+    borrow = serializers.IntegerField(source="borrow_id", allow_null=True)
+    words = serializers.SerializerMethodField(help_text="Who has it, for people.")
+
+    def get_user(self, claim: GPUClaim) -> str | None:
+        user = claim.borrow.user if claim.borrow else claim.attempt.job.user
+        return user.get_username() if user else None
+
+    def get_run(self, claim: GPUClaim) -> str | None:
+        job = claim.attempt.job if claim.attempt else None
+        return job.uid if job and job.pk in self.context["seen"] else None
+
+    def get_words(self, claim: GPUClaim) -> str:
+        who = self.get_user(claim) or "–"
+        if claim.borrow:
+            about = {"who": who, "when": clock_words(claim.borrow.until)}
+            return _("%(who)s, borrowed until %(when)s") % about
+        if self.get_run(claim) is None:
+            return _("a private run (%(who)s)") % {"who": who}
+        return f"{claim.attempt.job} ({who})"
+
+
+class BorrowSerializer(serializers.ModelSerializer):
+    """GPUs that a person has without a run."""
+
+    user = serializers.SlugRelatedField("username", read_only=True)
+    device = serializers.SlugRelatedField("host_id", read_only=True)
+
+    class Meta:
+        model = Borrow
+        fields = ["id", "user", "device", "gpu_uuids", "made_at", "until", "ended_at"]
+
+
+class NewBorrowSerializer(serializers.Serializer):
+    """POST borrows/"""
+
+    gpus = serializers.IntegerField(default=1)
+    time = serializers.CharField(max_length=32, help_text="For how long: 2h, 30m.")
+    device = serializers.CharField(
+        required=False, max_length=128, allow_blank=True, help_text="A host_id; else any."
+    )
+
+    def validate_time(self, text: str) -> timedelta:
+        try:
+            return timedelta(seconds=duration_seconds(text))
+        except ValueError as exc:
+            raise serializers.ValidationError(str(exc)) from None
+        except OverflowError:
+            words = _("“%(text)s” is longer than there are days.")
+            raise serializers.ValidationError(words % {"text": text}) from None
+
+
+class RerunSerializer(serializers.Serializer):
+    """POST jobs/<uid>/rerun and /resume"""
+
+    set = serializers.DictField(
+        required=False,
+        help_text="Other values of dotted config keys or arguments: {“lr”: 0.05}.",
+    )
 
 
 class RequeueSerializer(serializers.Serializer):

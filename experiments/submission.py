@@ -74,17 +74,23 @@ def submit(
     )
 
 
-def rerun(job: Job, *, by=None, resume: bool = False) -> Job:
+def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | None = None) -> Job:
     """Queue the same once more: its config byte for byte, and all that was asked for besides.
 
     Args:
         resume: let it go on from the job's newest checkpoint, instead of anew.
+        spec: what is asked for instead (experiments.reruns); None: the same.
 
     Raises:
         NotSubmitted: there is no checkpoint to go on from.
     """
     return Job.objects.submit(
-        spec_of(job), project=job.project.name, by=by, name=job.name, parent=job, resume=resume
+        spec or spec_of(job),
+        project=job.project.name,
+        by=by,
+        name=job.name,
+        parent=job,
+        resume=resume,
     )
 
 

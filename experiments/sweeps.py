@@ -13,6 +13,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from experiments import config, submission
+from experiments.arguments import with_values
 from experiments.config import JobSpec
 from experiments.errors import NotSubmitted
 from experiments.grid import Grid
@@ -109,7 +110,11 @@ def _edited(
         raise ConfigInvalid([_cannot(spec.sweep, _culprit(editor, written) or key)]) from exc
     if made.keys != meant or made.sweep is not None:
         raise ConfigInvalid([_cannot(spec.sweep, _culprit(editor, written) or key)])
-    return replace(spec, config=made.config, keys=made.keys, name=made.name, sweep=None)
+    grid = spec.sweep
+    command = with_values(spec.command, plain) if grid and grid.arguments else spec.command
+    return replace(
+        spec, config=made.config, keys=made.keys, name=made.name, command=command, sweep=None
+    )
 
 
 def _culprit(editor: Editor, written: Mapping[str, str]) -> str | None:

@@ -8,6 +8,8 @@ from experiments import agent_views, views
 router = SimpleRouter()
 router.register("projects", views.ProjectViewSet, basename="project")
 router.register("jobs", views.JobViewSet, basename="job")
+router.register("borrows", views.BorrowViewSet, basename="borrow")
+router.register("claims", views.ClaimViewSet, basename="claim")
 router.register("sweeps", views.SweepViewSet, basename="sweep")
 router.register("unix-accounts", views.UnixAccountViewSet, basename="unix-account")
 

@@ -70,6 +70,13 @@ def _at_most(limit: int, text: str, about: dict[str, str], node: Node) -> str:
     return text
 
 
+def truth_of(node: Node) -> bool:
+    text = text_of(node)
+    if node.tag != BOOL or text.lower() not in ("true", "false"):
+        raise Wrong(_("“%(text)s” is neither true nor false") % {"text": clip(text)}, node)
+    return text.lower() == "true"
+
+
 def integer_of(node: Node, low: int, high: int) -> int:
     text = text_of(node)
     if not re.fullmatch(r"0|[1-9][0-9]{0,3}", text) or not low <= int(text) <= high:

@@ -14,17 +14,30 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devices.views import ManagersChange as OnlyManagersChange
-from experiments import configfiles, moving, submission, sweeps
+from experiments import borrowing, configfiles, moving, reruns, submission, sweeps
 from experiments.deciding import changed_by
-from experiments.models import Job, JobEvent, Project, Sweep, UnixAccount, counts_of
+from experiments.models import (
+    Borrow,
+    GPUClaim,
+    Job,
+    JobEvent,
+    Project,
+    Sweep,
+    UnixAccount,
+    counts_of,
+)
 from experiments.serializers import (
+    BorrowSerializer,
+    ClaimSerializer,
     EventSerializer,
     JobDetailSerializer,
     JobSerializer,
     MoveSerializer,
+    NewBorrowSerializer,
     PrioritySerializer,
     ProjectSerializer,
     RequeueSerializer,
+    RerunSerializer,
     SubmitSerializer,
     SweepSerializer,
     UnixAccountSerializer,
@@ -37,7 +50,7 @@ from experiments.table.order import ordered
 from labsite.clock import database_now
 from labsite.errors import BadRequest
 from people.audit import facts_of, note, recorded
-from people.auth import MayWrite
+from people.auth import IsPerson, MayWrite
 
 
 class OwnersChange(MayWrite):
@@ -138,6 +151,7 @@ class JobFilter(django_filters.FilterSet):
     user = django_filters.CharFilter("user__username")
     state = django_filters.MultipleChoiceFilter(choices=JobState.choices)
     sweep = django_filters.NumberFilter("sweep_id")
+    ref = django_filters.CharFilter(method="named")
     archived = django_filters.BooleanFilter(
         "project__archived_at", lookup_expr="isnull", exclude=True
     )
@@ -146,8 +160,15 @@ class JobFilter(django_filters.FilterSet):
         model = Job
         fields = ["project", "user", "state", "sweep"]
 
+    def named(self, jobs, name: str, ref: str):
+        return jobs.named(ref)
+
 
 ASKED = [
+    OpenApiParameter(
+        "ref", str, description="What people call a run: the beginning of its uid, "
+        "project/run_003, or run_003. Of archived projects too.",
+    ),
     OpenApiParameter("q", str, description="As in the tables: lr<0.01 state:failed tag:baseline."),
     OpenApiParameter(
         "ordering", str, description="A column, - in front: downwards. submitted, key:lr, "
@@ -176,7 +197,8 @@ class JobViewSet(
         jobs = super().get_queryset().visible_to(self.request.user)
         if self.action != "list":
             return jobs.prefetch_related("attempts__device")
-        asked = {"project", "archived"} & set(self.request.query_params)
+        jobs = jobs.with_device()
+        asked = {"project", "archived", "ref"} & set(self.request.query_params)
         return jobs if asked else jobs.listed()
 
     def filter_queryset(self, queryset):
@@ -286,20 +308,26 @@ class JobViewSet(
         moving.move(job, wish.move(), by=request.user)
         return self._shown(job)
 
-    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, uid: str) -> Response:
-        """Queue the same once more, as a new job whose `parent` this is."""
-        job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
-        again = submission.rerun(job, by=request.user)
-        return Response(JobDetailSerializer(again).data, status=201)
+        """Queue the same once more, as a new job whose `parent` this is; with `set`, with other
+        values of config keys or arguments."""
+        return self._again(request, uid, resume=False)
 
-    @extend_schema(request=None, responses={201: JobDetailSerializer})
+    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Queue a new job that goes on from the newest checkpoint of this one, which has ended."""
+        return self._again(request, uid, resume=True)
+
+    def _again(self, request: Request, uid: str, *, resume: bool) -> Response:
         job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
-        again = submission.rerun(job, by=request.user, resume=True)
+        wish = RerunSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        values = wish.validated_data.get("set", {})
+        spec = reruns.changed(submission.spec_of(job), values) if values else None
+        again = submission.rerun(job, by=request.user, resume=resume, spec=spec)
         return Response(JobDetailSerializer(again).data, status=201)
 
     def perform_destroy(self, job: Job) -> None:
@@ -324,6 +352,64 @@ class JobViewSet(
     def _shown(self, job: Job) -> Response:
         fresh = self.get_queryset().get(pk=job.pk)
         return Response(JobDetailSerializer(fresh).data)
+
+
+class BorrowersEnd(MayWrite):
+    message = _("Somebody else borrowed it; they or a manager may return it.")
+
+    def has_object_permission(self, request: Request, view, borrow: Borrow) -> bool:
+        return request.method in SAFE_METHODS or borrow.may_be_ended_by(request.user)
+
+
+class BorrowViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, viewsets.GenericViewSet):
+    """GPUs that people have for a while without a run. The list: those that they have now."""
+
+    queryset = Borrow.objects.select_related("user", "device")
+    serializer_class = BorrowSerializer
+    permission_classes = [BorrowersEnd]
+    lookup_value_regex = r"[0-9]{1,18}"
+
+    def get_queryset(self):
+        borrows = super().get_queryset()
+        return borrows.open() if self.action == "list" else borrows
+
+    @extend_schema(request=NewBorrowSerializer, responses={201: BorrowSerializer})
+    def create(self, request: Request) -> Response:
+        """Take GPUs of one server that nobody has. They come back by themselves."""
+        wish = NewBorrowSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        said = wish.validated_data
+        made = borrowing.borrow(
+            request.user,
+            gpus=said["gpus"],
+            time=said["time"],
+            host_id=said.get("device", ""),
+            now=database_now(),
+        )
+        return Response(self.get_serializer(made).data, status=201)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def end(self, request: Request, pk: str) -> Response:
+        """Give them back before their time."""
+        borrow = self.get_object()
+        with changed_by(request.user, borrow, "end"):
+            borrow.end(database_now())
+        return Response(self.get_serializer(self.get_object()).data)
+
+
+class ClaimViewSet(mixins.ListModelMixin, viewsets.GenericViewSet):
+    """The GPUs that are held, and by whom. Of a run that one does not see, only whose it is."""
+
+    queryset = GPUClaim.objects.select_related(
+        "gpu__device", "attempt__job__project", "attempt__job__user", "borrow__user"
+    ).order_by("gpu")
+    serializer_class = ClaimSerializer
+    permission_classes = [IsPerson]
+
+    def get_serializer_context(self):
+        seen = Job.objects.visible_to(self.request.user).filter(attempts__gpu_claims__isnull=False)
+        return {**super().get_serializer_context(), "seen": set(seen.values_list("pk", flat=True))}
 
 
 class SweepFilter(django_filters.FilterSet):

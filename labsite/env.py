@@ -45,6 +45,8 @@ def _read() -> dict:
         "FOREIGN_UTILIZATION_PERCENT": _env.int("LAB_FOREIGN_UTILIZATION_PERCENT", 10),
         "GIVE_UP_AFTER_SECONDS": _positive("LAB_GIVE_UP_AFTER_SECONDS", 7 * 24 * 3600),
         "HOLD_BACK_AFTER_SECONDS": _positive("LAB_HOLD_BACK_AFTER_SECONDS", 1800),
+        "BORROW_GPUS": _whole("LAB_BORROW_GPUS", 2),
+        "BORROW_HOURS": _positive("LAB_BORROW_HOURS", 12),
         "MAX_FILE_BYTES": _env.int("LAB_MAX_FILE_BYTES", 20 * 1024**3),
         "MAX_SWEEP_RUNS": _whole("LAB_MAX_SWEEP_RUNS", 1000),
         "DISK_RESERVE_BYTES": _whole("LAB_DISK_RESERVE_BYTES", 1024**3),

@@ -1,14 +1,18 @@
 """Every address of the site. Only here (and in the apps' urls.py) are views imported."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from labsite.authority import ca_pem
+from labsite.foresight import PreviewView, WhyView
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("api/", include("people.urls")),
     path("api/", include("devices.urls")),
+    path("api/jobs/preview/", PreviewView.as_view(), name="job-preview"),
+    re_path(r"^api/jobs/(?P<uid>[0-9]{8}_[0-9a-f]+)/why/$", WhyView.as_view(), name="job-why"),
     path("api/", include("experiments.urls")),
     path("api/sync/", include("sync.urls")),
     path("api/", include("sync.code.urls")),

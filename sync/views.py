@@ -21,7 +21,7 @@ from people.audit import recorded
 from people.auth import IsManager, IsPerson, MayWrite, TokenAuthentication
 from sync import disk, freeing, ownership, status, storage
 from sync.models import SyncFile, Trash
-from sync.ranges import ranged
+from sync.ranges import Asked, ranged
 from sync.serializers import DiskSerializer, RuleSerializer, TrashSerializer
 from sync.storage import Place
 
@@ -75,7 +75,12 @@ class StatusView(RunView):
 
 
 class FileView(RunView):
-    """GET sync/file/<uid>/<name>, whole or a Range of it; only what was acknowledged."""
+    """GET sync/file/<uid>/<name>, whole or a Range of it; only what was acknowledged.
+
+    The ETag is the version's, of which bytes are only added: whoever follows a log asks for
+    `Range: bytes=N-` with `If-Range`, and is sent what is new (206), nothing (416), or another
+    try's file from its beginning (200).
+    """
 
     @extend_schema(responses={(200, "application/octet-stream"): bytes})
     def get(self, request: Request, uid: str, name: str) -> HttpResponse | StreamingHttpResponse:
@@ -90,7 +95,8 @@ class FileView(RunView):
             words = _("“%(name)s” is not on the server's disk any more.")
             raise NotFound(words % {"name": row.name}) from exc
         size = storage.readable_size(row.name, row.size, file)
-        return ranged(file, size, request.headers.get("Range", ""), row.name.split("/")[-1])
+        version = f"{row.attempt}.{row.generation}"
+        return ranged(file, size, Asked.by(request.headers), row.name.split("/")[-1], version)
 
 
 class OfManagers(APIView):

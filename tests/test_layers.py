@@ -31,6 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 #: What an agent may need on a GPU host, besides the standard library.
 AGENT_NEEDS = {"psutil", "pynvml", "requests", "urllib3", "yaml"}
+#: What the people's command has besides, where it is installed: in one module, which asks first.
+SHOWN_BY = {"agent/cli/show.py": {"rich"}}
+#: What the people's command may use of the agent: nothing that runs on a GPU host.
+OF_BOTH = {"agent.cli", "agent.wire", "agent.codec", "agent.errors", "agent.reach"}
+OF_BOTH |= {"agent.globs", "agent.manifest"}  # what a snapshot of code is
 VIEWS = {"views", "agent_views"}
 #: Loading one of these on the server costs memory or lets a file run code.
 NEVER_ON_SERVER = {"torch", "torchvision", "pickle", "dill", "cloudpickle", "joblib", "marshal"}
@@ -93,8 +98,16 @@ def test_a_leaf_imports_nothing_of_ours_but_leaves(path):
 def test_the_agent_needs_only_what_its_host_has(path):
     for _, name in imports(tree(path)):
         top = name.split(".")[0]
-        known = top == "agent" or top in sys.stdlib_module_names or top in AGENT_NEEDS
+        needs = AGENT_NEEDS | SHOWN_BY.get(path, set())
+        known = top == "agent" or top in sys.stdlib_module_names or top in needs
         assert known, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules("agent/cli"))
+def test_the_peoples_command_imports_nothing_of_the_daemon(path):
+    for _, name in imports(tree(path)):
+        if name.split(".")[0] == "agent":
+            assert is_within(name, OF_BOTH), f"{path} imports {name}"
 
 
 def test_the_wire_needs_the_standard_library_only():

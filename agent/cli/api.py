@@ -9,7 +9,7 @@ run, or goes on with a download, asks again by itself.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from agent.reach import proxies_for, why
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0  # without a byte
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024  # what a line that is cut may cost
 MAX_REFUSAL_BYTES = 1024 * 1024
 ADDRESS = "lab login "
 TRUST = (
@@ -29,6 +29,8 @@ TRUST = (
     "installed here"
 )
 _TOKEN = re.compile(r"[\x21-\x7e]{8,512}")
+#: What the server calls a token that is worth nothing, with whatever status.
+_UNKNOWN_HERE = ("authentication_failed", "not_authenticated")
 #: A refusal by its status; 4 otherwise.
 _EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 413: Exit.USAGE}
 
@@ -83,8 +85,11 @@ class Api:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         stream: bool = False,
+        also: Collection[int] = (),
     ) -> requests.Response:
-        """The answer, if it is a 2xx; with `stream` its body is still to be read, by blocks().
+        """The answer, if it is a 2xx or `also` names its status.
+
+        With `stream` its body is still to be read, by blocks().
 
         Args:
             path: from the root, /api/jobs/; quoted by whoever builds it.
@@ -111,7 +116,7 @@ class Api:
             )
         except requests.RequestException as exc:
             raise self.unreachable(exc) from None
-        if response.status_code >= 300:
+        if response.status_code >= 300 and response.status_code not in also:
             raise self._refusal(response)
         return response
 
@@ -156,7 +161,7 @@ class Api:
         detail = facts.get("detail")
         if not isinstance(detail, str):
             return self._no_refusal_of_ours(status)
-        if status == 401:
+        if status == 401 or facts.get("code") in _UNKNOWN_HERE:
             detail += f" Then sign in again: lab login {self.url}"
         exit_code = _EXITS.get(status, Exit.REFUSED)
         if status >= 500:

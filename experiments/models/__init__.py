@@ -2,6 +2,7 @@
 
 from experiments.models.account import UnixAccount, unix_user
 from experiments.models.attempt import Attempt, Found, GPUClaim, ReceivedEvent
+from experiments.models.borrow import Borrow
 from experiments.models.cell import Cell, Column
 from experiments.models.demo import DemoUser
 from experiments.models.event import JobEvent
@@ -17,6 +18,7 @@ from experiments.models.view import Pin, SavedView
 __all__ = [
     "Attempt",
     "Blob",
+    "Borrow",
     "Cell",
     "Column",
     "DemoUser",

@@ -235,17 +235,32 @@ class Attempt(models.Model):
 
 
 class GPUClaim(models.Model):
-    """A GPU in use. The row exists while the GPU is held, so no GPU can be held twice."""
+    """A GPU in use, by an attempt or by a person who borrowed it. The row exists while the GPU is
+    held, so no GPU can be held twice."""
 
     gpu = models.OneToOneField(GPU, models.PROTECT, primary_key=True, related_name="claim")
-    attempt = models.ForeignKey(Attempt, models.CASCADE, related_name="gpu_claims")
+    attempt = models.ForeignKey(Attempt, models.CASCADE, null=True, related_name="gpu_claims")
+    borrow = models.ForeignKey(
+        "experiments.Borrow", models.CASCADE, null=True, related_name="gpu_claims"
+    )
 
     class Meta:
         verbose_name = _("GPU in use")
         verbose_name_plural = _("GPUs in use")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(attempt=None) & ~Q(borrow=None) | ~Q(attempt=None) & Q(borrow=None),
+                name="claim_has_one_holder",
+            )
+        ]
+
+    @property
+    def holder(self) -> Any:
+        """The attempt, or the borrow."""
+        return self.attempt or self.borrow
 
     def __str__(self) -> str:
-        return gettext("%(gpu)s held by %(attempt)s") % {"gpu": self.gpu, "attempt": self.attempt}
+        return gettext("%(gpu)s held by %(attempt)s") % {"gpu": self.gpu, "attempt": self.holder}
 
 
 class ReceivedEvent(models.Model):

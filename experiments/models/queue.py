@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from experiments import reasons
 from experiments.errors import LostRace, NotSubmitted
+from experiments.models.attempt import Attempt
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
@@ -19,6 +20,8 @@ from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now, lab_date
 from people.roles import may_manage
+
+MAX_DIGITS = 9  # of a run's number
 
 
 class JobQuerySet(models.QuerySet):
@@ -48,6 +51,23 @@ class JobQuerySet(models.QuerySet):
         if may_manage(user):
             return self
         return self.filter(Q(user=user) | ~Q(project__in=Project.hidden_from(user)))
+
+    def named(self, ref: str) -> "JobQuerySet":
+        """Those that people may mean by `20261130_1a2b`, the beginning of one, `digits/run_003`
+        or `run_003`; none for anything else."""
+        project, _slash, run = ref.rpartition("/")
+        number = run.removeprefix("run_")
+        if number != run and number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS:
+            jobs = self.filter(run_number=int(number))
+            return jobs.filter(project__name=project) if project else jobs
+        is_uid = run == ref and run[:1].isdigit()
+        return self.filter(uid__startswith=run) if is_uid else self.none()
+
+    def with_device(self) -> "JobQuerySet":
+        """Each with `host_id`, where its newest try was given to; None: it had none."""
+        tries = Attempt.objects.filter(job=models.OuterRef("pk"))
+        newest = tries.order_by("-number").values("device__host_id")
+        return self.annotate(host_id=models.Subquery(newest[:1]))
 
     def listed(self) -> "JobQuerySet":
         """What lists show where nobody asks for archived projects."""

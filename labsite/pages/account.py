@@ -19,7 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labsite.clock import database_now
-from labsite.pages.enrolling import site_url
+from labsite.pages.enrolling import login_command, site_url
 from people.models import ApiToken, Profile
 from people.models.profile import Theme, check_zone
 
@@ -128,6 +128,7 @@ def _tokens(user: Any) -> Any:
 def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpResponse:
     context = {
         "profile": Profile.of(request.user),
+        "login": login_command(request),
         "tokens": _tokens(request.user),
         "now": database_now(),
         "lives": LIVES,

@@ -69,7 +69,7 @@ def raw(request: HttpRequest, uid: str, name: str) -> HttpResponse | StreamingHt
     if request.headers.get("If-None-Match") == mark:
         opened.file.close()
         return HttpResponseNotModified()
-    response = ranged(opened.file, opened.size, "", name.rpartition("/")[2])
+    response = ranged(opened.file, opened.size, None, name.rpartition("/")[2])
     response["Content-Type"] = kind
     response["Content-Disposition"] = "inline"
     response["Content-Security-Policy"] = SANDBOX

@@ -64,6 +64,8 @@ class Cell:
     @property
     def whose(self) -> str:
         """Run and person, where the reader may know."""
+        if self.row.borrow is not None:
+            return self.row.borrow.user.get_username()
         if self.row.attempt is None:
             return ", ".join(self.row.gpu.foreign_users)
         job = self.row.attempt.job

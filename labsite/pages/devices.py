@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -16,7 +17,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentUse
+from experiments.deciding import changed_by
 from experiments.leases import mass_loss
+from experiments.models import Borrow
 from labsite.clock import database_now
 from labsite.pages import serving
 from labsite.pages.access import asked, managers_only
@@ -130,6 +133,18 @@ def joined(request: HttpRequest, pk: int) -> HttpResponse:
     """Whether somebody has come in by that code."""
     use = EnrollmentUse.objects.filter(code_id=pk).select_related("device").first()
     return render(request, "parts/joined.html", {"joined": use.device if use else None})
+
+
+@login_required
+@require_POST
+def end_borrow(request: HttpRequest, pk: int) -> HttpResponse:
+    borrow = get_object_or_404(Borrow.objects.select_related("user", "device"), pk=pk)
+    if not borrow.may_be_ended_by(request.user):
+        raise PermissionDenied(_("Somebody else borrowed it; they or a manager may return it."))
+    with changed_by(request.user, borrow, "end"):
+        borrow.end(database_now())
+    messages.success(request, _("It is back; the next run may have it."))
+    return redirect("device", pk=borrow.device_id)
 
 
 @managers_only

@@ -1,4 +1,4 @@
-"""The one line to type on a new GPU server."""
+"""The one line to type: on a new GPU server, and where somebody signs in to `lab`."""
 
 import shlex
 
@@ -19,6 +19,14 @@ def command_for(request: HttpRequest, code: str, known: Device | None = None) ->
     command = ["lab-agent", "--server", site_url(request), "--enroll-code", code]
     if known is not None:
         command += ["--host-id", known.host_id]
+    if fingerprint := ca_sha256():
+        command += ["--ca-sha256", fingerprint]
+    return shlex.join(command)
+
+
+def login_command(request: HttpRequest) -> str:
+    """The command that signs a person in at a terminal (docs/lab.md); it asks for the token."""
+    command = ["lab", "login", site_url(request)]
     if fingerprint := ca_sha256():
         command += ["--ca-sha256", fingerprint]
     return shlex.join(command)

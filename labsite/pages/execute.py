@@ -8,8 +8,6 @@ from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST
 
 from devices.models import GPU
@@ -17,7 +15,6 @@ from experiments import submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
 from experiments.models import Job, Project
-from experiments.models.job import run_name
 from experiments.places import read_places
 from labsite.clock import database_now
 from labsite.errors import Refused
@@ -25,7 +22,7 @@ from labsite.pages import differing, sweepwords
 from labsite.pages.access import asked, submitters_only
 from labsite.pages.code import foreseen
 from labsite.pages.commands import typed
-from labsite.pages.fitting import Fit, ahead_of, fits_of
+from labsite.pages.fitting import fits_of, next_runs, product_of, turn_of
 from labsite.pages.queue import priorities
 from labsite.pages.starting import AS_TYPED, FIELDS, Start, choices, kept_of, start_from
 
@@ -211,8 +208,8 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
         "words": typed(spec.command),
-        "run_name": _next_runs(spec, count, request.user),
-        "turn": _turn(spec, fits, count, request.user),
+        "run_name": _names(spec, *next_runs(spec, count, request.user)),
+        "turn": turn_of(spec, fits, count, request.user),
         **(_of_sweep(spec, spec.sweep, look.points) if spec.sweep else {}),
         **_of_parent(spec, wish),
     }
@@ -223,13 +220,11 @@ def _of_sweep(spec: JobSpec, grid: Grid, points: Sequence[sweeps.Point]) -> dict
         [differing.shown(point.values[key]) if key in point.values else "" for key in grid.keys]
         for point in points
     ]
-    factors = [len(grid.rows)] if grid.rows != ({},) else []
-    factors += [len(values) for values in grid.axes.values()]
     return {
         "sweep": grid,
         "points": shown,
         "more_points": grid.size - len(shown),
-        "product": " × ".join(map(str, factors)) if len(factors) > 1 else "",
+        "product": product_of(grid),
         "added": sweeps.added_keys(spec.config, grid.keys),
     }
 
@@ -245,31 +240,5 @@ def _of_parent(spec: JobSpec, wish: Wish) -> dict[str, Any]:
     }
 
 
-def _next_runs(spec: JobSpec, count: int, user: Any) -> str:
-    project = Project.objects.visible_to(user).filter(name=spec.project).first()
-    last = project.last_run if project else 0
-    name = run_name(last + 1)
-    return f"{spec.project} / {name}" + (f"–{run_name(last + count)}" if count > 1 else "")
-
-
-def _turn(spec: JobSpec, fits: list[Fit], count: int, user: Any) -> dict[str, str]:
-    """When it is its turn: one line to be read first, and one beneath."""
-    ahead = ahead_of(spec, user)
-    runs = ngettext("%(n)d run", "%(n)d runs", count) % {"n": count}
-    if count > 1:
-        place = {"runs": runs, "first": ahead + 1, "last": ahead + count}
-        head = _("%(runs)s, places %(first)d to %(last)d in the queue") % place
-    else:
-        head = _("Place %(n)d in the queue") % {"n": ahead + 1}
-    return {"head": head, "more": _when(fits, ahead)}
-
-
-def _when(fits: list[Fit], ahead: int) -> str:
-    states = {fit.badge.state for fit in fits}
-    if "healthy" in states:
-        return _("It starts at once.") if not ahead else _("A GPU server that fits is free now.")
-    if "waiting" in states:
-        return _("It starts when a GPU that fits is free.")
-    if "stale" in states:
-        return _("What fits cannot be reached now, or takes no new runs; it waits for that.")
-    return _("No GPU server of this lab fits; it waits until one is added.")
+def _names(spec: JobSpec, first: str, last: str) -> str:
+    return f"{spec.project} / {first}" + (f"–{last}" if last != first else "")

@@ -12,7 +12,9 @@ from django.utils.translation import ngettext
 from devices.models import Device, DeviceState
 from experiments.config import JobSpec
 from experiments.dispatch import held_gpus
-from experiments.models import Job, UnixAccount
+from experiments.grid import Grid
+from experiments.models import Job, Project, UnixAccount
+from experiments.models.job import run_name
 from experiments.places import Place
 from experiments.states import Priority
 from labsite.clock import database_now
@@ -62,6 +64,43 @@ def ahead_of(spec: JobSpec, user) -> int:
         for group in groups
         if group["priority"] > level or holds[group["user_id"]] <= holds[user.pk]
     )
+
+
+def next_runs(spec: JobSpec, count: int, user: Any) -> tuple[str, str]:
+    """How the first and the last run would be called, if nobody else is faster."""
+    project = Project.objects.visible_to(user).filter(name=spec.project).first()
+    last = project.last_run if project else 0
+    return run_name(last + 1), run_name(last + count)
+
+
+def product_of(grid: Grid) -> str:
+    """`2 × 3`; empty: one thing is varied."""
+    factors = [len(grid.rows)] if grid.rows != ({},) else []
+    factors += [len(values) for values in grid.axes.values()]
+    return " × ".join(map(str, factors)) if len(factors) > 1 else ""
+
+
+def turn_of(spec: JobSpec, fits: list[Fit], count: int, user: Any) -> dict[str, str]:
+    """When it is its turn: one line to be read first, and one beneath."""
+    ahead = ahead_of(spec, user)
+    runs = ngettext("%(n)d run", "%(n)d runs", count) % {"n": count}
+    if count > 1:
+        place = {"runs": runs, "first": ahead + 1, "last": ahead + count}
+        head = _("%(runs)s, places %(first)d to %(last)d in the queue") % place
+    else:
+        head = _("Place %(n)d in the queue") % {"n": ahead + 1}
+    return {"head": head, "more": _when(fits, ahead)}
+
+
+def _when(fits: list[Fit], ahead: int) -> str:
+    states = {fit.badge.state for fit in fits}
+    if "healthy" in states:
+        return _("It starts at once.") if not ahead else _("A GPU server that fits is free now.")
+    if "waiting" in states:
+        return _("It starts when a GPU that fits is free.")
+    if "stale" in states:
+        return _("What fits cannot be reached now, or takes no new runs; it waits for that.")
+    return _("No GPU server of this lab fits; it waits until one is added.")
 
 
 def _job(spec: JobSpec, user) -> Job:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from devices.models import GPU, Device, DeviceState, Use
 from devices.remarks import pids, still_stopping, unknown_advice, unknown_count
 from experiments.endings import found_words
-from experiments.models import Attempt, GPUClaim, Pulse
+from experiments.models import Attempt, Borrow, GPUClaim, Pulse
 from labsite.clock import clock_words, database_now
 from labsite.pages.gpus import ALARMING, throttled
 from labsite.pages.sparks import of_last_hour
@@ -116,6 +116,7 @@ class Row:
     gpu: GPU
     use: Use
     attempt: Attempt | None = None
+    borrow: Borrow | None = None  # by whom it was borrowed, where no attempt has it
     spark: str = ""  # the path of its last hour's use, in a box of 60 × 20
 
     @property
@@ -139,6 +140,7 @@ class _Seen:
     now: datetime
     lane: Pulse | None
     claims: dict[int, Attempt | None]  # by the key of each card that is held
+    borrows: dict[int, Borrow]  # likewise, of those that somebody borrowed
     sparks: dict[int, str]
     running: dict[int, list[Attempt]]  # by the device's key
     back: dict[int, list[Attempt]]  # likewise: what was found there when it came back
@@ -153,11 +155,13 @@ def read_cards(**only: Any) -> list[Card]:
     # Of one server the claims of its cards alone; of all of them no card need be named.
     claims = GPUClaim.objects.filter(gpu__device__in=devices) if only else GPUClaim.objects.all()
     held = dict(claims.values_list("gpu_id", "attempt_id"))
+    by_hand = {gpu for gpu, attempt in held.items() if attempt is None}
     there = {one.pk: one for one in _there(set(held.values()), devices)}
     seen = _Seen(
         now=now,
         lane=Pulse.last(Pulse.LANE),
         claims={gpu: there.get(attempt) for gpu, attempt in held.items()},
+        borrows=_borrows(by_hand) if by_hand else {},
         sparks=of_last_hour(now),
         running=_by_device(one for one in there.values() if one.is_open),
         back=_found_back(devices, now),
@@ -170,6 +174,11 @@ def _there(holding: set[UUID], devices: Sequence[Device]) -> QuerySet[Attempt]:
     opened = Attempt.objects.open().filter(device__in=devices).order_by()
     keys = holding | set(opened.values_list("pk", flat=True))
     return _told().filter(pk__in=keys).order_by("number")
+
+
+def _borrows(cards: Iterable[int]) -> dict[int, Borrow]:
+    claims = GPUClaim.objects.filter(gpu__in=cards).select_related("borrow__user")
+    return {claim.gpu_id: claim.borrow for claim in claims if claim.borrow}
 
 
 def _told() -> QuerySet[Attempt]:
@@ -201,6 +210,7 @@ def _card(device: Device, seen: _Seen) -> Card:
             gpu,
             gpu.use(claimed=gpu.pk in seen.claims),
             seen.claims.get(gpu.pk),
+            seen.borrows.get(gpu.pk),
             seen.sparks.get(gpu.pk, ""),
         )
         for gpu in known

@@ -22,7 +22,7 @@ from experiments.contact import contact_with
 from experiments.dispatch import held_gpus
 from experiments.line import turn
 from experiments.metrics import whole
-from experiments.models import Attempt, Job
+from experiments.models import Attempt, Borrow, Job
 from experiments.states import JobState, Priority
 from labsite.clock import clock_words, database_now
 from labsite.pages import labuse
@@ -144,6 +144,7 @@ def queue(request: HttpRequest) -> HttpResponse:
         "back": reverse("queue") + (f"?{wish.query}" if wish.query else ""),
         "priorities": priorities(user),
         "shares": labuse.users_of_week(user, now),
+        "borrows": Borrow.objects.open().select_related("user", "device"),
         "more": max(0, waiting_count() - sum(line.waiting for line in waiting)),
     }
     if "part" in request.GET:

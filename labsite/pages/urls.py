@@ -70,6 +70,7 @@ urlpatterns = [
     path("devices/add/", devices.add, name="device-add"),
     re_path(rf"^devices/joined/{_PK}/$", devices.joined, name="device-joined"),
     re_path(rf"^devices/{_PK}/(?P<verb>drain|resume)/$", devices.act, name="device-act"),
+    re_path(rf"^devices/borrows/{_PK}/end/$", devices.end_borrow, name="borrow-end"),
     path("devices/count/", devices.count, name="devices-count"),
     re_path(rf"^devices/{_PK}/$", device.device, name="device"),
     re_path(rf"^devices/{_PK}/history/$", device.history, name="device-history"),

@@ -43,7 +43,7 @@ def caller(client, user):
         return client.generic(
             method,
             f"/api/{path}",
-            data if data is None or isinstance(data, str) else _json(data),
+            "" if data is None else data if isinstance(data, str) else _json(data),
             content_type="application/json",
             HTTP_AUTHORIZATION=f"Token {token}",
         )

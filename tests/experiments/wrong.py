@@ -2,6 +2,7 @@
 
 #: A line of the `lab:` block, and what its mistake's sentence holds.
 BLOCKS = [
+    ("sweep: {grid: {lr: [1, 2]}, arguments: maybe}", "is neither true nor false"),
     ("time_limit: 120", "time_limit: 120 has no unit: write 120s, 120m or 120h"),
     ("time_limit: 1:30:00", "write 1h30m00s"),
     ("time_limit: 1:30", "write 1h30m or 1m30s"),

@@ -6,6 +6,7 @@ Pages are asked with a session, the API with a token.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, get_resolver, resolve
 
 from devices.models import EnrollmentCode
-from experiments.models import Job, Member, MemberRole, SavedView, UnixAccount
+from experiments.models import Borrow, Job, Member, MemberRole, SavedView, UnixAccount
 from experiments.states import Outcome
 from experiments.sweeps import submit as submit_sweep
 from labsite.clock import database_now
@@ -39,6 +40,7 @@ RULES = {
     "sees": SIGNED_IN,  # of a project
     "reruns": SIGNED_IN - {"viewer"},  # of a project
     "owns": {"owner", "manager"},  # of a project
+    "borrowed": {"owner", "manager"},
     "manages": {"manager"},
     "agent": set(),
 }
@@ -89,6 +91,7 @@ PAGES = {
         (POST, "/runs/{waiting}/move/"),
         *((POST, f"/sweeps/{{sweep}}/{verb}/") for verb in sweeps.VERBS),
     ],
+    "borrowed": [(POST, "/devices/borrows/{borrow}/end/")],
     "manages": [
         (GET, "/people/"), (GET, "/people/audit/"), (POST, "/people/invite/"),
         (GET, "/people/several/"), (POST, "/people/several/"),
@@ -108,14 +111,18 @@ API = {
         (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
+        (GET, "/api/me/"), (GET, "/api/claims/"), (GET, "/api/borrows/"),
+        (GET, "/api/borrows/{borrow}/"),
     ],
     "queues": [
         (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
+        (POST, "/api/jobs/preview/"), (POST, "/api/borrows/"),
         (POST, "/api/code/"), (POST, "/api/code/files"),
     ],
     "sees": [
         (GET, "/api/projects/{project}/"), (GET, "/api/jobs/{run}/"),
         (GET, "/api/jobs/{run}/events/"), (GET, "/api/sync/status/{run}"),
+        (GET, "/api/jobs/{run}/why/"), (GET, "/api/jobs/{waiting}/why/"),
         (GET, "/api/sync/projects/{project}/trash"), (GET, "/api/sweeps/{sweep}/"),
     ],
     "reruns": [(POST, "/api/jobs/{ended}/rerun/"), (POST, "/api/jobs/{ended}/resume/")],
@@ -143,6 +150,7 @@ API = {
         (GET, "/api/sync/projects/{project}/free?what=failed"),
         (POST, "/api/sync/projects/{project}/free"), (GET, "/api/sync/disk"),
     ],
+    "borrowed": [(POST, "/api/borrows/{borrow}/end/")],
     "open": [(POST, "/api/devices/enroll")],
     "agent": [
         (GET, "/api/devices/me"), (POST, "/api/devices/token"),
@@ -167,6 +175,8 @@ ONES_OWN = {"/account/tokens/{token}/revoke/"}
 BODIES = {
     "/execute/": {"project": "own", "command": "true"},
     "/api/jobs/": {"project": "other", "command": ["true"]},
+    "/api/jobs/preview/": {"project": "other", "command": ["true"]},
+    "/api/borrows/": {"time": "1h", "device": "gpu-2"},
     "/api/projects/": {"name": "another"},
     "/api/sweeps/": {
         "project": "other",
@@ -202,6 +212,9 @@ def world(request) -> dict[str, Any]:
     trash.collect(database_now())
     UnixAccount.objects.create(user=make.user("kim"), name="kim")
     gpu = device.gpus.last()
+    lent = make.device(gpus=2, host_id="gpu-2")
+    now = database_now()
+    borrow = Borrow.objects.begin(owner, lent, [lent.gpus.first()], now, now + timedelta(hours=1))
     names = {
         "project": project.name, "run": attempt.job.uid, "ended": over.uid, "attempt": attempt.pk,
         "waiting": make.job(by=owner, project="own", gpus=8).uid, "trash": Trash.objects.get().pk,
@@ -211,6 +224,7 @@ def world(request) -> dict[str, Any]:
         "code": EnrollmentCode.make(database_now())[0].pk, "device": device.pk,
         "host": device.host_id, "gpu": gpu.pk, "uuid": gpu.uuid,
         "sweep": submit_sweep("lr: 1\n", SWEEP, by=owner).pk,
+        "borrow": borrow.pk,
         "view": SavedView.save_as("mine", by=owner, project=None).pk,
     }  # fmt: skip
     return {"people": people, "names": names, "private": request.param}

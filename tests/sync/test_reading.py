@@ -51,3 +51,33 @@ def test_of_a_growing_file_only_what_was_acknowledged_is_read(client, run):
         file.write(b"3,4\n")
 
     assert read(client, run, "run_001.csv") == b"a,b\n1,2\n"
+
+
+def ask(client, run, name: str, **headers: str):
+    asked = {f"HTTP_{header.upper()}": value for header, value in headers.items()}
+    answer = client.get(f"/api/sync/file/{run.uid}/{name}", **BEARER, **asked)
+    body = b"".join(answer.streaming_content) if answer.streaming else answer.content
+    return answer, body
+
+
+def test_a_follower_is_sent_what_is_new_of_its_version(client, run):
+    run.delta(b"one\n", name="run_001.log")
+    first, _body = ask(client, run, "run_001.log")
+    run.delta(b"two\n", name="run_001.log", offset=4)
+
+    more, body = ask(client, run, "run_001.log", range="bytes=4-", if_range=first["ETag"])
+    nothing, _none = ask(client, run, "run_001.log", range="bytes=8-", if_range=first["ETag"])
+
+    assert (more.status_code, body) == (206, b"two\n")
+    assert (nothing.status_code, nothing["ETag"]) == (416, first["ETag"])
+
+
+def test_a_follower_of_another_version_is_sent_the_whole(client, run):
+    run.full(b"the first one")
+    before, _body = ask(client, run, "run_001.pt")
+    run.full(b"second", generation=2)
+
+    answer, body = ask(client, run, "run_001.pt", range="bytes=4-", if_range=before["ETag"])
+
+    assert (answer.status_code, body) == (200, b"second")
+    assert answer["ETag"] != before["ETag"]
