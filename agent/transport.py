@@ -180,6 +180,11 @@ class Transport:
         """The attempt's YAML, byte for byte."""
         return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/config"))
 
+    def secrets(self, attempt_id: str) -> dict[str, str]:
+        """What the attempt was given. Never logged, and kept in memory alone."""
+        response = self._send("GET", f"/api/agent/attempts/{attempt_id}/secrets")
+        return self._decoded(wire.AttemptSecrets, response).secrets
+
     # --- files (protocol §6) ---
 
     def delta(

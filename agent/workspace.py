@@ -33,6 +33,11 @@ FACTS = (
     "python",
     "torch",
     "resumed_from",
+    "driver",
+    "cuda",
+    "torch_cuda",
+    "prefix",
+    "packages",
 )
 
 

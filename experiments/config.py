@@ -36,7 +36,15 @@ BUILT_IN = Options(
 )
 
 #: What a job has where nobody said anything.
-EMPTY = {"environment": dict, "labels": dict, "tags": list, "outputs": list, "ignore": list}
+EMPTY: dict[str, Callable[[], Any]] = {
+    "environment": dict,
+    "labels": dict,
+    "tags": list,
+    "outputs": list,
+    "ignore": list,
+    "secrets": list,
+    "requires": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,8 @@ class JobSpec:
     outputs: list[str]  # globs below the working directory: what comes to the server besides
     ignore: list[str]
     sync: dict[str, Any]  # as agent.wire.SyncPolicy
+    secrets: list[str]  # names: what they hold is never in a spec
+    requires: dict[str, list[str]]  # as agent.wire.Requires
     sweep: Grid | None = None  # what is varied; None: it is one job
 
 

@@ -22,7 +22,7 @@ from devices.errors import DuplicateAgent
 from devices.models import Device, DeviceState, ServerIdentity
 from experiments import held
 from experiments.errors import AttemptEnded, LostRace
-from experiments.models import Attempt, Found, GPUClaim, Pulse
+from experiments.models import Attempt, Found, GivenSecret, GPUClaim, Pulse
 from experiments.models.event import change
 from experiments.states import OnDeviceLost, Outcome
 from labsite.clock import database_now
@@ -212,8 +212,11 @@ def answer(calls: Sequence[Call]) -> list[wire.PollReply]:
     devices = Device.objects.in_bulk({call.device_id for call in calls})
     orders: dict[int, list[wire.AttemptOrder]] = defaultdict(list)
     open_attempts = Attempt.objects.open().filter(device_id__in=devices)
-    for attempt in open_attempts.select_related("job__project", "job__user").order_by("pk"):
-        orders[attempt.device_id].append(order(attempt, devices[attempt.device_id]))
+    attempts = list(open_attempts.select_related("job__project", "job__user").order_by("pk"))
+    given = GivenSecret.of(one for one in attempts if one.job.secrets and not one.started_at)
+    for attempt in attempts:
+        device, secrets = devices[attempt.device_id], given.get(attempt.pk, {})
+        orders[attempt.device_id].append(order(attempt, device, secrets))
     named = _named(calls)
     replies = []
     for call in calls:
@@ -245,8 +248,11 @@ def _reply(
     return wire.PollReply(revision=revision, **fields)
 
 
-def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
-    """All that the agent needs to run this attempt: the job's wishes laid on its device's."""
+def order(attempt: Attempt, device: Device, secrets: dict[str, str]) -> wire.AttemptOrder:
+    """All that the agent needs to run this attempt: the job's wishes laid on its device's.
+
+    `secrets` are told until it has started; whoever has to mask them in its log asks again.
+    """
     job = attempt.job
     reason = job.stop_reason
     return wire.AttemptOrder(
@@ -258,7 +264,7 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         user=job.user.get_username() if job.user else "",
         command=job.command,
         environment={**device.environment, **job.environment},
-        secrets={},
+        secrets=secrets,
         gpus=attempt.gpu_uuids,
         gpu_ids="uuid",
         python=job.python or device.python or None,
@@ -276,6 +282,8 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         outputs=job.outputs,
         ignore=job.ignore,
         sync=wire.decode(wire.SyncPolicy, job.sync),
+        secret_names=job.secrets,
+        requires=wire.decode(wire.Requires, job.requires),
     )
 
 

@@ -8,6 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from devices.models import DeviceState
+from experiments import discreet
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
 from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
@@ -33,7 +34,7 @@ class ProjectSerializer(ByHand):
             "name", "title", "private", "description", "main_metric", "main_metric_goal",
             "created_at", "created_by", "runs", "archived_at", "used_bytes", "quota_bytes",
             "limit_bytes", "command", "environment", "python", "working_directory", "outputs",
-            "ignore", "sync",
+            "ignore", "sync", "secrets", "requires",
         ]  # fmt: skip
         read_only_fields = ["created_at", "archived_at", "used_bytes"]
 
@@ -75,13 +76,17 @@ class AttemptSerializer(serializers.ModelSerializer):
     device = serializers.SlugRelatedField("host_id", read_only=True)
     contact = serializers.SerializerMethodField()
     ending = serializers.SerializerMethodField(help_text="Why it ended, in a sentence.")
+    packages = serializers.ListField(
+        source="packages.packages", child=serializers.CharField(), default=list, read_only=True,
+        help_text="name==version of each package of its Python.",
+    )  # fmt: skip
 
     class Meta:
         model = Attempt
         fields = [
             "id", "number", "device", "unix_user", "gpu_uuids", "created_at", "accepted_at",
             "started_at", "ended_at", "outcome", "ending", "exit_code", "message", "unconfirmed",
-            "found", "pid", "contact",
+            "found", "pid", "environment", "packages", "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))
@@ -111,6 +116,7 @@ class JobSerializer(ByHand):
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
+            "secrets", "requires",
             "tags", "notes",
             "submitted_at", "started_at", "finished_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
@@ -134,9 +140,16 @@ class JobSerializer(ByHand):
 
 class JobDetailSerializer(JobSerializer):
     attempts = serializers.SerializerMethodField()
+    warnings = serializers.SerializerMethodField(
+        help_text="What should be otherwise, though it runs: a key that looks like a secret."
+    )
 
     class Meta(JobSerializer.Meta):
-        fields = [*JobSerializer.Meta.fields, "attempts"]
+        fields = [*JobSerializer.Meta.fields, "attempts", "warnings"]
+
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_warnings(self, job: Job) -> list[str]:
+        return discreet.warnings_of(job.keys)
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, job: Job) -> list[dict[str, Any]]:
@@ -173,6 +186,10 @@ class SubmitSerializer(serializers.Serializer):
     outputs = serializers.ListField(child=serializers.CharField(), required=False)
     ignore = serializers.ListField(child=serializers.CharField(), required=False)
     sync = serializers.DictField(required=False)
+    secrets = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Names of secrets."
+    )
+    requires = serializers.DictField(required=False, help_text="paths, commands")
     sweep = serializers.DictField(required=False, help_text="For /api/sweeps/: grid, list, …")
 
     def given(self) -> dict[str, Any]:

@@ -23,5 +23,10 @@ urlpatterns = [
         agent_views.AttemptConfigView.as_view(),
         name="attempt-config",
     ),
+    path(
+        "agent/attempts/<uuid:attempt_id>/secrets",
+        agent_views.AttemptSecretsView.as_view(),
+        name="attempt-secrets",
+    ),
     path("", include(router.urls)),
 ]

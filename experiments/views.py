@@ -174,7 +174,7 @@ class JobViewSet(
     def get_queryset(self):
         jobs = super().get_queryset().visible_to(self.request.user)
         if self.action != "list":
-            return jobs.prefetch_related("attempts__device")
+            return jobs.prefetch_related("attempts__device", "attempts__packages")
         asked = {"project", "archived"} & set(self.request.query_params)
         return jobs if asked else jobs.listed()
 

@@ -9,11 +9,12 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from experiments import reasons
+from experiments import discreet, reasons
 from experiments.errors import LostRace
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
+from experiments.models.secret import check_all_kept
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now
@@ -74,6 +75,7 @@ AGAIN = (
     "name", "swept", "config", "keys", "command", "environment", "python", "working_directory",
     "gpus", "gpu_memory_bytes", "gpu_type", "labels", "priority", "time_limit_seconds",
     "stop_grace_seconds", "max_attempts", "on_device_lost", "tags", "outputs", "ignore", "sync",
+    "secrets", "requires",
 )  # fmt: skip
 
 
@@ -97,13 +99,16 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             resume: begin with the parent's newest checkpoint and metrics.
 
         Raises:
-            NotSubmitted: the project's name cannot be one, or the parent has no checkpoint.
+            NotSubmitted: the project's name cannot be one, the parent has no checkpoint, or a
+                secret is named that is kept nowhere.
             ProjectArchived: it takes no new runs.
             NotAllowed: `by` looks only, or does not work in that project.
         """
         with change():
             into = Project.named(project, by=by)
             into.check_submit(by)
+            if by is not None:
+                check_all_kept(self.model(project=into, user=by, secrets=spec.secrets))
             number = into.next_run()
             now = database_now()
             job = self.create(
@@ -188,7 +193,7 @@ def _sweep_of(parent, by, spec) -> dict[str, Any]:
 def _fields_of(spec) -> dict[str, Any]:
     return {
         "config": spec.config,
-        "keys": spec.keys,
+        "keys": discreet.masked(spec.keys),
         "command": list(spec.command),
         "environment": dict(spec.environment),
         "python": spec.python or "",
@@ -206,4 +211,6 @@ def _fields_of(spec) -> dict[str, Any]:
         "outputs": list(spec.outputs),
         "ignore": list(spec.ignore),
         "sync": dict(spec.sync),
+        "secrets": list(spec.secrets),
+        "requires": dict(spec.requires),
     }

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from experiments import reasons
+from experiments import discreet, reasons
 from experiments.endings import failure
 from experiments.models import Attempt, Job
 from experiments.states import JobState
@@ -138,7 +138,7 @@ def _checkpoints(files: list[File]) -> list[File]:
 
 def _contents(job: Job, parent: Job | None) -> dict[str, Any]:
     """What a part does not show: log, config and how its GPUs are used."""
-    text = bytes(job.config).decode("utf-8", "replace")
+    text = _shown_config(job)
     with runfiles.opened(job, "log") as part:
         log = {"log": logs.last_window(part), "log_version": part.version, "log_file": part.key}
     return {
@@ -176,7 +176,11 @@ def _difference(parent: Job | None, text: str) -> Difference | None:
     """From the config of the run that it is a rerun of."""
     if parent is None:
         return None
-    return difference(bytes(parent.config).decode("utf-8", "replace"), text)
+    return difference(_shown_config(parent), text)
+
+
+def _shown_config(job: Job) -> str:
+    return discreet.masked_text(bytes(job.config).decode("utf-8", "replace"))
 
 
 def _code(attempt: Attempt | None) -> Code | None:
