@@ -9,14 +9,10 @@ AgentError
 ├── ConfigError         the agent cannot start; the message says what to do
 └── StartFailed         an attempt cannot start; the message goes to the person who submitted it
     ├── GPUTaken        another agent of this host has its GPU: no fault of the job
-    └── Lacking         the host has not what the job requires: nor is this
+    └── Lacking         the host has not what the job requires: nor is this (agent.lacks)
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from agent.wire import Lack
+from typing import Any
 
 
 class AgentError(Exception):
@@ -68,11 +64,3 @@ class GPUTaken(StartFailed):
             "server, or for this one under another name"
         )
         self.uuid = uuid
-
-
-class Lacking(StartFailed):
-    def __init__(self, message: str, lacks: "Sequence[Lack]", search_path: str) -> None:
-        """`search_path`: where commands were looked for."""
-        super().__init__(message)
-        self.lacks = list(lacks)
-        self.search_path = search_path

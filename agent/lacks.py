@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent import users, wire
 from agent.backoff import Bell
-from agent.errors import Lacking, StartFailed
+from agent.errors import StartFailed
 from agent.shim import now
 from agent.store import Store
 from agent.users import User
@@ -30,6 +30,16 @@ FORGET_SECONDS = 24 * 3600.0
 MAX_BYTES = 8 * 1024  # of a heartbeat, which has 64 KiB in all
 _KEY = "lacks"  # in the store
 _EFFECTIVE = os.access in os.supports_effective_ids
+
+
+class Lacking(StartFailed):
+    """The host has not what the job requires: no fault of the job."""
+
+    def __init__(self, message: str, lacks: list[wire.Lack], search_path: str) -> None:
+        """`search_path`: where commands were looked for."""
+        super().__init__(message)
+        self.lacks = lacks
+        self.search_path = search_path
 
 
 def check(order: AttemptOrder, search_path: str, user: User) -> None:

@@ -15,7 +15,6 @@ from agent.backoff import Backoff
 from agent.environment import Launch, Places
 from agent.errors import (
     GPUTaken,
-    Lacking,
     Rejected,
     ServerUnreachable,
     StartFailed,
@@ -27,7 +26,7 @@ from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.interpreters import Interpreter
 from agent.journal import Attempt, Journal
-from agent.lacks import Lacks
+from agent.lacks import Lacking, Lacks
 from agent.outputs import Outputs
 from agent.process import Ended, Supervision
 from agent.release import LOOK_SECONDS, Release, words

@@ -248,7 +248,9 @@ def _reply(
     return wire.PollReply(revision=revision, **fields)
 
 
-def order(attempt: Attempt, device: Device, secrets: dict[str, str]) -> wire.AttemptOrder:
+def order(
+    attempt: Attempt, device: Device, secrets: dict[str, str] | None = None
+) -> wire.AttemptOrder:
     """All that the agent needs to run this attempt: the job's wishes laid on its device's.
 
     `secrets` are told until it has started; whoever has to mask them in its log asks again.
@@ -264,7 +266,7 @@ def order(attempt: Attempt, device: Device, secrets: dict[str, str]) -> wire.Att
         user=job.user.get_username() if job.user else "",
         command=job.command,
         environment={**device.environment, **job.environment},
-        secrets=secrets,
+        secrets=secrets or {},
         gpus=attempt.gpu_uuids,
         gpu_ids="uuid",
         python=job.python or device.python or None,

@@ -277,6 +277,10 @@ class Device(models.Model):
     def has_given_word(self) -> None:
         Device.objects.filter(pk=self.pk).update(expects_word=False)
 
+    def set_options(self, values: dict[str, Any]) -> None:
+        """What managers set of it, after clean(). It holds for what starts from now on."""
+        self._set(**values)
+
     def note_lacks(self, lacks: list[dict[str, str]]) -> None:
         """An agent could not start a job for it. Its heartbeats tell from then on. Call it with
         the row locked."""

@@ -21,6 +21,8 @@ from experiments.errors import NotSubmitted, SecretInvalid, SecretsLocked
 from experiments.models.member import WORKS, Member
 from experiments.models.project import Project
 from experiments.values import Wrong, node_of, secret_name
+from labsite import wake
+from people.audit import facts_of, note
 from people.roles import may_manage
 
 #: A shorter one would be found, and masked, in innocent places of logs.
@@ -61,7 +63,7 @@ class Secret(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.project}: {self.name}" if self.project else self.name
 
     @classmethod
     def put(cls, of: Any, name: str, value: str, now: datetime, *, by: Any) -> "Secret":
@@ -72,14 +74,28 @@ class Secret(models.Model):
             SecretsLocked: the key is gone that others were sealed with.
         """
         check_name(name)
-        sealed = _sealed(_checked(value))
+        fields = {"sealed": _sealed(_checked(value)), "changed_at": now, "changed_by": by}
         with transaction.atomic():
-            others = cls.objects.filter(**_of(of)).exclude(name=name)
-            if others.count() >= MOST:
+            kept = cls.objects.filter(**_of(of))
+            if kept.exclude(name=name).count() >= MOST:
                 words = gettext("There are %(n)d secrets here; delete some first.")
                 raise SecretInvalid(words % {"n": MOST})
-            fields = {"sealed": sealed, "changed_at": now, "changed_by": by}
-            return cls.objects.update_or_create(**_of(of), name=name, defaults=fields)[0]
+            before = facts_of(known) if (known := kept.filter(name=name).first()) else {}
+            made = cls.objects.update_or_create(**_of(of), name=name, defaults=fields)[0]
+            made._note(by, "set", before=before, after=facts_of(made))
+        wake.ask_dispatch()  # a job may have waited for it
+        return made
+
+    def take(self, *, by: Any) -> None:
+        """Keep it no longer. What runs goes on with what it was given."""
+        with transaction.atomic():
+            self._note(by, "delete", before=facts_of(self))
+            self.delete()
+
+    def _note(self, by: Any, verb: str, **facts: Any) -> None:
+        """One's own account is no matter of the audit log, a project is."""
+        if self.project_id is not None:
+            note(by, self, verb, **facts)
 
 
 class GivenSecret(models.Model):

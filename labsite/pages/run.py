@@ -17,7 +17,7 @@ from experiments.endings import failure
 from experiments.models import Attempt, Job
 from experiments.states import JobState
 from labsite.clock import database_now
-from labsite.pages import gpuuse, logs, runfiles, yamlcolour
+from labsite.pages import gpuuse, logs, ranin, runfiles, yamlcolour
 from labsite.pages.access import asked, may_change, visible_run
 from labsite.pages.failures import Failure, failure_of
 from labsite.pages.filetree import level
@@ -113,6 +113,8 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "wants": _wants(job),
         "command": shlex.join(job.command),
         "code": _code(attempt),
+        "ran_in": ranin.facts_of(attempt),
+        "packages": ranin.packages_of(attempt),
         "metrics": _metrics(job),
         "log_name": f"{job.run_name}.log",
         "failure": failure(job, tries[0].sentence if tries else ""),
@@ -144,6 +146,7 @@ def _contents(job: Job, parent: Job | None) -> dict[str, Any]:
     return {
         **log,
         "config": yamlcolour.lines(text),
+        "is_masked": discreet.MASK in text,
         "difference": _difference(parent, text),
         "failed": _failed(job),
         "gpu_use": gpuuse.words_of(job, database_now()),
