@@ -86,9 +86,9 @@ class Growing(Tracked):
 
     def _masked(self, transport: Transport, sent: Sent, chunk: bytes, *, exited: bool) -> bytes:
         """What may be sent of the chunk: no value of a secret, nor what may become one."""
-        known = self.run.masks_by(transport.secrets)
-        if known is None:
+        if not self.run.secret_names:
             return chunk
+        known = self.run.masks_by(transport.secrets)
         found = known.look(chunk, is_end=exited and len(chunk) < self._chunk_bytes)
         if found.spans:
             self._lay_stars(sent.acked_bytes, chunk, found)

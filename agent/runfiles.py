@@ -132,14 +132,14 @@ class RunFiles:
         if outputs.cut:
             self._odd[str(outputs.directory)] = WhyLeftOut.TOO_MANY
 
-    def masks_by(self, ask: Callable[[str], dict[str, str]]) -> Masks | None:
-        """What is to be masked in its text files; None: it was given no secret.
+    def masks_by(self, ask: Callable[[str], dict[str, str]]) -> Masks:
+        """What is to be masked in its text files.
 
         Args:
             ask: by the attempt's id, for what it was given. What that raises is raised: before
                 it is known, nothing may be sent.
         """
-        if self.secret_names and self.masks is None:
+        if self.masks is None:
             self.masks = Masks(ask(self.attempt_id).values())
         return self.masks
 

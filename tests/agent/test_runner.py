@@ -15,6 +15,7 @@ from agent.errors import Rejected, ServerUnreachable, Unauthorized
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.journal import Journal
+from agent.lacks import Lacks
 from agent.runner import Run, Surroundings
 from agent.store import Store
 from agent.wire import AttemptOrder, GPUProcess, GPUReading
@@ -92,6 +93,8 @@ class House:
             lay_in=lambda order, run_dir: None,
             changed=lambda: None,
             stop=self.stop,
+            lacks=Lacks(self.store),
+            driver=lambda: ("550.54", "12.4"),
         )
 
     def fetch_config(self, attempt_id: str) -> bytes:
