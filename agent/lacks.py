@@ -116,9 +116,8 @@ class Lacks:
     def run(self, stop: threading.Event) -> None:
         """Block until `stop`, looking again for what is missing."""
         while not stop.is_set():
+            self.look_again()
             self._bell.wait(LOOK_SECONDS if self._known else None)
-            if not stop.is_set():
-                self.look_again()
 
     def nudge(self) -> None:
         self._bell.ring()

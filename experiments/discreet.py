@@ -19,8 +19,8 @@ MASK = "••••••••"
 MAX_WARNINGS = 5
 #: What the last word of a key is to be, whatever is written before it.
 _SECRET = re.compile(
-    r"(.*[_\-.]|)(api_?key|password|passwd|passphrase|secret|secret_?key|access_?key|private_?key"
-    r"|auth_?token|access_?token|client_?secret)",
+    r"(.*[_\-.]|)((api|secret|access|private)[_-]?key|password|passwd|passphrase|secret"
+    r"|(auth|access)[_-]?token)",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"(.*[_\-.]|)token", re.IGNORECASE)

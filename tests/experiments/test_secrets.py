@@ -15,6 +15,7 @@ from experiments.errors import NotSubmitted, SecretInvalid, SecretsLocked
 from experiments.models import GivenSecret, Job, Member, MemberRole, Secret
 from experiments.models.secret import KEEP_GIVEN
 from experiments.states import Outcome
+from experiments.submission import spec_of
 from labsite.clock import database_now
 from people.models import AuditEntry
 from tests import make
@@ -147,16 +148,10 @@ def test_another_who_reruns_it_is_given_their_own(kim) -> None:
     keep(lee, value="the other's value")
     job = make.job(by=kim, secrets=["HF_TOKEN"])
 
-    again = Job.objects.submit(_spec_of(job), project="digits", by=lee, parent=job)
+    again = Job.objects.submit(spec_of(job), project="digits", by=lee, parent=job)
     make.attempt(again)
 
     assert order_of(again).secrets == {"HF_TOKEN": "the other's value"}
-
-
-def _spec_of(job: Job):
-    from experiments.submission import spec_of
-
-    return spec_of(job)
 
 
 def test_a_projects_default_names_them_and_an_empty_list_says_none(kim) -> None:
