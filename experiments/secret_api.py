@@ -4,33 +4,17 @@ from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from experiments.models import Project, Secret
+from experiments.serializers import SecretSerializer, SecretValueSerializer
 from labsite.clock import database_now
 from people.auth import MayWrite
 
 LEADS_ONLY = gettext_lazy("Only who leads it or a manager may change this.")
-
-
-class SecretSerializer(serializers.ModelSerializer):
-    """When it was set last, and by whom; never what it is."""
-
-    changed_by = serializers.SlugRelatedField("username", read_only=True)
-
-    class Meta:
-        model = Secret
-        fields = ["name", "changed_at", "changed_by"]
-
-
-class SecretValueSerializer(serializers.Serializer):
-    value = serializers.CharField(
-        trim_whitespace=False, help_text="One line of 8 to 4096 characters; not shown again."
-    )
 
 
 class OwnSecretsView(APIView):

@@ -11,7 +11,7 @@ from devices.models import DeviceState
 from experiments import discreet
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
-from experiments.models import Attempt, Job, JobEvent, Project, Sweep, UnixAccount
+from experiments.models import Attempt, Job, JobEvent, Project, Secret, Sweep, UnixAccount
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
 from labsite.api import ByHand
@@ -224,6 +224,22 @@ class SweepSerializer(ByHand):
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
     def get_states(self, sweep: Sweep) -> dict[str, int]:
         return self.context["counts"][sweep.pk]
+
+
+class SecretSerializer(serializers.ModelSerializer):
+    """When it was set last, and by whom; never what it is."""
+
+    changed_by = serializers.SlugRelatedField("username", read_only=True)
+
+    class Meta:
+        model = Secret
+        fields = ["name", "changed_at", "changed_by"]
+
+
+class SecretValueSerializer(serializers.Serializer):
+    value = serializers.CharField(
+        trim_whitespace=False, help_text="One line of 8 to 4096 characters; not shown again."
+    )
 
 
 class UnixAccountSerializer(serializers.ModelSerializer):

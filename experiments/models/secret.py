@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Q
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from experiments import sealing
@@ -45,7 +45,7 @@ class Secret(models.Model):
         editable=False,
     )  # fmt: skip
     sealed = models.TextField(editable=False)  # by experiments.sealing
-    changed_at = models.DateTimeField(_("set"), editable=False)
+    changed_at = models.DateTimeField(pgettext_lazy("of a secret", "set"), editable=False)
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+", editable=False
     )
