@@ -196,7 +196,7 @@ class JobViewSet(
     def get_queryset(self):
         jobs = super().get_queryset().visible_to(self.request.user)
         if self.action != "list":
-            return jobs.prefetch_related("attempts__device")
+            return jobs.prefetch_related("attempts__device", "attempts__packages")
         jobs = jobs.with_device()
         asked = {"project", "archived", "ref"} & set(self.request.query_params)
         return jobs if asked else jobs.listed()

@@ -39,6 +39,7 @@ VERBS = {
     "hold": gettext_lazy("kept queued"),
     "join": gettext_lazy("made a member"),
     "leave": gettext_lazy("took out of the members"),
+    "set": gettext_lazy("set its value"),
     "make": gettext_lazy("made"),
     "move": gettext_lazy("moved in the queue"),
     "password": gettext_lazy("set a new password"),
