@@ -29,6 +29,7 @@ from agent.heartbeat import Hardware, HeartbeatLoop, Instance
 from agent.identity import ServerIdentity
 from agent.journal import Journal
 from agent.keeping import Keeping
+from agent.lacks import Lacks
 from agent.notify import Notifier
 from agent.poll import PollLoop
 from agent.presence import Presence
@@ -65,6 +66,7 @@ class Agent:
         self._daemon = Daemon(self._stop)
         self._instance = Instance(str(uuid.uuid4()), store.get("instance_id"))
         self._journal = Journal(store)
+        self._lacks = Lacks(store, as_submitter=config.run_as is JobUser.SUBMITTER)
         self._server = ServerIdentity(store, config.accept_new_server)
         self._locks = GPULocks(lock_folder(config.lock_dir))
         self._choice = GPUChoice(config.gpus)
@@ -102,6 +104,7 @@ class Agent:
             Loop("files", self._files.run, self._files.nudge),
             Loop("audit", self._audit.run, self._audit.nudge),
             Loop("source", self._source.run, self._source.nudge),
+            Loop("lacks", self._lacks.run, self._lacks.nudge),
         )
         if self._keeping is not None:
             self._daemon.add(Loop("keeping", self._keeping.run, self._keeping.nudge))
@@ -168,6 +171,8 @@ class Agent:
             code=self._code_laying(state),
             changed=self._changed,
             stop=self._stop,
+            lacks=self._lacks,
+            driver=self._driver,
             as_submitter=config.run_as is JobUser.SUBMITTER,
         )
 
@@ -189,6 +194,7 @@ class Agent:
             run_as=config.run_as,
             driver_answers=self._driver_answers,
             gpus_left_out=lambda: self._choice.left_out,
+            lacks=self._lacks.latest,
         )
         return HeartbeatLoop(
             self._connect().heartbeat,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import interpreters, wire
+from agent import interpreters, lacks, uvproject, wire
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
 from agent.users import User
@@ -63,25 +63,52 @@ def launch(
     gpu_indices: Mapping[str, int],
     user: User,
     environ: Mapping[str, str] = os.environ,
+    environments: Path | None = None,
 ) -> Launch:
     """Turn an order into what can be started on this host. To be called with `user.rights()`.
 
     `source` is where commands run unless the order says otherwise, which is relative to it; of an
     attempt with code of its own that is where this lies. `gpu_indices` maps the
-    UUIDs of this host's GPUs to their NVML indices; `environ` is the agent's own environment.
+    UUIDs of this host's GPUs to their NVML indices; `environ` is the agent's own environment;
+    in `environments` it keeps those that uv makes.
 
     Raises:
         StartFailed: it cannot be; the message says what to do.
+        Lacking: the host has not what the job requires.
     """
+    _check_secrets(order)
     directory = _directory(order, source, user)
-    python = order.python
-    interpreter = interpreters.find(python, environ, directory, user) if python else None
+    interpreter = _interpreter(order.python, environ, directory, user, environments)
     variables = _variables(order, places, interpreter, gpu_indices, _account(user, environ))
+    lacks.check(order, variables["PATH"], user)
     arguments = _arguments(order, places)
+    if order.python == uvproject.NAME:
+        arguments = uvproject.through(arguments, variables["PATH"], user)
     executable = _executable(arguments[0], directory, variables["PATH"], user)
     if interpreter is None and Path(executable).name.startswith("python"):
         interpreter = Interpreter(Path(executable).parent.parent, {})
     return Launch(executable, arguments, directory, variables, interpreter, user)
+
+
+def _check_secrets(order: AttemptOrder) -> None:
+    missing = [name for name in order.secret_names if name not in order.secrets]
+    if missing:
+        raise StartFailed(
+            f"The server did not hand out the secret {missing[0]}: its log says why, and an "
+            "administrator puts it right"
+        )
+
+
+def _interpreter(
+    python: str | None,
+    environ: Mapping[str, str],
+    directory: Path,
+    user: User,
+    environments: Path | None,
+) -> Interpreter | None:
+    if python == uvproject.NAME:
+        return uvproject.interpreter(directory, environments, user)
+    return interpreters.find(python, environ, directory, user) if python else None
 
 
 def _directory(order: AttemptOrder, source: Path, user: User) -> Path:

@@ -8,7 +8,8 @@ AgentError
 │   └── WrongProtocol   426: agent and server are of different versions
 ├── ConfigError         the agent cannot start; the message says what to do
 └── StartFailed         an attempt cannot start; the message goes to the person who submitted it
-    └── GPUTaken        another agent of this host has its GPU: no fault of the job
+    ├── GPUTaken        another agent of this host has its GPU: no fault of the job
+    └── Lacking         the host has not what the job requires: nor is this (agent.lacks)
 """
 
 from typing import Any

@@ -127,6 +127,7 @@ class FileSync:
         policy: wire.SyncPolicy | None = None,
         ignore: Sequence[str] = (),
         outputs: Outputs | None = None,
+        secret_names: Sequence[str] = (),
     ) -> None:
         if outputs is not None:
             outputs.rights = partial(self._rights_in, run_dir)
@@ -141,6 +142,7 @@ class FileSync:
             policy=policy or wire.SyncPolicy(),
             ignore=Globs(ignore, everywhere=True),
             outputs=outputs,
+            secret_names=tuple(secret_names),
         )
         with self._turn:
             watched = self._watched.setdefault(attempt_id, _Watched(run))

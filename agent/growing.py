@@ -6,12 +6,14 @@ acknowledged, what follows is sent; else the file goes up as a new generation.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from agent import packing, shim, wire
+from agent import masks, packing, shim, wire
 from agent.errors import Rejected, ServerUnreachable
 from agent.filejournal import Sent
+from agent.masks import Covered
 from agent.runfiles import Mark
 from agent.tracked import STILL_SECONDS, Tracked, read_at, read_mark, stored
 from agent.transport import TRANSFER_SECONDS, Transport, hashing_seconds
@@ -72,13 +74,33 @@ class Growing(Tracked):
             if not self._continues(source, read_mark(source), sent):
                 return self._begin_anew(mark, sent, exited)
             self._short_since = None
-            if chunk:
-                self._send(transport, source, mark, chunk)
-                return exited or self._acked < mark.size
+            may_go = self._masked(transport, sent, chunk, exited=exited)
+            if may_go:
+                self._send(transport, source, mark, may_go)
+                held_back = len(chunk) - len(may_go)
+                return exited or self._acked + held_back < mark.size
             if exited:
                 return self._confirm(transport, source, mark, sent)
         self.sent = replace(sent, mark=str(mark))
         return False
+
+    def _masked(self, transport: Transport, sent: Sent, chunk: bytes, *, exited: bool) -> bytes:
+        """What may be sent of the chunk: no value of a secret, nor what may become one."""
+        if not self.run.secret_names:
+            return chunk
+        known = self.run.masks_by(transport.secrets)
+        found = known.look(chunk, is_end=exited and len(chunk) < self._chunk_bytes)
+        if found.spans:
+            self._lay_stars(sent.acked_bytes, chunk, found)
+        return masks.starred(chunk, found)
+
+    def _lay_stars(self, offset: int, chunk: bytes, found: Covered) -> None:
+        """Into the file itself. What its script has written there since is looked at again, as
+        it is not what was sent."""
+        with self.run.open(self.name, to_write=True) as file:
+            for start, end in found.spans:
+                if os.pread(file.fileno(), end - start, offset + start) == chunk[start:end]:
+                    os.pwrite(file.fileno(), masks.STAR * (end - start), offset + start)
 
     def _begin_anew(self, mark: Mark, sent: Sent, exited: bool) -> bool:
         """It is another file by now. Return whether to go on with it at once."""

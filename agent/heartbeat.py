@@ -49,6 +49,7 @@ class Hardware:
     #: None: there is no driver, or only simulated cards.
     driver_answers: Callable[[], bool | None] = lambda: None
     gpus_left_out: Callable[[], list[str]] = list  # UUIDs; `--gpus` names others
+    lacks: Callable[[], list[wire.Lack]] = list
 
 
 class HeartbeatLoop:
@@ -144,6 +145,7 @@ class HeartbeatLoop:
                 gpus=self._hardware.gpus(),
                 driver_answers=self._hardware.driver_answers(),
                 gpus_left_out=self._hardware.gpus_left_out()[: wire.MAX_GPUS],
+                lacks=self._hardware.lacks(),
             )
         )
 

@@ -39,6 +39,14 @@ class Interpreter:
                 return match[1]
         return None
 
+    def torch_cuda(self) -> str | None:
+        """Which CUDA its torch was built for; None: none, or there is no torch."""
+        for path in self.prefix.glob("lib/python3*/site-packages/torch/version.py"):
+            match = re.search(r"^cuda\b[^=\n]*=\s*['\"]([^'\"]+)", self._text(str(path)), re.M)
+            if match:
+                return match[1]
+        return None
+
     def _text(self, name: str) -> str:
         try:
             return (self.prefix / name).read_text()

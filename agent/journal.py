@@ -9,7 +9,7 @@ restored from a backup may have forgotten what it acknowledged, and is told agai
 import json
 import sqlite3
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from agent import wire
@@ -163,7 +163,16 @@ class Journal:
                 "UPDATE attempts SET pid = ?, started_at = ? WHERE id = ?",
                 (pid, started_at, attempt_id),
             )
-            _say(db, attempt_id, wire.EventType.STARTED, pid=pid, started_at=started_at)
+            seen = _environment(db, attempt_id)
+            kind = wire.EventType.STARTED
+            _say(db, attempt_id, kind, pid=pid, started_at=started_at, environment=seen)
+
+    def learn(self, attempt_id: str, facts: dict[str, Any]) -> None:
+        """Of its environment, more than was known at the start."""
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE attempts SET facts = ? WHERE id = ?", (json.dumps(facts), attempt_id)
+            )
 
     def exited(self, attempt_id: str, **event: Any) -> None:
         """Its process is gone. `event` holds fields of wire.AttemptEvent."""
@@ -173,7 +182,8 @@ class Journal:
                 "UPDATE attempts SET exit_code = ? WHERE id = ?",
                 (event.get("exit_code"), attempt_id),
             )
-            _say(db, attempt_id, wire.EventType.EXITED, **event)
+            seen = _environment(db, attempt_id)
+            _say(db, attempt_id, wire.EventType.EXITED, environment=seen, **event)
 
     def start_failed(self, attempt_id: str, **event: Any) -> None:
         """It never ran. `event` holds fields of wire.AttemptEvent."""
@@ -326,6 +336,18 @@ def _own(db: sqlite3.Connection, run_dir: str, order: wire.AttemptOrder) -> None
         "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)",
         (run_dir, order.run_name, order.experiment_uid, order.id),
     )
+
+
+def _environment(db: sqlite3.Connection, attempt_id: str) -> wire.Environment | None:
+    """What its facts tell of what it runs in; nothing, if it never came to that."""
+    row = db.execute("SELECT facts FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+    facts = json.loads(row["facts"]) if row else {}
+    names = [field.name for field in fields(wire.Environment)]
+    known = {name: facts[name] for name in names if facts.get(name)}
+    try:
+        return wire.decode(wire.Environment, known) if known else None
+    except wire.Malformed:  # a folder of a name that cannot be told
+        return None
 
 
 def _set_state(db: sqlite3.Connection, attempt_id: str, state: wire.AttemptState) -> None:

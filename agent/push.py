@@ -189,7 +189,8 @@ def _watch(sync: FileSync, attempt: Attempt) -> None:
     if attempt.run_dir is None:
         return
     run = order.experiment_uid, order.project, order.run_name, order.number
-    sync.watch(attempt.id, *run, Path(attempt.run_dir))
+    run_dir = Path(attempt.run_dir)
+    sync.watch(attempt.id, *run, run_dir, secret_names=order.secret_names)
     if attempt.state is AttemptState.EXITED:
         sync.exited(attempt.id)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from agent import wire
 from agent.globs import Globs
+from agent.masks import Masks
 from agent.wire import LeftOut, WhyLeftOut
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class RunFiles:
     policy: wire.SyncPolicy = field(default_factory=wire.SyncPolicy)
     ignore: Globs = field(default_factory=lambda: Globs(()))  # of artifacts
     outputs: "Outputs | None" = None
+    secret_names: tuple[str, ...] = ()
+    #: Of its secrets, once somebody has asked for them; to be had by masks_by().
+    masks: Masks | None = None
     #: What there is that is not sent, by the last look.
     left_out: list[LeftOut] = field(default_factory=list)
     _odd: dict[str, WhyLeftOut] = field(default_factory=dict)
@@ -128,8 +132,19 @@ class RunFiles:
         if outputs.cut:
             self._odd[str(outputs.directory)] = WhyLeftOut.TOO_MANY
 
-    def open(self, name: str) -> BinaryIO:
-        """For reading.
+    def masks_by(self, ask: Callable[[str], dict[str, str]]) -> Masks:
+        """What is to be masked in its text files.
+
+        Args:
+            ask: by the attempt's id, for what it was given. What that raises is raised: before
+                it is known, nothing may be sent.
+        """
+        if self.masks is None:
+            self.masks = Masks(ask(self.attempt_id).values())
+        return self.masks
+
+    def open(self, name: str, *, to_write: bool = False) -> BinaryIO:
+        """For reading, or for changing what there is.
 
         Raises:
             FileNotFoundError: it is gone, no regular file, or not in the run's folder.
@@ -137,12 +152,13 @@ class RunFiles:
         path, root = self._places.get(name) or (self.run_dir / name, self._root)
         # O_NONBLOCK: a FIFO would wait for its writer.
         with self.rights_in(self.run_dir):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            how = os.O_RDWR if to_write else os.O_RDONLY
+            descriptor = os.open(path, how | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not regular or not is_in(root, _real_path(descriptor, path)):
             os.close(descriptor)
             raise FileNotFoundError(f"{path} is no file of this run")
-        return open(descriptor, "rb", buffering=0)
+        return open(descriptor, "r+b" if to_write else "rb", buffering=0)
 
     def is_output(self, name: str) -> bool:
         """Whether it lies in the working directory, which is not ours to tidy."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import cgroups, environment, gpulock, shim, users, wire
+from agent import cgroups, environment, gpulock, packages, shim, users, wire
 from agent.backoff import Backoff
 from agent.code import CodeLaying
 from agent.environment import Launch, Places
@@ -25,7 +25,9 @@ from agent.errors import (
 from agent.globs import Globs
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
+from agent.interpreters import Interpreter
 from agent.journal import Attempt, Journal
+from agent.lacks import Lacking, Lacks
 from agent.outputs import Outputs
 from agent.process import Ended, Supervision
 from agent.release import LOOK_SECONDS, Release, words
@@ -64,8 +66,10 @@ class Files(Protocol):
         policy: wire.SyncPolicy,
         ignore: Sequence[str],
         outputs: Outputs | None,
+        secret_names: Sequence[str],
     ) -> None:
-        """Send `{run_dir}/{run_name}.*`, what lies in `{run_dir}/{run_name}/`, and `outputs`."""
+        """Send `{run_dir}/{run_name}.*`, what lies in `{run_dir}/{run_name}/`, and `outputs`; of
+        text that grows nothing before the values of these secrets are masked in it."""
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
         """The files of this ended attempt, under the same names, lie in `run_dir` from now on."""
@@ -116,6 +120,8 @@ class Surroundings:
     code: CodeLaying
     changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
     stop: threading.Event  # the agent's end, not the job's
+    lacks: Lacks  # what jobs required and this host has not
+    driver: Callable[[], tuple[str | None, str | None]]  # its version, and CUDA's
     as_submitter: bool = False  # whether jobs run as whom their orders name (agent.users)
     #: By attempt id: cards that ended attempts still hold, for polls to tell.
     held: dict[str, list[wire.HeldGPU]] = field(default_factory=dict)
@@ -148,6 +154,7 @@ class Surroundings:
             policy=order.sync,
             ignore=order.ignore,
             outputs=self.outputs(order, Path(directory)) if directory else None,
+            secret_names=order.secret_names,
         )
 
 
@@ -222,12 +229,19 @@ class Run:
     def _launch(self, places: Places, indices: dict[str, int], user: User, source: Path) -> Launch:
         try:
             with user.rights():
-                return environment.launch(self._order, places, source, indices, user)
+                return environment.launch(
+                    self._order,
+                    places,
+                    source,
+                    indices,
+                    user,
+                    environments=self._around.attempts_dir.parent / "uv",
+                )
         except OSError as exc:
             raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
 
     def _start(self, launch: Launch, places: Places) -> None:
-        order, facts = self._order, _facts(self._order, launch)
+        order, facts = self._order, _facts(self._order, launch, self._around.driver())
         inherited = self._lock_gpus()
         try:
             self._note_what_is_there(launch)
@@ -371,6 +385,7 @@ class Run:
     def _exited(
         self, exit_code: int | None, cause: ExitCause | None, ended: Ended | None = None
     ) -> None:
+        self._learn_what_was_made()
         started_at = ended.started_at if ended else self._attempt().started_at
         ended_at = ended.ended_at if ended else shim.wall_clock()
         if started_at is not None:
@@ -383,10 +398,25 @@ class Run:
         why = f" ({cause.value})" if cause else ""
         logger.info("%s ended with exit code %s%s", self._label, exit_code, why)
 
+    def _learn_what_was_made(self) -> None:
+        """An environment that the job itself has made (uv) was not there yet at its start."""
+        facts = self._attempt().facts
+        if facts.get("prefix") and not facts.get("packages"):
+            with suppress(OSError, StartFailed):
+                name, own = self._order.run_as, self._around.as_submitter
+                with users.of_order(name, as_submitter=own).rights():
+                    made = _installed(Interpreter(Path(facts["prefix"]), {}))
+                self._around.journal.learn(self._id, {**facts, **made})
+
     def _start_failed(self, why: StartFailed) -> None:
         logger.warning("%s cannot start: %s", self._label, why)
         taken = [why.uuid] if isinstance(why, GPUTaken) else []
-        self._around.journal.start_failed(self._id, message=str(why)[:4000], used_elsewhere=taken)
+        lacks = why.lacks if isinstance(why, Lacking) else []
+        if isinstance(why, Lacking):
+            self._around.lacks.note(why)
+        self._around.journal.start_failed(
+            self._id, message=str(why)[:4000], used_elsewhere=taken, lacks=lacks
+        )
         self._around.changed()
 
     def _keep_gpus(self) -> None:
@@ -445,12 +475,12 @@ class Run:
             self._around.workspace.write_metadata(replace(self._order, secrets={}), places, facts)
 
 
-def _facts(order: AttemptOrder, launch: Launch) -> dict[str, Any]:
+def _facts(
+    order: AttemptOrder, launch: Launch, driver: tuple[str | None, str | None]
+) -> dict[str, Any]:
     """What is known at the start and worth keeping with the results."""
-    interpreter = launch.interpreter
     with launch.user.rights():
-        python = interpreter and (interpreter.python_version() or str(interpreter.prefix))
-        torch = interpreter and interpreter.torch_version()
+        installed = _installed(launch.interpreter)
     return {
         "host": socket.gethostname(),
         "unix_user": launch.user.name,
@@ -458,9 +488,25 @@ def _facts(order: AttemptOrder, launch: Launch) -> dict[str, Any]:
         "command": launch.arguments,
         "working_directory": str(launch.directory),
         "code": _code(order),
-        "python": python,
-        "torch": torch,
+        "python": None,
+        "torch": None,
         "resumed_from": asdict(order.resume)["point"] if order.resume else None,
+        "driver": driver[0],
+        "cuda": driver[1],
+        **installed,
+    }
+
+
+def _installed(interpreter: Interpreter | None) -> dict[str, Any]:
+    """What an environment holds, as its files say."""
+    if interpreter is None:
+        return {}
+    return {
+        "python": interpreter.python_version() or str(interpreter.prefix),
+        "torch": interpreter.torch_version(),
+        "torch_cuda": interpreter.torch_cuda(),
+        "prefix": str(interpreter.prefix),
+        "packages": packages.installed(interpreter.prefix),
     }
 
 

@@ -166,6 +166,11 @@ class Transport:
         finally:
             response.close()
 
+    def secrets(self, attempt_id: str) -> dict[str, str]:
+        """What the attempt was given. Never logged, and kept in memory alone."""
+        response = self._send("GET", f"/api/agent/attempts/{attempt_id}/secrets")
+        return self._decoded(wire.AttemptSecrets, response).secrets
+
     # --- files (protocol §6) ---
 
     def delta(

@@ -255,6 +255,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Lack:
+    """What a job required and this host had not when it was last looked for."""
+
+    name: Annotated[str, Text(512)]  # a path if there is a slash in it, else a command
+    user: Short = ""  # for whom: the Unix user that an order named; empty: the agent's
+    python: Annotated[str, Text(1024)] = ""  # of a command: the order's, whose PATH was searched
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a command was started in. None: it cannot be told from the outside."""
+
+    python: Short | None = None  # its version
+    torch: Short | None = None
+    torch_cuda: Short | None = None  # which CUDA that torch was built for
+    driver: Short | None = None
+    cuda: Short | None = None  # the newest that the driver knows
+    unix_user: Short | None = None
+    packages: Annotated[list[Short], Items(1000)] = field(default_factory=list)  # name==version
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """POST /api/devices/heartbeat. `seq` rises within an `instance_id`."""
 
@@ -284,6 +306,8 @@ class Heartbeat:
     driver_answers: bool | None = None
     #: Cards of this host that `--gpus` keeps from this server: not offered, and not lost.
     gpus_left_out: Annotated[list[GPUUuid], Items(MAX_GPUS)] = field(default_factory=list)
+    #: Of what jobs required: no such job is given to it before it is told of no more.
+    lacks: Annotated[list[Lack], Items(256)] = field(default_factory=list)
     protocol: int = PROTOCOL
 
 
@@ -345,6 +369,9 @@ class AttemptEvent:
     gpu_uuids: Annotated[list[GPUUuid], Items(64)] = field(default_factory=list)  # released
     # start_failed: another agent of this host has these of its GPUs; no fault of the job
     used_elsewhere: Annotated[list[GPUUuid], Items(64)] = field(default_factory=list)
+    # start_failed: what the job requires and this host has not; no fault of the job either
+    lacks: Annotated[list[Lack], Items(64)] = field(default_factory=list)
+    environment: Environment | None = None  # started; exited, if it was made by the job itself
 
 
 # --- server → agent ---------------------------------------------------------------------------
@@ -422,6 +449,14 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Requires:
+    """What a host must have for a job, seen by the user who runs it."""
+
+    paths: list[str] = field(default_factory=list)  # absolute, or from `~/` on
+    commands: list[str] = field(default_factory=list)  # on the job's PATH
+
+
+@dataclass(frozen=True)
 class AttemptOrder:
     """An attempt that should run on the device that polled."""
 
@@ -433,7 +468,7 @@ class AttemptOrder:
     user: Short  # who submitted it: for people, and for run_001.yaml
     command: list[str]  # its {config} {run_dir} {run_name} are for the agent to replace
     environment: dict[str, str]  # device's, then project's, then job's, already laid together
-    secrets: dict[str, str]  # as environment, and never written to a file
+    secrets: dict[str, str]  # as environment, and never written to a file; empty once it started
     gpus: list[str]  # UUIDs; empty: none
     gpu_ids: str  # "uuid" or "index": what CUDA_VISIBLE_DEVICES holds
     python: str | None  # a venv's folder, or a conda environment's name
@@ -451,6 +486,15 @@ class AttemptOrder:
     outputs: list[str] = field(default_factory=list)  # globs below the working directory
     ignore: list[str] = field(default_factory=list)  # of outputs and artifacts, gitignore-like
     sync: SyncPolicy = SyncPolicy()
+    secret_names: list[str] = field(default_factory=list)  # what `secrets` holds before the start
+    requires: Requires = Requires()
+
+
+@dataclass(frozen=True)
+class AttemptSecrets:
+    """GET /api/agent/attempts/{id}/secrets: what it was given, to mask it in its text files."""
+
+    secrets: dict[str, str]
 
 
 @dataclass(frozen=True)

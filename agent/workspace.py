@@ -34,6 +34,11 @@ FACTS = (
     "python",
     "torch",
     "resumed_from",
+    "driver",
+    "cuda",
+    "torch_cuda",
+    "prefix",
+    "packages",
 )
 
 

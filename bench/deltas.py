@@ -1,8 +1,9 @@
-"""How many durable deltas of 1 KiB a second the server takes: one by one, and in batches.
+"""How many durable deltas of 1 KiB a second the server takes: logs, metrics, and small files.
 
-Eight files of one run grow, each over a connection of its own with one request under way at
-most; a delta counts when its answer has come, which is after its fsync and its commit. Then
-one connection sends as many small files, each for itself and thirty-two in a request.
+Eight logs of one run grow, each over a connection of its own with one request under way at most;
+a delta counts when its answer has come, which is after its fsync and its commit. Then the metrics
+of eight runs, of which the server keeps the last and best values up to date. Then one connection
+sends as many small files, each for itself and thirty-two in a request.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from contextlib import closing
 
 import requests
 
-from bench.sender import Sender, begin
+from bench.sender import Sender, begin_runs
 from bench.server import running
 
 HOLD_TO_RATE = 300.0
@@ -31,33 +32,43 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
     with running(agent=False) as server:
-        sender = begin(server)
-        rate = deltas(sender, options.seconds)
-        print(f"{rate:.0f} durable deltas/s of 1 KiB to {FILES} files", end=" ")
+        senders = begin_runs(server, FILES)
+        sender = senders[0]
+        logs = [(sender, f"{sender.run_name}.{number}.log") for number in range(FILES)]
+        rate = deltas(logs, os.urandom(DELTA_BYTES), options.seconds)
+        print(f"{rate:.0f} durable deltas/s of 1 KiB to {FILES} logs", end=" ")
         print(f"(to hold: {HOLD_TO_RATE:.0f})")
+        metrics = [(one, f"{one.run_name}.csv") for one in senders]
+        print(f"{deltas(metrics, rows(), options.seconds):.0f}/s to the metrics of {FILES} runs")
         for what, send in (("each for itself", singly), (f"{BATCH} in a request", batched)):
             seconds = timed(lambda: send(sender))  # noqa: B023
             print(f"{ARTIFACTS} files of 1 KiB, {what}: {ARTIFACTS / seconds:.0f}/s")
     return 0 if rate >= HOLD_TO_RATE else 1
 
 
-def deltas(sender: Sender, seconds: float) -> float:
-    counts = [0] * FILES
+def rows() -> bytes:
+    """A delta of a CSV: a few rows of six columns."""
+    row = b",".join(b"%.8f" % (number / 7) for number in range(6)) + b"\n"
+    return row * (DELTA_BYTES // len(row))
+
+
+def deltas(files: list[tuple[Sender, str]], piece: bytes, seconds: float) -> float:
+    """How many a second, all files together; each grows by `piece`."""
+    counts = [0] * len(files)
+    digest = hashlib.sha256(piece).hexdigest()
     until = time.monotonic() + seconds
 
     def grow(number: int) -> None:
-        row = os.urandom(DELTA_BYTES)
-        digest = hashlib.sha256(row).hexdigest()
-        name = f"{sender.run_name}.{number}.log"
+        sender, name = files[number]
         with closing(sender.transport()) as transport:
             while time.monotonic() < until:
-                offset = counts[number] * DELTA_BYTES
+                offset = counts[number] * len(piece)
                 headers = sender.headers(X_Sync_Offset=offset, X_Chunk_SHA256=digest)
-                answer = transport.delta(sender.experiment_uid, name, row, headers)
-                assert answer["data"]["acked_bytes"] == offset + DELTA_BYTES
+                answer = transport.delta(sender.experiment_uid, name, piece, headers)
+                assert answer["data"]["acked_bytes"] == offset + len(piece)
                 counts[number] += 1
 
-    workers = [threading.Thread(target=grow, args=(number,)) for number in range(FILES)]
+    workers = [threading.Thread(target=grow, args=(number,)) for number in range(len(files))]
     return timed(lambda: all_of(workers), counts)
 
 

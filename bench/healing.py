@@ -83,9 +83,11 @@ def copies(folder: Path, rounds: int) -> Iterator[tuple[str, float]]:
     source.write_bytes(rows(random.Random(7)))
     commands = {"cp": ["cp"], "rsync --append-verify": ["rsync", "--append-verify"]}
     for name, command in commands.items():
-        if shutil.which(command[0]):
-            taken = [copied([*command, str(source), str(target)], target) for _ in range(rounds)]
-            yield name, statistics.median(taken)
+        if not shutil.which(command[0]):
+            print(f"{command[0]} is not installed, so it is not compared with")
+            continue
+        taken = [copied([*command, str(source), str(target)], target) for _ in range(rounds)]
+        yield name, statistics.median(taken)
 
 
 def copied(command: list[str], target: Path) -> float:

@@ -180,7 +180,7 @@ def _done_by_managers(now) -> None:
     from django.contrib.auth.models import User
 
     from devices.models import Device
-    from experiments.models import Job, Member, MemberRole, Project
+    from experiments.models import Job, Member, MemberRole, Project, Secret
     from experiments.states import Priority
     from people.audit import recorded
     from people.models import ApiToken, Invite, Profile
@@ -203,6 +203,12 @@ def _done_by_managers(now) -> None:
         job.set_priority(Priority.HIGH, by=yoon)
     Project.objects.filter(name="sar-flow").update(private=True)
     project = Project.objects.get(name="mstar-curriculum")
+    for name, of in (("HF_TOKEN", yoon), ("WANDB_API_KEY", yoon), ("WANDB_API_KEY", project)):
+        Secret.put(of, name, "not a real one", now - timedelta(days=3), by=yoon)
+    lack = {"name": "/data/imagenet", "user": "", "python": ""}
+    Device.objects.filter(host_id="gpu-01").update(
+        environment={"DATA_ROOT": "/data2", "HF_HOME": "/data2/hf"}, lacks=[lack]
+    )
     Member.put(project, people["jiho"], MemberRole.LEAD)
     Member.put(project, people["seoyeon"], MemberRole.WORK)
     with recorded(yoon, project, "change"):
@@ -330,6 +336,7 @@ def _submit(project, user, name, gpus, config=None, parent=None, source=None):
 
 
 def _running(job, device, now, minutes):
+    from agent import wire
     from experiments.models import Attempt
 
     gpus = list(device.gpus.filter(claim=None).order_by("index")[: job.gpus])
@@ -338,6 +345,12 @@ def _running(job, device, now, minutes):
     attempt.accept(begun)
     attempt = Attempt.objects.select_related("job", "device").get(pk=attempt.pk)
     attempt.start(begun, pid=41807)
+    attempt.note_environment(
+        wire.Environment(
+            "3.11.9", "2.5.1", "12.4", "550.54.15", "12.4", "lab",
+            ["numpy==2.1.3", "pillow==11.0.0", f"torchvision==0.{job.pk % 2 + 19}.1"],
+        )
+    )  # fmt: skip
     dice = random.Random(job.uid)
     for gpu in gpus:
         gpu.utilization_percent = dice.randint(88, 99)

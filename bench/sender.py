@@ -32,6 +32,12 @@ class Sender:
 
 def begin(server: Server) -> Sender:
     """Enroll a device, queue a job that only this measurement will run, and take it."""
+    [sender] = begin_runs(server, 1)
+    return sender
+
+
+def begin_runs(server: Server, count: int) -> list[Sender]:
+    """So many runs of one device."""
     token = f"labd_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)[:43]}"
     code = server.post("/api/enrollment-codes/")["code"]
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -39,13 +45,20 @@ def begin(server: Server) -> Sender:
     transport = Transport(server.url, token)
     transport.heartbeat(wire.Heartbeat("life", "boot", 1, "0", 60.0))
     transport.poll(wire.Poll("life", 1))
-    server.post("/api/jobs/", project="bench", command=["true"], resources={"gpus": 0})
+    server.patch("/api/devices/bench/", cpu_slots=count)
+    for _ in range(count):
+        server.post("/api/jobs/", project="bench", command=["true"], resources={"gpus": 0})
     polls = iter(range(2, 10_000))
-    [order] = wait_for(
-        lambda: transport.poll(wire.Poll("life", next(polls))).attempts, "the job's order"
-    )
-    accepted = wire.AttemptReport(order.id, wire.AttemptState.ACCEPTED)
-    transport.poll(wire.Poll("life", next(polls), attempts=[accepted]))
-    return Sender(
-        server.url, token, order.experiment_uid, order.project, order.run_name, order.number
-    )
+    orders: dict[str, wire.AttemptOrder] = {}
+
+    def take() -> bool:
+        accepted = [wire.AttemptReport(id, wire.AttemptState.ACCEPTED) for id in orders]
+        reply = transport.poll(wire.Poll("life", next(polls), attempts=accepted))
+        orders.update({order.id: order for order in reply.attempts})
+        return len(orders) == count == len(accepted)
+
+    wait_for(take, "the jobs' orders")
+    return [
+        Sender(server.url, token, one.experiment_uid, one.project, one.run_name, one.number)
+        for one in orders.values()
+    ]

@@ -39,6 +39,9 @@ class Server:
     def post(self, path: str, **body: Any) -> Any:
         return self._answer(self.session.post(self.url + path, json=body, timeout=10))
 
+    def patch(self, path: str, **body: Any) -> Any:
+        return self._answer(self.session.patch(self.url + path, json=body, timeout=10))
+
     def processes(self) -> list[psutil.Process]:
         return [self.process, *self.process.children(recursive=True)]
 

@@ -17,6 +17,7 @@ from django.db.models import Case, Value, When
 from agent import wire
 from devices import faults
 from devices.models import GPU, Device, DeviceState
+from labsite import wake
 from labsite.clock import database_now
 
 #: What is loaded of a device to judge a beat, besides SELDOM_OF_DEVICE.
@@ -27,7 +28,7 @@ JUDGED = (
 SELDOM_OF_DEVICE = (
     "instance_id", "boot_id", "heartbeat_interval_seconds", "cpu_count", "memory_total_bytes",
     "disk_total_bytes", "versions", "unix_user", "run_as", "source_directory", "source",
-    "driver_answers",
+    "driver_answers", "lacks",
 )  # fmt: skip
 ALWAYS_OF_DEVICE = (
     "heartbeat_seq", "last_heartbeat_at", "cpu_percent", "memory_used_bytes", "disk_free_bytes",
@@ -60,6 +61,8 @@ def write(
         facts = _seldom_of_device(beat)
         if any(getattr(devices[pk], name) != fact for name, fact in facts.items()):
             Device.objects.filter(pk=pk).update(**facts)
+            if len(facts["lacks"]) < len(devices[pk].lacks):
+                wake.ask_dispatch()  # something is there now that jobs wait for
     _update(Device, ALWAYS_OF_DEVICE, "id", rows)
     _write_cards(newest, now)
 
@@ -84,6 +87,7 @@ def _seldom_of_device(beat: wire.Heartbeat) -> dict[str, Any]:
         "source_directory": beat.source_directory or "",
         "source": asdict(beat.source) if beat.source else None,
         "driver_answers": beat.driver_answers,
+        "lacks": [asdict(one) for one in beat.lacks],
     }
 
 

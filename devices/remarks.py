@@ -12,6 +12,7 @@ NAMED_AT_MOST = 8
 def remarks(device: Device) -> list[str]:
     """Sentences, each ending with what happens next or what to do."""
     said = [unknown_count(device), unknown_advice(device), pids(device), still_stopping(device)]
+    said.append(lacking(device))
     return [sentence for sentence in said if sentence]
 
 
@@ -50,3 +51,14 @@ def still_stopping(device: Device) -> str:
         "A process of a run that was given up still lives here and is being stopped. No new jobs "
         "until it is gone."
     )
+
+
+def lacking(device: Device) -> str:
+    """What jobs required and it has not; empty: nothing that is known of."""
+    names = dict.fromkeys(one["name"] for one in device.lacks)
+    if not names:
+        return ""
+    told = ", ".join([*names][:NAMED_AT_MOST])
+    return _(
+        "It lacks %(names)s, which runs require; those go to other GPU servers until it is there."
+    ) % {"names": told}

@@ -44,8 +44,8 @@ class DeviceSerializer(ByHand):
             "heartbeat_interval_seconds", "cpu_percent", "cpu_count", "memory_used_bytes",
             "memory_total_bytes", "disk_free_bytes", "disk_total_bytes", "versions",
             "driver_answers", "unix_user", "run_as", "source_directory", "source", "open_attempts",
-            "runs_ended_attempt", "unknown_attempts", "silent_since", "back_at", "created_at",
-            "revoked_at", "gpus", "remarks",
+            "runs_ended_attempt", "unknown_attempts", "lacks", "silent_since", "back_at",
+            "created_at", "revoked_at", "gpus", "remarks",
         ]  # fmt: skip
         read_only_fields = [
             name

@@ -13,7 +13,7 @@ from agent import wire
 from devices.agent_views import AgentView
 from devices.schema import body, schema_of
 from experiments import leases, reports
-from experiments.models import Attempt
+from experiments.models import Attempt, GivenSecret
 from labsite import api
 from labsite.errors import NotFound, Refused
 
@@ -41,6 +41,24 @@ class AttemptEventView(AgentView):
     def post(self, request: Request, attempt_id: uuid.UUID) -> Response:
         event = wire.decode(wire.AttemptEvent, request.data)
         return Response(asdict(reports.receive(request.auth, str(attempt_id), event)))
+
+
+class AttemptSecretsView(AgentView):
+    """GET agent/attempts/<id>/secrets: what the attempt was given, to mask it in its log. Also
+    after its end, as long as that is kept (GivenSecret.forget)."""
+
+    @extend_schema(responses={(200, JSON): schema_of(wire.AttemptSecrets)})
+    def get(self, request: Request, attempt_id: uuid.UUID) -> Response:
+        mine = Attempt.objects.filter(pk=attempt_id, device=request.auth).select_related("job")
+        attempt = mine.first()
+        found = GivenSecret.of([attempt]).get(attempt.pk, {}) if attempt else {}
+        if attempt is None or found.keys() != set(attempt.job.secrets):
+            raise NotFound(
+                "There is no such attempt, or it is another's, or what it was given is not kept "
+                "any more or cannot be opened: its log stays on its host."
+            )
+        answer = asdict(wire.AttemptSecrets(found))
+        return Response(answer, headers={"Cache-Control": "no-store"})
 
 
 class AttemptConfigView(AgentView):

@@ -6,8 +6,10 @@ from typing import Any
 
 from django.db.models import Count, F, FloatField, Func, Max, Min, QuerySet
 from django.db.models.functions import Coalesce, TruncDate
+from django.utils.timezone import get_default_timezone
 
 from experiments.models import Goal, Job, Project
+from labsite.clock import lab_date
 
 #: So many days of a project's activity are shown.
 DAYS = 30
@@ -61,15 +63,15 @@ def best_of(projects: QuerySet[Project]) -> dict[int, float]:
 
 
 def activity_of(projects: QuerySet[Project], now: datetime) -> dict[int, list[int]]:
-    """By a project's key: how many runs were queued on each of the last DAYS days. One query.
+    """By a project's key: how many runs were queued on each of the lab's last days. One query.
 
     Projects without any are left out.
     """
-    today = now.date()
+    today = lab_date(now)
     rows = (
         Job.objects.filter(project__in=projects, submitted_at__gte=now - timedelta(days=DAYS))
         .order_by()
-        .annotate(day=TruncDate("submitted_at"))
+        .annotate(day=TruncDate("submitted_at", tzinfo=get_default_timezone()))
         .values("project", "day")
         .annotate(count=Count("pk"))
     )

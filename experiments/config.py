@@ -38,13 +38,15 @@ BUILT_IN = Options(
 )
 
 #: What a job has where nobody said anything.
-EMPTY = {
+EMPTY: dict[str, Callable[[], Any]] = {
     "environment": dict,
     "labels": dict,
     "tags": list,
     "outputs": list,
     "ignore": list,
     "links": dict,
+    "secrets": list,
+    "requires": dict,
 }
 
 
@@ -73,6 +75,8 @@ class JobSpec:
     outputs: list[str]  # globs below the working directory: what comes to the server besides
     ignore: list[str]
     sync: dict[str, Any]  # as agent.wire.SyncPolicy
+    secrets: list[str]  # names: what they hold is never in a spec
+    requires: dict[str, list[str]]  # as agent.wire.Requires
     sweep: Grid | None = None  # what is varied; None: it is one job
     source: dict[str, Any] | None = None  # the code to run in; None: what lies on the GPU server
     links: dict[str, str] = field(default_factory=dict)  # laid into it

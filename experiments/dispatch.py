@@ -28,6 +28,7 @@ from devices.models import GPU
 from experiments import reasons
 from experiments.errors import IllegalTransition, LostRace
 from experiments.models import Attempt, Borrow, GPUClaim, Job, Pulse
+from experiments.models.secret import Vault
 from experiments.places import Place, read_places
 from experiments.rooms import Room, read_rooms
 from labsite import wake
@@ -48,7 +49,7 @@ _NEEDED = (
     "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
     "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
     "on_device_lost", "resume_point", "project__name", "project__private", "rank", "placed",
-    "sweep_id",
+    "sweep_id", "secrets", "requires", "python", "project__created_by",
 )  # fmt: skip
 
 
@@ -128,10 +129,13 @@ class Plan:
 
     def of(self, jobs: Sequence[Job]) -> Iterator[Planned]:
         """The assignments to make, in order."""
+        vault = Vault(jobs)
         by_priority: dict[int, list[Job]] = defaultdict(list)
         for job in jobs:
             if job.held:
                 self.waiting.append((job, reasons.HELD))
+            elif job.secrets and (reason := _without_secrets(job, vault)):
+                self.waiting.append((job, reason))
             else:
                 by_priority[job.priority].append(job)
         for priority in sorted(by_priority, reverse=True):
@@ -195,7 +199,10 @@ class Plan:
         admitting = [place for place in fitting if place.admits(job)]
         if not admitting:
             return {"code": "no_unix_name", "devices": _names(fitting)}
-        return self._why_not_now(job, admitting)
+        having = [place for place in admitting if not place.lacking(job)]
+        if not having:
+            return {"code": "lacks", "lacks": _lacks(admitting, job)}
+        return self._why_not_now(job, having)
 
     def _why_not_now(self, job: Job, fitting: list[Place]) -> dict[str, Any]:
         wants = _wants(job)
@@ -222,7 +229,8 @@ class Plan:
         labels = tuple(sorted(job.labels.items()))
         avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
         admitted = self._named is None or job.user_id in self._named
-        return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted)
+        needs = (str(job.requires), job.python, job.user_id) if job.requires else ()
+        return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted, needs)
 
     def _hold_back(self, job: Job) -> None:
         """Keep the place that is nearest to fitting this job free of smaller ones."""
@@ -231,7 +239,10 @@ class Plan:
         able = [
             place
             for place in self._places
-            if place.accepts and place.could_ever(job) and place.admits(job)
+            if place.accepts
+            and place.could_ever(job)
+            and place.admits(job)
+            and not place.lacking(job)
         ]
         if able:
             nearest = max(able, key=lambda place: len(place.free_for(job)))
@@ -239,6 +250,13 @@ class Plan:
             self._held_back_for = job
             wish = self._wish(job)
             self._refused = {wish: self._refused[wish]}
+
+
+def _without_secrets(job: Job, vault: Vault) -> dict[str, Any] | None:
+    """Why it cannot be given what it names; None: it can."""
+    if missing := vault.missing(job):
+        return {"code": "no_secret", "names": missing}
+    return None if vault.opens(job) else reasons.SECRETS_LOCKED
 
 
 def _placed(job: Job) -> int:
@@ -271,6 +289,13 @@ def _used_by_others(usable: Sequence[Place]) -> dict[str, Any] | None:
     if not outside:
         return None
     return {"code": "outside", "devices": _names(outside), **_users(outside)}
+
+
+def _lacks(places: Sequence[Place], job: Job, at_most: int = 5) -> list[dict[str, Any]]:
+    return [
+        {"device": place.device.host_id, "names": place.lacking(job)[:at_most]}
+        for place in places[:at_most]
+    ]
 
 
 def _names(places: Sequence[Place], at_most: int = 5) -> list[str]:

@@ -86,6 +86,10 @@ def ending(attempt: Attempt, job: Job, *, counted: int = 0, by: str = "") -> str
             "Its GPU was in use by another lab server on that host. Nothing was started, and it "
             "counts as no try."
         ),
+        Outcome.LACKING: _(
+            "This GPU server has not all that the run requires. Nothing was started, and it "
+            "counts as no try."
+        ),
         Outcome.CANCELLED: _("It was cancelled."),
     }
     if attempt.is_open or not attempt.outcome:

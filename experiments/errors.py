@@ -8,6 +8,8 @@ Refused
 ├── SweepNotEnded       runs of a sweep wait, run or are needed
 ├── NotYours            only its owner or a manager may do this
 ├── NotSubmitted        a job that cannot be queued as it stands
+├── SecretInvalid       a secret that cannot be kept
+├── SecretsLocked       the key is missing that opens the secrets kept here
 ├── QueryWrong          a query of a table of runs that cannot be read: where, and why
 ├── TagsWrong           tags that cannot be kept
 ├── NothingFree         no GPU to borrow, or none more for this person
@@ -52,6 +54,14 @@ class NotSubmitted(BadRequest):
 
 class NothingFree(Refused):
     code = "nothing_free"
+
+
+class SecretInvalid(BadRequest):
+    code = "secret_invalid"
+
+
+class SecretsLocked(Refused):
+    code = "secrets_locked"
 
 
 class NotYours(Refused):

@@ -22,7 +22,7 @@ from devices.errors import DuplicateAgent
 from devices.models import Device, DeviceState, ServerIdentity
 from experiments import held
 from experiments.errors import AttemptEnded, LostRace
-from experiments.models import Attempt, Found, GPUClaim, Pulse
+from experiments.models import Attempt, Found, GivenSecret, GPUClaim, Pulse
 from experiments.models.event import change
 from experiments.states import OnDeviceLost, Outcome
 from labsite.clock import database_now
@@ -212,10 +212,12 @@ def answer(calls: Sequence[Call]) -> list[wire.PollReply]:
     devices = Device.objects.in_bulk({call.device_id for call in calls})
     orders: dict[int, list[wire.AttemptOrder]] = defaultdict(list)
     open_attempts = Attempt.objects.open().filter(device_id__in=devices)
-    for attempt in open_attempts.select_related(
-        "job__project", "job__user", "job__snapshot"
-    ).order_by("pk"):
-        orders[attempt.device_id].append(order(attempt, devices[attempt.device_id]))
+    open_attempts = open_attempts.select_related("job__project", "job__user", "job__snapshot")
+    attempts = list(open_attempts.order_by("pk"))
+    given = GivenSecret.of(one for one in attempts if one.job.secrets and not one.started_at)
+    for attempt in attempts:
+        device, secrets = devices[attempt.device_id], given.get(attempt.pk, {})
+        orders[attempt.device_id].append(order(attempt, device, secrets))
     named = _named(calls)
     replies = []
     for call in calls:
@@ -247,8 +249,13 @@ def _reply(
     return wire.PollReply(revision=revision, **fields)
 
 
-def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
-    """All that the agent needs to run this attempt: the job's wishes laid on its device's."""
+def order(
+    attempt: Attempt, device: Device, secrets: dict[str, str] | None = None
+) -> wire.AttemptOrder:
+    """All that the agent needs to run this attempt: the job's wishes laid on its device's.
+
+    `secrets` are told until it has started; whoever has to mask them in its log asks again.
+    """
     job = attempt.job
     reason = job.stop_reason
     return wire.AttemptOrder(
@@ -260,7 +267,7 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         user=job.user.get_username() if job.user else "",
         command=job.command,
         environment={**device.environment, **job.environment},
-        secrets={},
+        secrets=secrets or {},
         gpus=attempt.gpu_uuids,
         gpu_ids="uuid",
         python=job.python or device.python or None,
@@ -278,6 +285,8 @@ def order(attempt: Attempt, device: Device) -> wire.AttemptOrder:
         outputs=job.outputs,
         ignore=job.ignore,
         sync=wire.decode(wire.SyncPolicy, job.sync),
+        secret_names=job.secrets,
+        requires=wire.decode(wire.Requires, job.requires),
     )
 
 

@@ -26,6 +26,7 @@ from experiments.values import (
     one_of,
     pattern_of,
     seconds_of,
+    secret_name,
     size_of,
     split_command,
     text_of,
@@ -47,6 +48,9 @@ MAX_PATH_CHARACTERS = 1024  # as the database holds
 MAX_ATTEMPTS = 100
 MAX_PATTERNS = 64
 MAX_LINKS = 64
+MAX_SECRETS = 32
+MAX_REQUIRED = 16  # paths, and as many commands
+MAX_REQUIRED_CHARACTERS = 512
 MAX_STOP_GRACE_SECONDS = 3600.0
 MAX_TIME_LIMIT_SECONDS = 366 * 86_400.0
 
@@ -74,6 +78,8 @@ class Options:
     outputs: list[str] | None = None
     ignore: list[str] | None = None
     sync: dict[str, Any] | None = None  # checkpoints, max_file_bytes
+    secrets: list[str] | None = None  # names only
+    requires: dict[str, list[str]] | None = None  # paths, commands
     sweep: Grid | None = None
     source: dict[str, Any] | None = None  # kind and what it needs: experiments.codesource
     links: dict[str, str] | None = None  # laid into that: {path: target}
@@ -263,6 +269,21 @@ class _Reader:
     def name(self, node: Node) -> str:
         return line_of(node, MAX_NAME_CHARACTERS)
 
+    def secrets(self, node: Node) -> list[str]:
+        if not isinstance(node, SequenceNode):
+            raise Wrong(_("write a list of names, as in [HF_TOKEN, WANDB_API_KEY]"))
+        items = _at_most(MAX_SECRETS, node.value, _("secrets"))
+        return list(dict.fromkeys(secret_name(item) for item in items))
+
+    def requires(self, node: Node) -> dict[str, list[str]]:
+        return _Reader(self._tree, self._mistakes, f"{self._path}requires.").block(node, REQUIRES)
+
+    def paths(self, node: Node) -> list[str]:
+        return _required(node, _("write a list, as in [/data/imagenet]"), _required_path)
+
+    def commands(self, node: Node) -> list[str]:
+        return _required(node, _("write a list, as in [ffmpeg]"), _required_command)
+
     def path(self, node: Node) -> str:
         return line_of(node, MAX_PATH_CHARACTERS)
 
@@ -300,6 +321,10 @@ RESOURCES = {
     "gpu_type": _Field("gpu_type", _Reader.name),
     "labels": _Field("labels", _Reader.labels),
 }
+REQUIRES = {
+    "paths": _Field("paths", _Reader.paths),
+    "commands": _Field("commands", _Reader.commands),
+}
 SYNC = {
     "checkpoints": _Field("checkpoints", _Reader.checkpoints),
     "max_file": _Field("max_file_bytes", _Reader.size),
@@ -328,6 +353,8 @@ KEYS = {
     "outputs": _Field("outputs", _Reader.outputs),
     "ignore": _Field("ignore", _Reader.ignore),
     "sync": _Field("sync", _Reader.sync),
+    "secrets": _Field("secrets", _Reader.secrets),
+    "requires": _Field("requires", _Reader.requires),
     "sweep": _Field("sweep", _Reader.sweep),
     "source": _Field("source", _Reader.source),
     "links": _Field("links", _Reader.links),
@@ -348,6 +375,8 @@ _SYNONYMS = {
     "vram": "gpu_memory",
     "artifacts": "outputs",
     "exclude": "ignore",
+    "secret": "secrets",
+    "needs": "requires",
     "matrix": "sweep",
     "code": "source",
     "symlinks": "links",
@@ -359,6 +388,28 @@ def _patterns(node: Node, example: str) -> list[str]:
         raise Wrong(example)
     items = _at_most(MAX_PATTERNS, node.value, _("patterns"))
     return list(dict.fromkeys(pattern_of(item) for item in items))
+
+
+def _required(node: Node, example: str, check: Callable[[str], str]) -> list[str]:
+    if not isinstance(node, SequenceNode):
+        raise Wrong(example)
+    items = _at_most(MAX_REQUIRED, node.value, _("entries"))
+    texts = [line_of(item, MAX_REQUIRED_CHARACTERS) for item in items]
+    return list(dict.fromkeys(check(text) for text in texts))
+
+
+def _required_path(text: str) -> str:
+    if not text.startswith(("/", "~/")):
+        words = _("“%(path)s” begins with neither / nor ~/: write where it lies on GPU servers")
+        raise Wrong(words % {"path": clip(text)})
+    return text
+
+
+def _required_command(text: str) -> str:
+    if "/" in text or " " in text:
+        words = _("“%(name)s” is no command's name: write one such as ffmpeg, and files as paths")
+        raise Wrong(words % {"name": clip(text)})
+    return text
 
 
 def _at_most(limit: int, items: list[Any], what: str) -> list[Any]:

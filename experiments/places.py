@@ -25,7 +25,8 @@ class Place:
     outside_users: list[str] = field(default_factory=list)
     elsewhere: int = 0
     held_back: bool = False
-    admitted: set[int] | None = None  # users who have a Unix name; None: it takes anybody's jobs
+    #: Unix name of each user who has one; None: it takes anybody's jobs.
+    admitted: dict[int, str] | None = None
     _labels: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -35,6 +36,8 @@ class Place:
         if not self.accepts or self.held_back or self.jobs_free < 1:
             return False
         if not self._has_labels(job) or self.is_avoided(job, now) or not self.admits(job):
+            return False
+        if self.lacking(job):
             return False
         return len(self.free_for(job)) >= job.gpus if job.gpus else self.cpu_free > 0
 
@@ -47,6 +50,17 @@ class Place:
     def admits(self, job: Job) -> bool:
         """Whether it has a Unix user to run the job as."""
         return self.admitted is None or job.user_id in self.admitted
+
+    def lacking(self, job: Job) -> list[str]:
+        """What the job requires and this device is known not to have."""
+        if not (job.requires and self.device.lacks):
+            return []
+        user = (self.admitted or {}).get(job.user_id, "")
+        python = job.python or self.device.python
+        lacks = {(one["name"], one["user"], one["python"]) for one in self.device.lacks}
+        wanted = [(name, user, "") for name in job.requires.get("paths", [])]
+        wanted += [(name, user, python) for name in job.requires.get("commands", [])]
+        return [name for name, *rest in wanted if (name, *rest) in lacks]
 
     def able(self, job: Job) -> int:
         """How many of its GPUs are of the kind that the job asks for."""
@@ -92,15 +106,15 @@ def read_places(now: datetime) -> list[Place]:
     return [_place(device, gpus[device.pk], claimed, named, now) for device in devices]
 
 
-def _named(devices: list[Device]) -> set[int]:
-    """Users who have a Unix name, where any of these devices asks for one."""
+def _named(devices: list[Device]) -> dict[int, str]:
+    """Users' Unix names, where any of these devices asks for one."""
     if all(device.run_as == wire.JobUser.AGENT for device in devices):
-        return set()
-    return set(UnixAccount.objects.values_list("user_id", flat=True))
+        return {}
+    return dict(UnixAccount.objects.values_list("user_id", "name"))
 
 
 def _place(
-    device: Device, gpus: list[GPU], claimed: set[int], named: set[int], now: datetime
+    device: Device, gpus: list[GPU], claimed: set[int], named: dict[int, str], now: datetime
 ) -> Place:
     held = [gpu for gpu in gpus if gpu.pk in claimed]
     elsewhere = [gpu for gpu in gpus if gpu.used_elsewhere]

@@ -13,6 +13,7 @@ from django.utils.translation import ngettext
 NOT_SEEN_YET: dict[str, Any] = {"code": "not_seen_yet"}
 HELD: dict[str, Any] = {"code": "held"}
 NO_DEVICES: dict[str, Any] = {"code": "no_devices"}
+SECRETS_LOCKED: dict[str, Any] = {"code": "secrets_locked"}
 
 
 def sweep_full(running: int, most: int) -> dict[str, Any]:
@@ -109,6 +110,35 @@ def _held_back(facts: dict[str, Any]) -> str:
     }
 
 
+def _no_secret(facts: dict[str, Any]) -> str:
+    return _(
+        "It needs the secret %(names)s, which is kept neither for its submitter nor for their use "
+        "in its project any more; it starts when that is set again."
+    ) % {"names": ", ".join(facts["names"])}
+
+
+def _secrets_locked(facts: dict[str, Any]) -> str:
+    return _(
+        "It needs secrets that the server cannot open: the key that sealed them is missing. An "
+        "administrator puts the file secrets_key back into the data folder."
+    )
+
+
+def _lacks(facts: dict[str, Any]) -> str:
+    return _(
+        "%(lacks)s. GPU servers look again by themselves; it starts when one has what it needs "
+        "and is free."
+    ) % {"lacks": lacks_words(facts["lacks"])}
+
+
+def lacks_words(lacks: list[dict[str, Any]]) -> str:
+    """ "gpu-03 lacks /data/imagenet; gpu-04 lacks ffmpeg" """
+    words = _("%(device)s lacks %(names)s")
+    return "; ".join(
+        words % {"device": one["device"], "names": ", ".join(one["names"])} for one in lacks
+    )
+
+
 def _sweep_full(facts: dict[str, Any]) -> str:
     return _(
         "Its sweep already runs %(running)d of at most %(most)d; it starts when one of them ends."
@@ -136,6 +166,9 @@ _SENTENCES = {
     "held_back": _held_back,
     "avoids": _avoids,
     "sweep_full": _sweep_full,
+    "no_secret": _no_secret,
+    "secrets_locked": _secrets_locked,
+    "lacks": _lacks,
 }
 
 

@@ -1,5 +1,6 @@
 """What a device reports of an attempt (protocol §4): started, exited, start_failed, released."""
 
+from dataclasses import asdict
 from datetime import datetime
 
 from django.utils.dateparse import parse_datetime
@@ -83,6 +84,7 @@ def _attempt_of(device: Device, attempt_id: str) -> Attempt:
 def _started(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
     if attempt.started_at is None or not attempt.is_open:
         attempt.start(now, event.pid)
+        attempt.note_environment(event.environment)
 
 
 def _exited(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
@@ -90,12 +92,16 @@ def _exited(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
         raise AttemptEnded(f"{attempt} has ended; what it did since then changes nothing.")
     if attempt.started_at is None:  # `started` was lost: this event makes both transitions
         attempt.start(_between(attempt.created_at, event.started_at, now), event.pid)
+    attempt.note_environment(event.environment)
     attempt.end(_outcome(event), now, exit_code=event.exit_code, message=event.message)
 
 
 def _start_failed(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
     taken = set(event.used_elsewhere) & set(attempt.gpu_uuids)
     outcome = Outcome.GPU_TAKEN if taken else Outcome.START_FAILED
+    if event.lacks and attempt.job.requires:
+        outcome = Outcome.LACKING
+        attempt.device.note_lacks([asdict(one) for one in event.lacks])
     attempt.end(outcome, now, message=event.message)
     GPU.objects.filter(uuid__in=taken, device=attempt.device).note_used_elsewhere()
 

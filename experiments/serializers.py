@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from devices.models import DeviceState
+from experiments import discreet
 from experiments.contact import Contact, contact_with, sentences
 from experiments.endings import endings_of
 from experiments.models import (
@@ -18,10 +19,12 @@ from experiments.models import (
     Job,
     JobEvent,
     Project,
+    Secret,
     Snapshot,
     Sweep,
     UnixAccount,
 )
+from experiments.moving import DOWN, TURN, UP, Move
 from experiments.states import JobState, OnDeviceLost, Priority
 from experiments.table.tags import checked
 from experiments.units import duration_seconds
@@ -45,7 +48,7 @@ class ProjectSerializer(ByHand):
             "name", "title", "private", "description", "main_metric", "main_metric_goal",
             "created_at", "created_by", "runs", "archived_at", "used_bytes", "quota_bytes",
             "limit_bytes", "command", "environment", "python", "working_directory", "outputs",
-            "ignore", "sync",
+            "ignore", "sync", "secrets", "requires",
         ]  # fmt: skip
         read_only_fields = ["created_at", "archived_at", "used_bytes"]
 
@@ -87,13 +90,17 @@ class AttemptSerializer(serializers.ModelSerializer):
     device = serializers.SlugRelatedField("host_id", read_only=True)
     contact = serializers.SerializerMethodField()
     ending = serializers.SerializerMethodField(help_text="Why it ended, in a sentence.")
+    packages = serializers.ListField(
+        source="packages.packages", child=serializers.CharField(), default=list, read_only=True,
+        help_text="name==version of each package of its Python.",
+    )  # fmt: skip
 
     class Meta:
         model = Attempt
         fields = [
             "id", "number", "device", "source", "unix_user", "gpu_uuids", "created_at",
             "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message",
-            "unconfirmed", "found", "pid", "contact",
+            "unconfirmed", "found", "pid", "environment", "packages", "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))
@@ -135,6 +142,7 @@ class JobSerializer(ByHand):
             "held", "priority", "gpus", "gpu_memory_bytes", "gpu_type", "labels", "command",
             "environment", "python", "working_directory", "time_limit_seconds",
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
+            "secrets", "requires",
             "source", "links", "code", "tags", "notes",
             "submitted_at", "started_at", "finished_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
@@ -165,9 +173,16 @@ class JobSerializer(ByHand):
 
 class JobDetailSerializer(JobSerializer):
     attempts = serializers.SerializerMethodField()
+    warnings = serializers.SerializerMethodField(
+        help_text="What should be otherwise, though it runs: a key that looks like a secret."
+    )
 
     class Meta(JobSerializer.Meta):
-        fields = [*JobSerializer.Meta.fields, "attempts"]
+        fields = [*JobSerializer.Meta.fields, "attempts", "warnings"]
+
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_warnings(self, job: Job) -> list[str]:
+        return discreet.warnings_of(job.keys)
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_attempts(self, job: Job) -> list[dict[str, Any]]:
@@ -204,6 +219,10 @@ class SubmitSerializer(serializers.Serializer):
     outputs = serializers.ListField(child=serializers.CharField(), required=False)
     ignore = serializers.ListField(child=serializers.CharField(), required=False)
     sync = serializers.DictField(required=False)
+    secrets = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Names of secrets."
+    )
+    requires = serializers.DictField(required=False, help_text="paths, commands")
     sweep = serializers.DictField(required=False, help_text="For /api/sweeps/: grid, list, …")
     source = serializers.DictField(
         required=False,
@@ -244,6 +263,22 @@ class SweepSerializer(ByHand):
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
     def get_states(self, sweep: Sweep) -> dict[str, int]:
         return self.context["counts"][sweep.pk]
+
+
+class SecretSerializer(serializers.ModelSerializer):
+    """When it was set last, and by whom; never what it is."""
+
+    changed_by = serializers.SlugRelatedField("username", read_only=True)
+
+    class Meta:
+        model = Secret
+        fields = ["name", "changed_at", "changed_by"]
+
+
+class SecretValueSerializer(serializers.Serializer):
+    value = serializers.CharField(
+        trim_whitespace=False, help_text="One line of 8 to 4096 characters; not shown again."
+    )
 
 
 class UnixAccountSerializer(serializers.ModelSerializer):
@@ -341,6 +376,24 @@ class PrioritySerializer(serializers.Serializer):
 
     def level(self) -> Priority:
         return Priority[self.validated_data["priority"].upper()]
+
+
+class MoveSerializer(serializers.Serializer):
+    """POST jobs/<uid>/move: one of these."""
+
+    before = serializers.CharField(required=False, help_text="The uid of one that waits.")
+    after = serializers.CharField(required=False, help_text="The uid of one that waits.")
+    to = serializers.ChoiceField(
+        [UP, DOWN, TURN], required=False, help_text="turn: as fair share has it again."
+    )
+
+    def validate(self, attrs: dict[str, str]) -> dict[str, str]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError(_("Say one of before, after and to."))
+        return attrs
+
+    def move(self) -> Move:
+        return Move(**self.validated_data)
 
 
 class EventSerializer(serializers.ModelSerializer):

@@ -58,6 +58,7 @@ class Outcome(models.TextChoices):
     LOST = "lost", _("given up")
     NOT_ACCEPTED = "not_accepted", _("not taken by the host")  # no process ever ran
     GPU_TAKEN = "gpu_taken", _("its GPU was in use by another lab server")  # nor here
+    LACKING = "lacking", _("the GPU server lacked something")  # nor here
 
 
 #: Ends that `max_attempts` bounds; all others are nobody's fault and cost no try.

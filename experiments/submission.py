@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from experiments import config
 from experiments.errors import NotSubmitted
 from experiments.models import Job, Project, Snapshot
+from experiments.models.secret import check_all_kept
 from experiments.models.snapshot import no_snapshot
 from experiments.options import Options, options_of
 
@@ -24,7 +25,7 @@ def read(
 
     Raises:
         config.ConfigInvalid: with every mistake and its place.
-        NotSubmitted: no project is named anywhere.
+        NotSubmitted: no project is named anywhere, or a secret that is kept nowhere.
         NotAllowed: `by` may not queue anything, or not in that project.
     """
     seen = Project.objects.all() if by is None else Project.objects.visible_to(by)
@@ -34,14 +35,17 @@ def read(
             _("No project is named: give one with the job, or write project: in the file."),
             field="project",
         )
-    _check_allowed(spec.project, by)
+    if by is not None:
+        _check_allowed(spec, by)
     _check_source(spec, by)
     return spec
 
 
-def _check_allowed(project: str, by: Any) -> None:
-    known = Project.objects.filter(name=project).first() or Project(name=project, created_by=by)
-    known.check_submit(by)
+def _check_allowed(spec: config.JobSpec, by: Any) -> None:
+    name = spec.project or ""
+    project = Project.objects.filter(name=name).first() or Project(name=name, created_by=by)
+    project.check_submit(by)
+    check_all_kept(Job(project=project, user=by, secrets=spec.secrets))
 
 
 def _check_source(spec: config.JobSpec, by: Any) -> None:
@@ -120,6 +124,8 @@ def spec_of(job: Job) -> config.JobSpec:
         sync=job.sync,
         source=job.source,
         links=job.links,
+        secrets=job.secrets,
+        requires=job.requires,
     )
 
 
@@ -136,4 +142,6 @@ def defaults_of(project: str | None, *, seen: QuerySet[Project]) -> Options:
         outputs=known.outputs or None,
         ignore=known.ignore or None,
         sync=options_of({"sync": known.sync}).sync if known.sync else None,
+        secrets=known.secrets or None,
+        requires=known.requires or None,
     )

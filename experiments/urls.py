@@ -3,7 +3,7 @@
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from experiments import agent_views, views
+from experiments import agent_views, secret_api, views
 
 router = SimpleRouter()
 router.register("projects", views.ProjectViewSet, basename="project")
@@ -14,6 +14,18 @@ router.register("sweeps", views.SweepViewSet, basename="sweep")
 router.register("unix-accounts", views.UnixAccountViewSet, basename="unix-account")
 
 urlpatterns = [
+    path("secrets/", secret_api.OwnSecretsView.as_view(), name="secrets"),
+    path("secrets/<str:name>/", secret_api.OwnSecretView.as_view(), name="secret"),
+    path(
+        "projects/<str:project>/secrets/",
+        secret_api.ProjectSecretsView.as_view(),
+        name="project-secrets",
+    ),
+    path(
+        "projects/<str:project>/secrets/<str:name>/",
+        secret_api.ProjectSecretView.as_view(),
+        name="project-secret",
+    ),
     path("agent/poll", agent_views.PollView.as_view(), name="poll"),
     path(
         "agent/attempts/<uuid:attempt_id>/events",
@@ -24,6 +36,11 @@ urlpatterns = [
         "agent/attempts/<uuid:attempt_id>/config",
         agent_views.AttemptConfigView.as_view(),
         name="attempt-config",
+    ),
+    path(
+        "agent/attempts/<uuid:attempt_id>/secrets",
+        agent_views.AttemptSecretsView.as_view(),
+        name="attempt-secrets",
     ),
     path("", include(router.urls)),
 ]

@@ -205,6 +205,19 @@ _SET_BY_US = {
 
 
 def variable_name(node: Node) -> str:
+    """Of a variable whose value everybody may read."""
+    name = secret_name(node)
+    if _SECRET.fullmatch(name):
+        words = _(
+            "%(name)s looks like a secret, and a config is shown on pages and kept with the run:"
+            " set it under My account, and name it here: secrets: [%(name)s]"
+        )
+        raise Wrong(words % {"name": name})
+    return name
+
+
+def secret_name(node: Node) -> str:
+    """Of a variable whose value is kept as a secret; the job says no more than its name."""
     name = node.value if isinstance(node, ScalarNode) else ""
     if not _VARIABLE.fullmatch(name):
         words = _("“%(name)s” is not a name: use letters, digits and _, no digit first")
@@ -215,12 +228,6 @@ def variable_name(node: Node) -> str:
     if name in _SET_BY_US:
         words = _("%(name)s: leave it out; %(why)s")
         raise Wrong(words % {"name": name, "why": _SET_BY_US[name]})
-    if _SECRET.fullmatch(name):
-        words = _(
-            "%(name)s looks like a secret, and a config is shown on pages and kept with the run:"
-            " keep it in a file on the GPU server, where the script's library looks for it"
-        )
-        raise Wrong(words % {"name": name})
     return name
 
 

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devices.views import ManagersChange as OnlyManagersChange
-from experiments import borrowing, configfiles, reruns, submission, sweeps
+from experiments import borrowing, configfiles, moving, reruns, submission, sweeps
 from experiments.deciding import changed_by
 from experiments.models import (
     Borrow,
@@ -32,6 +32,7 @@ from experiments.serializers import (
     EventSerializer,
     JobDetailSerializer,
     JobSerializer,
+    MoveSerializer,
     NewBorrowSerializer,
     PrioritySerializer,
     ProjectSerializer,
@@ -195,7 +196,7 @@ class JobViewSet(
     def get_queryset(self):
         jobs = super().get_queryset().visible_to(self.request.user)
         if self.action != "list":
-            return jobs.prefetch_related("attempts__device")
+            return jobs.prefetch_related("attempts__device", "attempts__packages")
         jobs = jobs.with_device()
         asked = {"project", "archived", "ref"} & set(self.request.query_params)
         return jobs if asked else jobs.listed()
@@ -291,6 +292,20 @@ class JobViewSet(
         wish.is_valid(raise_exception=True)
         with changed_by(request.user, job, "priority"):
             job.set_priority(wish.level(), by=request.user)
+        return self._shown(job)
+
+    @extend_schema(request=MoveSerializer)
+    @action(detail=True, methods=["post"])
+    def move(self, request: Request, uid: str) -> Response:
+        """Its place in the queue: before or after another that waits, or one up or down.
+
+        Submitters order what is theirs; a manager lays any run before others, which holds until
+        `{"to": "turn"}` gives it back to fair share.
+        """
+        job = self.get_object()
+        wish = MoveSerializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        moving.move(job, wish.move(), by=request.user)
         return self._shown(job)
 
     @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})

@@ -43,6 +43,16 @@ def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def json_answer(content: bytes) -> Answer:
+    """For an agent: nothing between us and it keeps such a thing."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"cache-control", b"no-store"),
+    ]
+    return Answer(200, headers, content)
+
+
 def _problem(body: dict[str, Any], **headers: str) -> Answer:
     content = json.dumps(body).encode()
     named = {

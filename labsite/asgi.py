@@ -1,4 +1,5 @@
-"""Three doors: WebSockets to Channels, agents to the lane, all else to Django in the pool.
+"""The doors: WebSockets to Channels, heartbeats and polls to the lane, what grows to the deltas'
+own, all else to Django in the pool.
 
 The loops behind them begin with the first request, whichever door it comes to: daphne knows no
 lifespan, and under `runserver` no process should have them that serves nothing.
@@ -19,9 +20,12 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 from django.db import connections  # noqa: E402
 
 from labsite import live, wake  # noqa: E402
+from labsite.answer import refuse_unread  # noqa: E402
 from labsite.body import Receive, Scope, Send  # noqa: E402
+from labsite.deltas import Deltas  # noqa: E402
 from labsite.lane import Lane  # noqa: E402
 from labsite.pool import Pool  # noqa: E402
+from labsite.turns import TooManyAtOnce, Turns  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class Site:
     def __init__(self) -> None:
         self.lane = Lane()
         self.pool = Pool()
+        self.deltas = Deltas(self.pool)
+        self._turns = Turns()
         self.tailer = live.Tailer()
         self._sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(live.door(self.tailer)))
         self._hearing: asyncio.Task[None] | None = None
@@ -44,14 +50,25 @@ class Site:
             await self._sockets(scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
-        elif self.lane.is_for(scope):
-            await self.lane(scope, receive, send)
         else:
-            await self.pool(scope, receive, send)
+            await self._answered(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._turns.of(scope["headers"]):
+                await self._door(scope)(scope, receive, send)
+        except TooManyAtOnce as refused:
+            await refuse_unread(refused, receive, send)
+
+    def _door(self, scope: Scope) -> Lane | Deltas | Pool:
+        if self.lane.is_for(scope):
+            return self.lane
+        return self.deltas if self.deltas.is_for(scope) else self.pool
 
     def close(self) -> None:
         """End the threads and their database connections. Blocks; after the server has ended."""
         self.lane.close()
+        self.deltas.close()
         self.pool.close()
         live.close_reader()
         asyncio.run(sync_to_async(connections.close_all)())  # of Channels' own thread
@@ -59,6 +76,7 @@ class Site:
     def _start(self) -> None:
         if self._hearing is None:
             self.lane.start()
+            self.deltas.start()
             self.tailer.start()
             self._hearing = asyncio.ensure_future(self._hear())
 

@@ -5,7 +5,7 @@ On SQLite the database is a file of this host, so its clock is this process's. O
 several hosts may serve one lab, and only the database's clock is the same for all of them.
 """
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 
 from django.db import connection
 from django.utils import timezone
@@ -21,6 +21,20 @@ def database_now() -> datetime:
         cursor.execute("SELECT clock_timestamp()")
         [now] = cursor.fetchone()
     return now
+
+
+def lab_date(moment: datetime) -> date:
+    """The day in the lab's zone: the same for all, whatever zone they are shown times in."""
+    return timezone.localdate(moment, timezone.get_default_timezone())
+
+
+def day_begins(day: date) -> datetime:
+    """When that day of the lab's does.
+
+    Raises:
+        OverflowError: in a year that UTC does not have.
+    """
+    return datetime.combine(day, time.min, timezone.get_default_timezone()).astimezone(UTC)
 
 
 def clock_words(moment: datetime) -> str:

@@ -4,6 +4,7 @@ Every variable of the server stands here with its default; docs/operations.md li
 """
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def _read() -> dict:
         "KEEP_UPLOADS_HOURS": _positive("LAB_KEEP_UPLOADS_HOURS", 24),
         "KEEP_GIVEN_UP_DAYS": _positive("LAB_KEEP_GIVEN_UP_DAYS", 90),
         "KEEP_TRASH_DAYS": _positive("LAB_KEEP_TRASH_DAYS", 30),
+        "SECRETS_KEYS": _env.list("LAB_SECRETS_KEY", [], validate=_sealing_keys),
     }
 
 
@@ -65,6 +67,14 @@ def _system_time_zone() -> str:
     target = str(link.resolve()) if link.is_symlink() else ""
     _, found, name = target.partition("zoneinfo/")
     return os.environ.get("TZ", "") or (name if found else "UTC")
+
+
+def _sealing_keys(keys: list[str]) -> None:
+    if not all(re.fullmatch(r"[A-Za-z0-9_-]{43}=", key) for key in keys):
+        raise validate.ValidationError(
+            "a key is 44 characters as `manage.py secretskey --print` makes them; several have"
+            " commas between, the one that seals first"
+        )
 
 
 def _known_zone(name: str) -> None:

@@ -23,7 +23,7 @@ from agent import wire
 from devices.auth import token_of
 from devices.models import digest
 from experiments.leases import Call
-from labsite.answer import Answer, failure, refusal, refuse_unread, send_answer
+from labsite.answer import Answer, failure, json_answer, refusal, refuse_unread, send_answer
 from labsite.api import message, refusal_of
 from labsite.body import Disconnected, Receive, Scope, Send, length_of, whole
 from labsite.errors import Refused
@@ -120,7 +120,7 @@ class Lane:
             reply = await self._reply(digest(token), _decoded(cls, body))
         except Exception as exc:
             return _refused(exc)
-        return Answer(200, _headers(content := wire.dumps(reply)), content)
+        return json_answer(wire.dumps(reply))
 
     async def _reply(self, token_sha256: str, said: Any) -> Any:
         wakes = self._wakes
@@ -227,11 +227,3 @@ def _refused(exc: Exception) -> Answer:
     if refused.status == 401:
         return refusal(refused, **{"www-authenticate": 'Bearer realm="device"'})
     return refusal(refused)
-
-
-def _headers(content: bytes) -> list[tuple[bytes, bytes]]:
-    return [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(content)),
-        (b"cache-control", b"no-store"),
-    ]

@@ -46,6 +46,9 @@ LAB_KEEP_VERSIONS = _given["KEEP_VERSIONS"]
 LAB_KEEP_UPLOADS_HOURS = _given["KEEP_UPLOADS_HOURS"]
 LAB_KEEP_GIVEN_UP_DAYS = _given["KEEP_GIVEN_UP_DAYS"]
 LAB_KEEP_TRASH_DAYS = _given["KEEP_TRASH_DAYS"]
+#: What seals people's secrets (experiments/sealing.py): given, or else kept in the file.
+LAB_SECRETS_KEYS = _given["SECRETS_KEYS"]
+LAB_SECRETS_KEY_FILE = LAB_DATA_DIR / "secrets_key"
 #: (path prefix, bytes of a body), first match wins; labsite/pool.py enforces it.
 LAB_BODY_LIMITS = [
     ("/api/sync/full/", LAB_MAX_FILE_BYTES + 64 * 1024),
@@ -216,6 +219,7 @@ X_FRAME_OPTIONS = "DENY"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = ["labsite.formats"]
 USE_TZ = True
 TIME_ZONE = _given["TIME_ZONE"]
 
@@ -250,6 +254,13 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "labsite.deskfront.front",
+    "SIDEBAR": {"navigation": "labsite.desknav.groups"},
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon", "type": "image/svg+xml",
+            "href": lambda request: static("img/favicon.svg"),
+        }
+    ],
     "STYLES": [lambda request: static("css/desk.css")],
     "COLORS": {  # the accent of static/css/look.css, in unfold's steps
         "primary": {

@@ -139,7 +139,7 @@ class Writer:
                 self._work(waiting)
             except Exception as exc:  # whatever it is, the thread goes on: there is no other
                 logger.exception("the lane's writer failed")
-                _deliver([(one.answered, exc) for one in waiting])
+                deliver([(one.answered, exc) for one in waiting])
         connection.close()
 
     def _work(self, waiting: list[Asked | Look]) -> None:
@@ -147,7 +147,7 @@ class Writer:
         self._write([one for one in waiting if isinstance(one, Asked)])
         for one in waiting:
             if isinstance(one, Look):
-                _deliver([(one.answered, _each(answer, one.calls))])
+                deliver([(one.answered, _each(answer, one.calls))])
 
     def _gather(self) -> list[Asked | Look | None]:
         """All that waits, or nothing when it is time for the stamp."""
@@ -180,11 +180,11 @@ class Writer:
                 known[type(one.said)].append(one)
             else:
                 refused.append((one.answered, refusal))
-        _deliver(refused)
+        deliver(refused)
         for message, some in known.items():
             wrap, write = WRITES[message]
             replies = _each(write, [wrap(one.device_id, one.said) for one in some])
-            _deliver([(one.answered, it) for one, it in zip(some, replies, strict=True)])
+            deliver([(one.answered, it) for one, it in zip(some, replies, strict=True)])
 
 
 #: Type of a message -> what the domain calls it, with its device; and how it takes a batch in.
@@ -224,7 +224,7 @@ def _connected(call: Callable[[Sequence[Any]], list[Any]], items: Sequence[Any])
         return call(items)
 
 
-def _deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+def deliver(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
     """Hand the answers to the loop that awaits them, all at once."""
     if not answers:
         return

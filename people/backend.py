@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 class Accounts(AxesStandaloneBackend, ModelBackend):
     """Django's own accounts behind axes, which refuses where too many passwords were wrong; and
-    whoever is signed in comes with their profile, which each page asks for."""
+    whoever is signed in comes with their profile and their Unix name, which each page shows."""
 
     def authenticate(
         self,
@@ -23,6 +23,6 @@ class Accounts(AxesStandaloneBackend, ModelBackend):
         return ModelBackend.authenticate(self, request, username, password, **more)
 
     def get_user(self, user_id: Any) -> Any:
-        people = get_user_model()._default_manager.select_related("profile")
+        people = get_user_model()._default_manager.select_related("profile", "unix_account")
         user = people.filter(pk=user_id).first()
         return user if user is not None and self.user_can_authenticate(user) else None

@@ -149,16 +149,28 @@ def change(row: SyncFile, **fields: Any) -> SyncFile:
         LostRace: it is not as it was seen, which the file's lock should have kept; or it was
             deleted meanwhile.
     """
+    with transaction.atomic():
+        more_bytes = move(row, **fields)
+        if more_bytes is None:
+            raise LostRace(f"{row.name} was changed by another request; send it again.")
+        row.job.project.note_used(more_bytes)
+    return row
+
+
+def move(row: SyncFile, **fields: Any) -> int | None:
+    """The row alone, in a transaction of the caller's, who then notes what its project takes.
+
+    Returns:
+        How many bytes more its project takes by it; None: it is not as it was seen.
+    """
     fields = {"synced_at": database_now(), "sha256": "", "complete": False, **fields}
     seen = (row.pk, row.attempt, row.generation, row.size)
-    counted = {name: fields.get(name, getattr(row, name)) for name in ("size", "aside_bytes")}
-    with transaction.atomic():
-        if not _moved(fields, seen):
-            raise LostRace(f"{row.name} was changed by another request; send it again.")
-        row.job.project.note_used(sum(counted.values()) - row.size - row.aside_bytes)
+    if not _moved(fields, seen):
+        return None
+    before = row.size + row.aside_bytes
     for name, value in fields.items():
         setattr(row, name, value)
-    return row
+    return row.size + row.aside_bytes - before
 
 
 def _moved(fields: dict[str, Any], seen: tuple[int, ...]) -> bool:
@@ -214,17 +226,20 @@ def _add(target: Target, row: SyncFile, delta: Delta) -> Stored:
     acked = offset + len(delta.data)
     if news:
         storage.write_at(target.place, row.size, news)
-        change(row, size=row.size + len(news), **_said(delta, acked))
+        change(row, size=row.size + len(news), **said(delta), **_remembered(delta, acked))
     return Stored(row, len(news), acked, duplicate=bool(delta.data) and not news)
 
 
-def _said(delta: Delta, acked: int) -> dict[str, Any]:
+def said(delta: Delta) -> dict[str, Any]:
+    """What a row keeps of a chunk that went on at its end."""
     fields: dict[str, Any] = {"outdated": False}
     if delta.source_mtime is not None:
         fields["source_mtime"] = delta.source_mtime
-    if delta.key:
-        fields |= {"last_key": delta.key, "last_answer": {"acked": acked}}
     return fields
+
+
+def _remembered(delta: Delta, acked: int) -> dict[str, Any]:
+    return {"last_key": delta.key, "last_answer": {"acked": acked}} if delta.key else {}
 
 
 def _confirm(target: Target, row: SyncFile, sha256: str) -> None:

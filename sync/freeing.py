@@ -51,11 +51,6 @@ class Plan:
         return len({job.pk for job in self.jobs} | {row.job_id for row in self.files})
 
     @property
-    def uids(self) -> set[str]:
-        """Of the runs that go as a whole."""
-        return {job.uid for job in self.jobs}
-
-    @property
     def size(self) -> int:
         return sum(row.size + row.aside_bytes for row in self.files)
 
@@ -168,7 +163,8 @@ def free(project: Project, rule: Rule, confirm: str, now: datetime, *, by: Any =
     """Delete what the plan of that digest showed, into the trash.
 
     Raises:
-        PlanChanged: it would be something else by now, which its facts tell; or nothing.
+        PlanChanged: it would be something else by now, which its facts tell; or nothing. Or it
+            changed while it was marked, and what was marked comes back.
     """
     found = plan(project, rule, now)  # outside: it may take seconds, and SQLite has one writer
     if found.is_empty:
@@ -176,12 +172,11 @@ def free(project: Project, rule: Rule, confirm: str, now: datetime, *, by: Any =
     if found.digest != confirm:
         raise PlanChanged(str(MEANWHILE), **found.facts)
     with change():
-        project.lock()  # no job begins to need a file while we look
-        if Job.objects.needed() & found.uids:
-            raise PlanChanged(str(MEANWHILE), **found.facts)
         made = trash.put_away(
-            project, rule.what, [row.pk for row in found.files], found.jobs, now, by=by,
+            project, rule.what, found.files, found.jobs, now, by=by,
             older_than_days=rule.older_than_days,
         )  # fmt: skip
-        note(by, made, "delete", after=facts_of(made))
-        return made
+        shown = {"file_count": len(found.files), "size": found.size}
+        note(by, made, "delete", after=facts_of(made) | shown)
+    trash.gather(made)
+    return made

@@ -10,12 +10,14 @@ from agent import wire
 from devices.models import Device
 from labsite.errors import BadRequest
 from sync import append, chunks, ownership, resume, summary, upload
-from sync.append import Stored
+from sync.append import Delta, Stored
 from sync.chunks import Chunk, Progress
 from sync.curves.sources import is_source
 from sync.errors import ChecksumDiffers
 from sync.ownership import Target
 from sync.serializers import check_plain, raw
+
+DELTA = "Delta synced successfully"
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,21 @@ class Taken:
 
 def take_delta(sent: Sent, body: bytes) -> Taken:
     """Add to a file that grows; see append()."""
-    headers, target = sent.headers, sent.target
+    target, delta = sent.target, delta_of(sent, body)
+    stored = append.append(target, delta)
+    note_derived(target, stored)
+    return Taken(DELTA, stored, len(delta.data))
+
+
+def delta_of(sent: Sent, body: bytes) -> Delta:
+    """
+    Raises:
+        TooLarge, ChecksumDiffers: the body is not what its headers say, or too long.
+    """
+    headers = sent.headers
     data = raw(body, headers, wire.MAX_CHUNK_BYTES)
     _check_sum(data, headers["chunk_sha256"])
-    delta = append.Delta(
+    return Delta(
         data,
         generation=headers["generation"],
         offset=headers["offset"],
@@ -61,9 +74,6 @@ def take_delta(sent: Sent, body: bytes) -> Taken:
         file_sha256=headers["file_sha256"],
         key=headers["key"],
     )
-    stored = append.append(target, delta)
-    note_derived(target, stored)
-    return Taken("Delta synced successfully", stored, len(data))
 
 
 def take_full(sent: Sent, source: BinaryIO, length: int | None) -> Taken:
@@ -124,7 +134,7 @@ def note_derived(target: Target, stored: Stored) -> None:
     """Bring up to date what is derived from results: the metrics' summary, where to resume."""
     if target.shelf:
         return
-    if target.name == f"{target.job.run_name}.csv":
+    if is_metrics(target):
         summary.update(target.job, stored.row)
         if resume.is_to_name(target.job, target.name):
             resume.note_files(target.job)
@@ -132,3 +142,13 @@ def note_derived(target: Target, stored: Stored) -> None:
         summary.update_others(target.job)
     elif stored.row.complete and resume.is_checkpoint(target.name):
         resume.note_files(target.job)
+
+
+def is_metrics(target: Target) -> bool:
+    """Whether it is the run's own CSV."""
+    return not target.shelf and target.name == f"{target.job.run_name}.csv"
+
+
+def feeds_other_curves(target: Target) -> bool:
+    """Whether it is another source of the run's curves, all of which are then looked at."""
+    return not target.shelf and not is_metrics(target) and is_source(target.name)

@@ -27,6 +27,7 @@ class What(models.TextChoices):
 
 
 class TrashState(models.TextChoices):
+    GATHERING = "gathering", _("being deleted")
     FILLING = "filling", _("being moved to the trash")
     KEPT = "kept", _("in the trash")
     RESTORING = "restoring", _("being restored")
@@ -42,16 +43,19 @@ class TrashQuerySet(models.QuerySet):
 
     def moving(self) -> "TrashQuerySet":
         """What sync.trash has yet to do."""
-        moving = (TrashState.FILLING, TrashState.RESTORING, TrashState.EMPTYING)
+        moving = (
+            TrashState.GATHERING, TrashState.FILLING,
+            TrashState.RESTORING, TrashState.EMPTYING,
+        )  # fmt: skip
         return self.filter(state__in=moving)
 
 
 class Trash(models.Model):
     """One act of deleting: which runs and files, by whom, and what became of them since.
 
-    The rows decide: from this one's commit on sync refuses the files (410) and no page shows
-    them. Their bytes follow (sync.trash), at once or after a crash. A row is never deleted: it is
-    what tells later who deleted what.
+    The rows decide: once a file is marked sync refuses it (410) and no page shows it. The bytes
+    follow (sync.trash), at once or after a crash. A row is never deleted: it is what tells later
+    who deleted what.
     """
 
     project = models.ForeignKey(Project, models.PROTECT, related_name="trash")
@@ -59,12 +63,13 @@ class Trash(models.Model):
     what = models.CharField(max_length=16, choices=What)
     older_than_days = models.PositiveIntegerField(default=0)
     runs = models.PositiveIntegerField(default=0)  # whose files these are
+    #: Of its files, as far as they are marked, and what these take in bytes.
     file_count = models.PositiveIntegerField(default=0)
-    size = models.BigIntegerField(default=0)  # of all its files, in bytes
+    size = models.BigIntegerField(default=0)
     made_at = models.DateTimeField()
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
 
-    state = models.CharField(max_length=16, choices=TrashState, default=TrashState.FILLING)
+    state = models.CharField(max_length=16, choices=TrashState, default=TrashState.GATHERING)
     changed_at = models.DateTimeField()
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+"
@@ -114,6 +119,24 @@ class Trash(models.Model):
         self.refresh_from_db()
         wake.publish_on_commit("project", self.project_id)
         wake.ask_tidy()
+
+
+class TrashSlice(models.Model):
+    """Keys of jobs and files that a deletion has yet to mark; gone once they are marked.
+
+    Rows of their own: SQLite writes a row anew as a whole, and all keys of a large deletion are a
+    megabyte.
+    """
+
+    trash = models.ForeignKey(Trash, models.CASCADE, related_name="slices")
+    jobs = models.JSONField(default=list)
+    files = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.trash}: {len(self.jobs)} runs, {len(self.files)} files"
 
 
 class SyncFileQuerySet(models.QuerySet):

@@ -136,16 +136,17 @@ def _make_folder(name: str, at: int) -> bool:
 
 
 @contextmanager
-def locked(place: Place, *, kind: str = "") -> Iterator[None]:
+def locked(place: Place, *, kind: str = "", seconds: float | None = None) -> Iterator[None]:
     """Be the only writer of that file, among all processes of this server; what the disk says
     meanwhile is refused.
 
     Args:
         kind: of what is held, if not the file itself. Locks are shared by files, so what is
             held for long (while a large file is hashed) needs a kind of its own.
+        seconds: so long it is waited for; None: LOCK_SECONDS.
 
     Raises:
-        FileBusy: another one held it for LOCK_SECONDS.
+        FileBusy: another one held it for so long.
     """
     folder = settings.LAB_LOGS_DIR / ".locks"
     number = zlib.crc32("/".join((*place.folders, place.name)).encode()) % LOCKS
@@ -153,14 +154,14 @@ def locked(place: Place, *, kind: str = "") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / f"{kind}{number}", os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
         try:
-            _wait_for(lock)
+            _wait_for(lock, LOCK_SECONDS if seconds is None else seconds)
             yield
         finally:
             os.close(lock)
 
 
-def _wait_for(lock: int) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
+def _wait_for(lock: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     pause = 0.001
     while True:
         try:

@@ -34,7 +34,9 @@ def update(job: Job, row: SyncFile) -> None:
     with storage.locked(Place.of(job, row.name)):
         job.refresh_from_db(fields=["summary"])
         row.refresh_from_db()
-        _take_in(job, row)
+        summary = taken_in(job, row, row.size)
+        if summary != job.summary:
+            job.note_summary(summary)
 
 
 def update_others(job: Job) -> None:
@@ -53,14 +55,14 @@ def update_others(job: Job) -> None:
             job.note_summary({**job.summary, "others": others})
 
 
-def _take_in(job: Job, row: SyncFile) -> None:
+def taken_in(job: Job, row: SyncFile, size: int) -> dict[str, Any]:
+    """The summary once all is taken in of the metrics CSV `row` that has `size` bytes by now."""
     summary = job.summary
-    if summary.get("generation") != row.generation or summary["upto_bytes"] > row.size:
+    if summary.get("generation") != row.generation or summary["upto_bytes"] > size:
         summary = _empty(row) | {key: summary[key] for key in summary if key == "others"}
-    while fresh := _whole_lines(job, row, summary["upto_bytes"]):
+    while fresh := _whole_lines(job, row, summary["upto_bytes"], size):
         summary = _with(summary, fresh)
-    if summary != job.summary:
-        job.note_summary(summary)
+    return summary
 
 
 def _empty(row: SyncFile) -> dict[str, Any]:
@@ -76,10 +78,10 @@ def _empty(row: SyncFile) -> dict[str, Any]:
     }
 
 
-def _whole_lines(job: Job, row: SyncFile, offset: int) -> bytes:
+def _whole_lines(job: Job, row: SyncFile, offset: int, size: int) -> bytes:
     """From `offset` to the last newline; a last line without one is not whole yet, unless it is
     longer than any line of a CSV: what follows it counts again."""
-    length = min(BLOCK_BYTES, row.size - offset)
+    length = min(BLOCK_BYTES, size - offset)
     block = storage.read(Place.of(job, row.name), offset, length) if length > 0 else b""
     whole = block[: block.rfind(b"\n") + 1]
     return whole or (block if len(block) == BLOCK_BYTES else b"")

@@ -3,7 +3,7 @@
 import time
 
 from experiments import sampling
-from experiments.models import Project
+from experiments.models import GivenSecret, Project
 from labsite import wake
 from labsite.clock import database_now
 from sync import chunks, disk, retention, trash
@@ -22,6 +22,7 @@ def tidy() -> int:
     now, deadline = database_now(), time.monotonic() + SECONDS
     disk.sample(now)
     sampling.forget(now)
+    GivenSecret.forget(now)
     removed = chunks.tidy(now)
     lines.tidy()
     moved_all = trash.tidy(now, deadline)

@@ -42,6 +42,7 @@ NEVER_ON_SERVER = {"torch", "torchvision", "pickle", "dill", "cloudpickle", "job
 #: The one place where YAML is read, and it only composes nodes.
 YAML_READERS = {"experiments/yamltree.py", "experiments/values.py", "experiments/options.py"}
 YAML_READERS |= {"experiments/config.py", "experiments/grid.py", "experiments/yamledit.py"}
+YAML_READERS |= {"experiments/discreet.py"}
 
 
 def modules(*packages: str) -> list[str]:

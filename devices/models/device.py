@@ -116,6 +116,8 @@ class Device(models.Model):
     )
     source_directory = models.CharField(max_length=4000, blank=True, editable=False)
     source = models.JSONField(null=True, editable=False)
+    #: What jobs required and it has not, as it last looked: dicts as agent.wire.Lack.
+    lacks = models.JSONField(default=list, editable=False)
 
     #: The end of its last long silence, and the last beat before it; empty: there was none.
     silent_since = models.DateTimeField(null=True, editable=False)
@@ -274,6 +276,16 @@ class Device(models.Model):
 
     def has_given_word(self) -> None:
         Device.objects.filter(pk=self.pk).update(expects_word=False)
+
+    def set_options(self, values: dict[str, Any]) -> None:
+        """What managers set of it, after clean(). It holds for what starts from now on."""
+        self._set(**values)
+
+    def note_lacks(self, lacks: list[dict[str, str]]) -> None:
+        """An agent could not start a job for it. Its heartbeats tell from then on. Call it with
+        the row locked."""
+        known = Device.objects.values_list("lacks", flat=True).get(pk=self.pk)
+        self._set(lacks=[*known, *(one for one in lacks if one not in known)])
 
     def came_back(self, silent_since: datetime, now: datetime) -> None:
         """It is heard of again after a silence in which it counted as disconnected."""

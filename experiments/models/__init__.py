@@ -9,8 +9,10 @@ from experiments.models.event import JobEvent
 from experiments.models.job import Job
 from experiments.models.labsample import LabSample
 from experiments.models.member import Member, MemberRole
+from experiments.models.packages import PackageSet
 from experiments.models.project import Goal, Project
 from experiments.models.pulse import Pulse
+from experiments.models.secret import GivenSecret, Secret
 from experiments.models.snapshot import Blob, Snapshot
 from experiments.models.sweep import Sweep, counts_of
 from experiments.models.view import Pin, SavedView
@@ -24,17 +26,20 @@ __all__ = [
     "DemoUser",
     "Found",
     "GPUClaim",
+    "GivenSecret",
     "Goal",
     "Job",
     "JobEvent",
     "LabSample",
     "Member",
     "MemberRole",
+    "PackageSet",
     "Pin",
     "Project",
     "Pulse",
     "ReceivedEvent",
     "SavedView",
+    "Secret",
     "Snapshot",
     "Sweep",
     "UnixAccount",

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from agent import wire
 from devices.models import GPU, Device
 from experiments.errors import AttemptEnded
 from experiments.models.event import change, record
+from experiments.models.packages import PackageSet
 from experiments.states import EventKind, OnDeviceLost, Outcome
 from labsite import wake
 
@@ -61,6 +63,12 @@ class Attempt(models.Model):
 
     #: The code there when it was assigned, as agent.wire.Source; null: not known.
     source = models.JSONField(null=True, editable=False)
+
+    #: What it ran in, as agent.wire.Environment without the packages; empty: not told.
+    environment = models.JSONField(default=dict, editable=False)
+    packages = models.ForeignKey(
+        "experiments.PackageSet", models.PROTECT, null=True, related_name="+", editable=False
+    )
 
     created_at = models.DateTimeField(editable=False)
     accepted_at = models.DateTimeField(null=True, editable=False)
@@ -217,6 +225,17 @@ class Attempt(models.Model):
             found = {"what": what, "at": now.isoformat(), "was_running": was_running, **facts}
             if unconfirmed.filter(unknown_yet).update(found=found):
                 record(self.job, EventKind.FOUND, attempt=self, **found)
+
+    def note_environment(self, seen: wire.Environment | None) -> None:
+        """What it was started in, as its agent tells; None: it told nothing."""
+        if seen is None:
+            return
+        environment = asdict(seen)
+        packages = PackageSet.of(environment.pop("packages"))
+        fields = {"environment": environment, "packages": packages}
+        if (environment, packages and packages.pk) != (self.environment, self.packages_id):
+            Attempt.objects.filter(pk=self.pk).update(**fields)
+            self.environment, self.packages = environment, packages
 
     def advertise(
         self, files: dict[str, Any], now: datetime, left_out: Sequence[dict[str, Any]] = ()

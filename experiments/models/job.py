@@ -22,6 +22,7 @@ from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
 from experiments.models.queue import JobManager, named_in
+from experiments.models.secret import GivenSecret, Vault
 from experiments.models.snapshot import Snapshot
 from experiments.states import (
     COUNTED,
@@ -45,7 +46,8 @@ BY_HAND = ("name", "tags", "notes")
 MAX_REBOOTS = 10
 #: A device on which a start failed is avoided for so long, twice as long each further time.
 AVOID = timedelta(minutes=1)
-#: One whose GPU another lab server had: a few heartbeats, which say how it is with its GPUs.
+#: One whose GPU another lab server had, or that lacks something: a few heartbeats, which say how
+#: it is with that.
 AVOID_TAKEN = timedelta(seconds=5)
 
 
@@ -105,6 +107,8 @@ class Job(models.Model):
         Snapshot, models.SET_NULL, null=True, related_name="jobs", editable=False
     )
     links = models.JSONField(default=dict, editable=False)  # laid into it: {path: target}
+    secrets = models.JSONField(default=list, editable=False)  # names only
+    requires = models.JSONField(default=dict, editable=False)  # as agent.wire.Requires
     tags = models.JSONField(default=list, blank=True)
     notes = models.TextField(_("notes"), blank=True)
 
@@ -373,8 +377,8 @@ class Job(models.Model):
 
         Raises:
             LostRace: somebody else had the job, a GPU, the device's last slot or its sweep's
-                last place first, or took away the name that it is to run as. The database may
-                also say so with an IntegrityError.
+                last place first, or took away the name that it is to run as or a secret of its.
+                The database may also say so with an IntegrityError.
         """
         with change():
             self._move(JobState.ASSIGNED, None, waiting={}, placed=None)
@@ -395,10 +399,21 @@ class Job(models.Model):
                 created_at=now,
             )
             GPUClaim.objects.bulk_create(GPUClaim(gpu=gpu, attempt=attempt) for gpu in gpus)
+            self._give_secrets(attempt)
             states = {"from_state": JobState.QUEUED, "to_state": JobState.ASSIGNED}
             record(self, EventKind.ASSIGNED, attempt=attempt, **states)
         wake.publish_on_commit("device", device.pk)
         return attempt
+
+    def _give_secrets(self, attempt: Attempt) -> None:
+        """Sealed as they are; they are opened when the device asks for its order."""
+        given = Vault([self]).given(self)
+        if given.keys() != set(self.secrets):
+            raise LostRace(gettext("A secret that %(job)s needs is gone.") % {"job": self})
+        GivenSecret.objects.bulk_create(
+            GivenSecret(attempt=attempt, name=name, sealed=sealed)
+            for name, sealed in given.items()
+        )
 
     def note_started(self, attempt: Attempt) -> None:
         self._move(
@@ -485,7 +500,7 @@ class Job(models.Model):
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
             for_how_long = AVOID * 2 ** self._ended(*COUNTED)
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()
-        elif attempt.outcome == Outcome.GPU_TAKEN:
+        elif attempt.outcome in (Outcome.GPU_TAKEN, Outcome.LACKING):
             avoids[str(attempt.device_id)] = (now + AVOID_TAKEN).isoformat()
         return avoids
 

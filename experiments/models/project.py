@@ -26,6 +26,7 @@ from people.roles import check_may_submit, may_manage, may_submit
 WARN_PERCENT = 90
 DEFAULTS = (
     "command", "environment", "python", "working_directory", "outputs", "ignore", "sync",
+    "secrets", "requires",
 )  # fmt: skip
 
 
@@ -92,6 +93,14 @@ class Project(models.Model):
         default=dict,
         blank=True,
         help_text='{"checkpoints": "last", "max_file": "20GB"}',
+    )
+    #: Names only, of secrets that its runs are given.
+    secrets = models.JSONField(_("secrets"), default=list, blank=True)
+    requires = models.JSONField(
+        _("what GPU servers must have"),
+        default=dict,
+        blank=True,
+        help_text='{"paths": ["/data/imagenet"], "commands": ["ffmpeg"]}',
     )
     main_metric = models.CharField(
         _("main metric"), max_length=255, blank=True, validators=[check_metric]

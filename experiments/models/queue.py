@@ -9,16 +9,17 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from experiments import reasons
+from experiments import discreet, reasons
 from experiments.errors import LostRace, NotSubmitted
 from experiments.models.attempt import Attempt
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
+from experiments.models.secret import check_all_kept
 from experiments.models.snapshot import Snapshot, no_snapshot
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
-from labsite.clock import database_now
+from labsite.clock import database_now, lab_date
 from people.roles import may_manage
 
 MAX_DIGITS = 9  # of a run's number
@@ -96,6 +97,7 @@ AGAIN = (
     "gpus", "gpu_memory_bytes", "gpu_type", "labels", "priority", "time_limit_seconds",
     "stop_grace_seconds", "max_attempts", "on_device_lost", "tags", "outputs", "ignore", "sync",
     "source", "snapshot_id", "links",
+    "secrets", "requires",
 )  # fmt: skip
 
 
@@ -119,13 +121,16 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             resume: begin with the parent's newest checkpoint and metrics.
 
         Raises:
-            NotSubmitted: the project's name cannot be one, or the parent has no checkpoint.
+            NotSubmitted: the project's name cannot be one, the parent has no checkpoint, or a
+                secret is named that is kept nowhere.
             ProjectArchived: it takes no new runs.
             NotAllowed: `by` looks only, or does not work in that project.
         """
         with change():
             into = Project.named(project, by=by)
             into.check_submit(by)
+            if by is not None:
+                check_all_kept(self.model(project=into, user=by, secrets=spec.secrets))
             number = into.next_run()
             now = database_now()
             job = self.create(
@@ -190,7 +195,7 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
 
     def _new_uids(self, count: int) -> list[str]:
         """`YYYYMMDD_` (the lab's day) and 4 hex digits, more when those are taken."""
-        day = timezone.localtime().strftime("%Y%m%d")
+        day = f"{lab_date(timezone.now()):%Y%m%d}"
         found: set[str] = set()
         for digits in (4, 4, 4, 6, 8, 16):
             wanted = range(count - len(found))
@@ -226,7 +231,7 @@ def _snapshot_of(spec) -> Snapshot | None:
 def _fields_of(spec) -> dict[str, Any]:
     return {
         "config": spec.config,
-        "keys": spec.keys,
+        "keys": discreet.masked(spec.keys),
         "command": list(spec.command),
         "environment": dict(spec.environment),
         "python": spec.python or "",
@@ -246,4 +251,6 @@ def _fields_of(spec) -> dict[str, Any]:
         "sync": dict(spec.sync),
         "source": spec.source,
         "links": dict(spec.links),
+        "secrets": list(spec.secrets),
+        "requires": dict(spec.requires),
     }

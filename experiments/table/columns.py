@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from experiments.metrics import better
-from experiments.models import Column, Project
+from experiments.models import Cell, Column, Project
 from experiments.models.cell import Kind, stored_name
 from experiments.table.fields import FIELDS
 
@@ -19,8 +19,9 @@ FIELD, KEY, LAST, BEST, MIN, MAX = "field", "key", "last", "best", "min", "max"
 SIDES = (LAST, BEST, MIN, MAX)
 MOST_COLUMNS = 40
 
-#: (kind, name): the columns of that name, of all projects that are asked.
-Known = Mapping[tuple[str, str], list[int]]
+#: (kind, name): the columns of that name, of all projects that are asked; with each, which way of
+#: it is better there ("max", "min", or empty).
+Known = Mapping[tuple[str, str], Mapping[int, str]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Source:
     ids: tuple[int, ...]
     attribute: str = "number"
     has_text: bool = False
+
+    def numbers(self) -> QuerySet:
+        """(number, the job's key) of all that have one."""
+        cells = Cell.objects.filter(column__in=self.ids).exclude(**{self.attribute: None})
+        return cells.values_list(self.attribute, "job_id")
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,25 @@ class Ref:
     def is_metric(self) -> bool:
         return self.kind in SIDES
 
-    @property
-    def attribute(self) -> str:
-        """Which number of a cell it shows."""
-        side = better(self.name) if self.kind == BEST else self.kind
-        return {MIN: "low", MAX: "high"}.get(side, "number")
+    def ids(self, known: Known) -> list[int]:
+        """Of the columns that it shows."""
+        return list(known.get((Kind.METRIC if self.is_metric else Kind.KEY, self.name), ()))
 
-    def source(self, known: Known) -> Source:
+    def sources(self, known: Known) -> list[Source]:
+        """A run has a value in one of these at most."""
         kind = Kind.METRIC if self.is_metric else Kind.KEY
-        ids = tuple(known.get((kind, self.name), ()))
-        return Source(ids, self.attribute, has_text=not self.is_metric)
+        return _sources(known.get((kind, self.name), {}), kind, self.kind)
+
+
+def _sources(columns: Mapping[int, str], kind: Kind, side: str) -> list[Source]:
+    """One for each number that is meant: of projects whose main metric bears one name, some may
+    want much of it and others little."""
+    ids: dict[str, list[int]] = {}
+    for pk, goal in columns.items():
+        wanted = goal if side == BEST else side
+        ids.setdefault({MIN: "low", MAX: "high"}.get(wanted, "number"), []).append(pk)
+    has_text = kind == Kind.KEY
+    return [Source(tuple(some), attribute, has_text) for attribute, some in ids.items()]
 
 
 def ref_of(word: str) -> Ref | None:
@@ -90,14 +105,16 @@ def refs_of(words: Iterable[str]) -> list[Ref]:
 def known_columns(names: Iterable[str], user: Any, project: Project | None) -> Known:
     """The columns of these names that the user may see. One query, or none."""
     wanted = set(names)
-    found: dict[tuple[str, str], list[int]] = {}
+    found: dict[tuple[str, str], dict[int, str]] = {}
     if not wanted:
         return found
     columns = Column.objects.visible_to(user).filter(name__in=wanted)
     if project is not None:
         columns = columns.filter(project=project)
-    for pk, kind, name in columns.values_list("pk", "kind", "name"):
-        found.setdefault((kind, name), []).append(pk)
+    of_project = ("project__main_metric", "project__main_metric_goal")
+    for column in columns.select_related("project").only("kind", "name", *of_project):
+        goal = column.project.better(column.name)
+        found.setdefault((column.kind, column.name), {})[column.pk] = goal
     return found
 
 
@@ -122,10 +139,9 @@ def sources_of(name: str, known: Known) -> list[Source]:
 
     Empty: no run has anything of that name.
     """
-    found = []
+    found: list[Source] = []
     for kind, column, side in meanings(name):
-        ids = known.get((kind, column))
-        if ids and (column == name or not found):
-            attribute = Ref(side, column).attribute
-            found.append(Source(tuple(ids), attribute, has_text=kind == Kind.KEY))
+        columns = known.get((kind, column))
+        if columns and (column == name or not found):
+            found += _sources(columns, kind, side)
     return found

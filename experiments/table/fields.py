@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import (
@@ -27,6 +27,7 @@ from experiments.states import ENDED, LIVE, JobState, Priority
 from experiments.table.conditions import Compare, HasTag
 from experiments.table.query import Text
 from experiments.units import duration_seconds
+from labsite.clock import day_begins, lab_date
 
 #: Of a query's operators those of the database's lookups.
 ORDERS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -140,18 +141,22 @@ _DAY = timedelta(days=1)
 
 
 def _moment(value: Text, reader: Reader) -> tuple[datetime, datetime]:
-    """Where what is written begins and ends: a day, a moment, or so long ago (`3d`)."""
-    today = timezone.localdate(reader.now)
+    """Where what is written begins and ends: a day, a moment, or so long ago (`3d`).
+
+    A day is the lab's, so that a link finds the same runs for everybody; a time of day is that of
+    the reader's clock, as pages show it.
+    """
+    today = lab_date(reader.now)
     named = {"today": today, "yesterday": today - _DAY}
     try:
         day = named.get(value.text) or parse_date(value.text)
         if day is not None:
-            begin = datetime.combine(day, time.min, timezone.get_current_timezone())
-            return begin, begin + _DAY
+            return day_begins(day), day_begins(day + _DAY)
         moment = parse_datetime(value.text)
         if moment is not None:
             if timezone.is_naive(moment):
                 moment = timezone.make_aware(moment)
+            moment = moment.astimezone(UTC)  # or the database would, and fail in the year 1
             return moment, moment
         ago = reader.now - timedelta(seconds=duration_seconds(value.text))
     except (ValueError, OverflowError):

@@ -64,7 +64,7 @@ def groups_of(
 
 def _texts(ref: Ref, known: Known) -> dict[int, str]:
     """Of each job its value; of values that are one number (0.001, 1e-3) the first one's text."""
-    cells = Cell.objects.filter(column__in=ref.source(known).ids)
+    cells = Cell.objects.filter(column__in=ref.ids(known))
     first: dict[float, str] = {}
     return {
         job: text if number is None else first.setdefault(number, text)
@@ -73,11 +73,10 @@ def _texts(ref: Ref, known: Known) -> dict[int, str]:
 
 
 def _fill(groups: list[Group], group_of: dict[int, int], ref: Ref, known: Known) -> None:
-    source = ref.source(known)
-    cells = Cell.objects.filter(column__in=source.ids).exclude(**{source.attribute: None})
     rows = [
         (group_of[job], value)
-        for job, value in cells.values_list("job_id", source.attribute)
+        for source in ref.sources(known)
+        for value, job in source.numbers()
         if job in group_of
     ]
     if not rows:

@@ -58,14 +58,12 @@ def _directed(expression: Any, *, descending: bool) -> Any:
 
 def _by_cells(ref: Ref, known: Known, *, descending: bool) -> list[int]:
     """Numbers before texts."""
-    source = ref.source(known)
-    cells = Cell.objects.filter(column__in=source.ids)
-    value = source.attribute
     if ref.is_metric:
-        rows = list(cells.exclude(**{value: None}).values_list(value, "job_id"))
-        rows.sort(key=lambda row: (-row[0] if descending else row[0], -row[1]))
-        return [job for _value, job in rows]
-    rows = list(cells.values_list(value, "folded", "job_id"))
+        found = [row for source in ref.sources(known) for row in source.numbers()]
+        found.sort(key=lambda row: (-row[0] if descending else row[0], -row[1]))
+        return [job for _value, job in found]
+    cells = Cell.objects.filter(column__in=ref.ids(known))
+    rows = list(cells.values_list("number", "folded", "job_id"))
     rows.sort(key=lambda row: row[2], reverse=True)
     rows.sort(key=lambda row: (row[0] or 0.0, row[1]), reverse=descending)
     rows.sort(key=lambda row: row[0] is None)

@@ -12,11 +12,11 @@ Row = dict[Ref, Any]
 
 def values_of(pks: Sequence[int], refs: Iterable[Ref], known: Known) -> dict[int, Row]:
     """Of each job a text (a config key) or a number (a metric) for each column. One query."""
-    places: dict[int, list[Ref]] = {}
+    places: dict[int, list[tuple[Ref, str]]] = {}
     for ref in refs:
-        if ref.kind != FIELD:
-            for pk in ref.source(known).ids:
-                places.setdefault(pk, []).append(ref)
+        for source in ref.sources(known) if ref.kind != FIELD else ():
+            for pk in source.ids:
+                places.setdefault(pk, []).append((ref, source.attribute))
     found: dict[int, Row] = {pk: {} for pk in pks}
     if not places or not pks:
         return found
@@ -24,8 +24,8 @@ def values_of(pks: Sequence[int], refs: Iterable[Ref], known: Known) -> dict[int
         "job_id", "column_id", "number", "low", "high", "text"
     )
     for cell in cells:
-        for ref in places[cell.column_id]:
-            value = getattr(cell, ref.attribute) if ref.is_metric else cell.text
+        for ref, attribute in places[cell.column_id]:
+            value = getattr(cell, attribute) if ref.is_metric else cell.text
             if value is not None:
                 found[cell.job_id][ref] = value
     return found

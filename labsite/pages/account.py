@@ -18,10 +18,14 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from experiments.models import Secret
 from labsite.clock import database_now
+from labsite.pages import secrets
+from labsite.pages.access import submitters_only
 from labsite.pages.enrolling import login_command, site_url
 from people.models import ApiToken, Profile
 from people.models.profile import Theme, check_zone
+from people.roles import may_submit
 
 #: For how many days a new token may hold; empty: until it is revoked.
 LIVES = [
@@ -121,6 +125,19 @@ def revoke_token(request: HttpRequest, pk: str) -> HttpResponse:
     return redirect("account")
 
 
+@submitters_only
+@require_POST
+def put_secret(request: HttpRequest) -> HttpResponse:
+    return secrets.put(request, request.user, "account")
+
+
+@login_required
+@require_POST
+def take_secret(request: HttpRequest, secret: str) -> HttpResponse:
+    kept = get_object_or_404(Secret, user=request.user, name=secret)
+    return secrets.take(request, kept, "account")
+
+
 def _tokens(user: Any) -> Any:
     return user.api_tokens.filter(revoked_at=None)
 
@@ -130,6 +147,8 @@ def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpRespon
         "profile": Profile.of(request.user),
         "login": login_command(request),
         "tokens": _tokens(request.user),
+        "secrets": Secret.objects.filter(user=request.user).select_related("changed_by"),
+        "may_submit": may_submit(request.user),
         "now": database_now(),
         "lives": LIVES,
         "languages": [("", _("as the browser says")), *settings.LANGUAGES],

@@ -142,20 +142,14 @@ def usual(project: Project | None) -> list[Ref]:
     if main and main not in first and metrics.filter(name=main).exists():
         first.append(main)
     shown = project.main_first(first)
+    judged = [name for name in shown if project.better(name)]  # not a learning rate, if there are
     keys = columns.filter(kind=Kind.KEY, varies=True).values_list("name", flat=True)
     return [
         *(Ref(FIELD, word) for word in FIRST),
-        *(_usual_side(project, name) for name in shown[:USUAL_METRICS]),
+        *(Ref(_sides(name, project)[0], name) for name in (judged or shown)[:USUAL_METRICS]),
         *(Ref(KEY, name) for name in keys[:USUAL_KEYS]),
         *(Ref(FIELD, word) for word in AFTER),
     ]
-
-
-def _usual_side(project: Project, name: str) -> Ref:
-    """Its best value, in the project's sense; an address that says "best" has only the name to
-    go by."""
-    goal = project.better(name)
-    return Ref(BEST if goal == better(name) else goal, name) if goal else Ref(LAST, name)
 
 
 def offered(user: Any, project: Project | None) -> list[tuple[str, list[Ref]]]:
@@ -167,7 +161,7 @@ def offered(user: Any, project: Project | None) -> list[tuple[str, list[Ref]]]:
     names = list(dict.fromkeys(rows[: 4 * OFFERED]))[:OFFERED]
     keys = [Ref(KEY, name) for kind, name in names if kind == Kind.KEY]
     metrics = [name for kind, name in names if kind == Kind.METRIC]
-    sides = [Ref(side, name) for name in metrics for side in _sides(name)]
+    sides = [Ref(side, name) for name in metrics for side in _sides(name, project)]
     return [(KEY, keys), (LAST, sides)]
 
 
@@ -183,5 +177,7 @@ def but_the_seed(project: Project | None) -> tuple[Ref, ...]:
     return others if is_seeded and len(others) <= MOST_GROUPED_BY else ()
 
 
-def _sides(name: str) -> Sequence[str]:
-    return (BEST, LAST) if better(name) else (LAST,)
+def _sides(name: str, project: Project | None) -> Sequence[str]:
+    """Its best value, where one knows which way is better; and its last."""
+    goal = project.better(name) if project else better(name)
+    return (BEST, LAST) if goal else (LAST,)

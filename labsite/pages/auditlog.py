@@ -1,20 +1,22 @@
 """The audit log as managers read it: who did what, to what, from what to what."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import FieldDoesNotExist
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import DateTimeField, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.dateparse import parse_date
+from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
 
+from labsite.clock import clock_words, day_begins
 from labsite.pages.access import asked, managers_only
 from people.models import AuditEntry, Door
 from people.roles import Role
@@ -37,6 +39,7 @@ VERBS = {
     "hold": gettext_lazy("kept queued"),
     "join": gettext_lazy("made a member"),
     "leave": gettext_lazy("took out of the members"),
+    "set": gettext_lazy("set its value"),
     "make": gettext_lazy("made"),
     "move": gettext_lazy("moved in the queue"),
     "password": gettext_lazy("set a new password"),
@@ -99,13 +102,15 @@ def _found(request: HttpRequest) -> QuerySet[AuditEntry]:
     for word in asked(request, "q").split()[:8]:
         found = found.filter(Q(by_name__icontains=word) | Q(name__icontains=word))
     since = _day(asked(request, "since"))
-    return found.filter(at__date__gte=since) if since else found
+    return found.filter(at__gte=since) if since else found
 
 
-def _day(text: str) -> Any:
+def _day(text: str) -> datetime | None:
+    """When it begins."""
     try:
-        return parse_date(text)
-    except ValueError:  # 2026-02-31
+        day = parse_date(text)
+        return day_begins(day) if day else None
+    except (ValueError, OverflowError):  # 2026-02-31; no zone reaches year 1
         return None
 
 
@@ -140,6 +145,11 @@ def _field(kind: str, name: str) -> Any:
         return None
 
 
+def _moment(value: Any) -> datetime | None:
+    """As people.audit wrote it."""
+    return parse_datetime(value) if isinstance(value, str) else None
+
+
 def _shown(kind: str, name: str, value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "–"
@@ -147,5 +157,7 @@ def _shown(kind: str, name: str, value: Any) -> str:
         return _("yes") if value else _("no")
     if name == "role" and value in Role.values:
         return str(Role(value).label)
+    if isinstance(_field(kind, name), DateTimeField) and (moment := _moment(value)):
+        return clock_words(moment)
     choices = dict(getattr(_field(kind, name), "choices", None) or ())
     return str(choices.get(value, value) if isinstance(value, str | int) else value)

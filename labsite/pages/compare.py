@@ -15,6 +15,7 @@ from experiments.metrics import better, values_of
 from experiments.models import Job, Project
 from experiments.models.cell import values_of_keys
 from labsite.clock import database_now
+from labsite.pages import ranin
 from labsite.pages.access import asked
 from labsite.pages.queue import Line, lines
 from sync.curves import shown
@@ -66,6 +67,7 @@ def compare(request: HttpRequest) -> HttpResponse:
     compared = _compared(request, uids, found)
     jobs = [found[one.job.uid] for one in compared]
     keys = _key_rows(jobs)
+    ran_in = ranin.compared(jobs) if request.GET.get("part") != "runs" else []
     metrics = [values_of(job.summary) for job in jobs]
     projects = {job.project for job in jobs}
     better_of, names = _better_of(projects), _main_first(_names(metrics), projects)
@@ -76,6 +78,7 @@ def compare(request: HttpRequest) -> HttpResponse:
         "keys": [row for row in keys if row.differs or "all" in request.GET][:MOST_ROWS],
         "same": sum(not row.differs for row in keys),
         "all_keys": "all" in request.GET,
+        "ran_in": ran_in,
         "metrics": _metric_rows(names, metrics, better_of)[:MOST_ROWS],
         "names": names,
         "charted": _charted(request, names, better_of),

@@ -13,10 +13,12 @@ from labsite.clock import database_now
 from labsite.pages import devicehistory
 from labsite.pages.access import asked
 from labsite.pages.devicehistory import WINDOWS, Window, window_named
+from labsite.pages.fields import variables_text
 from labsite.pages.hostcards import Card, read_cards
 from labsite.pages.queue import gpu_words
 from labsite.pages.states import attempt_badge
 from labsite.pages.versions import usual_of, versions_of
+from people.roles import may_manage
 
 #: Tries and events that are listed; older ones are in the runs' own pages.
 LISTED = 40
@@ -39,6 +41,8 @@ def device(request: HttpRequest, pk: int) -> HttpResponse:
         return render(request, f"parts/device_{part}.html", context)
     others = Device.objects.enrolled().only("versions", "source")
     context["versions"] = versions_of(card.device, usual_of(others))
+    context["environment"] = variables_text(card.device.environment)
+    context["may_manage"] = may_manage(request.user)
     return render(request, "pages/device.html", context)
 
 

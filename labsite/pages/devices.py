@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -24,6 +25,7 @@ from labsite.clock import database_now
 from labsite.pages import serving
 from labsite.pages.access import asked, managers_only
 from labsite.pages.enrolling import command_for
+from labsite.pages.fields import Variables
 from labsite.pages.frame import troubled_count
 from labsite.pages.hostcards import Card, gpu_type, read_cards
 from labsite.pages.states import Badge
@@ -161,6 +163,42 @@ def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     else:
         messages.success(request, _("%(device)s takes new jobs again.") % {"device": device})
     return redirect("devices")
+
+
+class SettingsForm(forms.Form):
+    environment = Variables(required=False)
+    python = forms.CharField(max_length=1024, required=False)
+    working_directory = forms.CharField(max_length=1024, required=False)
+
+
+@managers_only
+@require_POST
+def settings(request: HttpRequest, pk: int) -> HttpResponse:
+    """What its jobs are given where neither they nor their projects say otherwise."""
+    device = get_object_or_404(Device.objects.enrolled(), pk=pk)
+    form = SettingsForm(request.POST)
+    if mistakes := _set(request.user, device, form):
+        for mistake in mistakes:
+            messages.error(request, mistake)
+    else:
+        words = _("Saved. What starts on %(device)s from now on uses it.")
+        messages.success(request, words % {"device": device})
+    return redirect("device", pk=device.pk)
+
+
+def _set(by: Any, device: Device, form: SettingsForm) -> list[str]:
+    """What is wrong with it; empty: it is saved."""
+    if not form.is_valid():
+        return [str(error) for errors in form.errors.values() for error in errors]
+    for name, value in form.cleaned_data.items():
+        setattr(device, name, value)
+    try:
+        device.clean()
+    except ValidationError as exc:
+        return exc.messages
+    with recorded(by, device, "change"):
+        device.set_options(form.cleaned_data)
+    return []
 
 
 def _faulty() -> QuerySet[GPU]:

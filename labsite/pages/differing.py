@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from experiments import discreet
 from experiments.config import JobSpec
 from experiments.models import Job
 from experiments.submission import spec_of
@@ -37,7 +38,7 @@ class Line:
 
 def differences(job: Job, spec: JobSpec) -> list[Difference]:
     """The keys whose values differ, the experiment's own first; a swept one says so."""
-    before, after = flat(job.keys), flat(spec.keys)
+    before, after = flat(job.keys), flat(discreet.masked(spec.keys))
     for key, values in _swept(spec).items():
         after[key] = values
     found = [

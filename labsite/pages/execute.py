@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 from django.views.decorators.http import require_http_methods, require_POST
 
 from devices.models import GPU
-from experiments import submission, sweeps
+from experiments import discreet, submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
 from experiments.models import Job, Project
@@ -208,6 +208,7 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
         "words": typed(spec.command),
+        "warnings": discreet.warnings_of(spec.keys),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),
         "turn": turn_of(spec, fits, count, request.user),
         **(_of_sweep(spec, spec.sweep, look.points) if spec.sweep else {}),
@@ -232,11 +233,11 @@ def _of_sweep(spec: JobSpec, grid: Grid, points: Sequence[sweeps.Point]) -> dict
 def _of_parent(spec: JobSpec, wish: Wish) -> dict[str, Any]:
     if wish.parent is None:
         return {}
-    before = bytes(wish.parent.config).decode("utf-8", "replace")
+    before = discreet.masked_text(bytes(wish.parent.config).decode("utf-8", "replace"))
     return {
         "parent": wish.parent,
         "differences": differing.differences(wish.parent, spec),
-        "diff": differing.lines(before, wish.text),
+        "diff": differing.lines(before, discreet.masked_text(wish.text)),
     }
 
 

@@ -110,6 +110,8 @@ def _job(spec: JobSpec, user) -> Job:
         gpu_memory_bytes=spec.gpu_memory_bytes,
         gpu_type=spec.gpu_type or "",
         labels=spec.labels,
+        requires=spec.requires,
+        python=spec.python or "",
     )
 
 
@@ -131,6 +133,8 @@ def _why_never(job: Job, place: Place) -> str:
         return _("it has no label %(labels)s") % {"labels": ", ".join(missing)}
     if not place.could_ever(job):
         return _why_too_small(job, place)
+    if lacking := place.lacking(job):
+        return _("it lacks %(names)s") % {"names": ", ".join(lacking)}
     if not place.admits(job):
         return _("your account has no Unix name to run as there; a manager sets it")
     return ""

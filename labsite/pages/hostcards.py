@@ -11,7 +11,7 @@ from django.db.models import F, Prefetch, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from devices.models import GPU, Device, DeviceState, Use
-from devices.remarks import pids, still_stopping, unknown_advice, unknown_count
+from devices.remarks import lacking, pids, still_stopping, unknown_advice, unknown_count
 from experiments.endings import found_words
 from experiments.models import Attempt, Borrow, GPUClaim, Pulse
 from labsite.clock import clock_words, database_now
@@ -77,6 +77,10 @@ class Card:
     @property
     def still_stopping(self) -> str:
         return still_stopping(self.device)
+
+    @property
+    def lacking(self) -> str:
+        return lacking(self.device)
 
     @property
     def short_models(self) -> str:

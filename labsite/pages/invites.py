@@ -26,6 +26,7 @@ from labsite.errors import Refused
 from labsite.pages.access import managers_only
 from labsite.pages.enrolling import site_url
 from labsite.pages.people import reset_link, roles_to_give
+from labsite.pages.throttle import seldom
 from people.audit import facts_of, note, recorded
 from people.errors import NotDone
 from people.models import Invite, Profile
@@ -96,6 +97,7 @@ def end(request: HttpRequest, pk: str) -> HttpResponse:
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
+@seldom
 def join(request: HttpRequest, code: str) -> HttpResponse:
     """Whoever has the link makes an account of their own."""
     now = database_now()
@@ -117,6 +119,7 @@ def join(request: HttpRequest, code: str) -> HttpResponse:
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
+@seldom
 def register(request: HttpRequest) -> HttpResponse:
     """Without a link, where LAB_SELF_REGISTRATION lets whoever comes in: as a viewer."""
     if not settings.LAB_SELF_REGISTRATION:

@@ -83,7 +83,7 @@ def find(request: HttpRequest, uid: str) -> JsonResponse:
                 limit=room, deadline=deadline,
             )  # fmt: skip
         except WrongPattern as refused:
-            return fresh({"wrong": str(refused)}, status=400)
+            return fresh({"wrong": str(refused)})  # who types a pattern has made no error yet
     return fresh(
         {
             "hits": [[hit.offset, hit.number, hit_html(hit)] for hit in found.hits],
@@ -164,5 +164,5 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def fresh(answer: dict[str, Any], status: int = 200) -> JsonResponse:
-    return JsonResponse(answer, status=status, headers={"Cache-Control": "no-store"})
+def fresh(answer: dict[str, Any]) -> JsonResponse:
+    return JsonResponse(answer, headers={"Cache-Control": "no-store"})

@@ -14,7 +14,6 @@ from django.db.models import Count, F, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -88,6 +87,7 @@ class Card:
 
 
 _OF_TRASH = {
+    TrashState.GATHERING: ("starting", "s-starting"),
     TrashState.FILLING: ("starting", "s-starting"),
     TrashState.KEPT: ("held", "s-held"),
     TrashState.RESTORING: ("starting", "s-starting"),
@@ -115,7 +115,7 @@ def _cards(found: QuerySet[Project]) -> list[Card]:
     shown = found.annotate(active_at=Max("jobs__submitted_at"), running=running)
     latest_first = shown.order_by(F("active_at").desc(nulls_last=True), "name")
     best = best_of(found)
-    activity = activity_of(found, timezone.localtime(database_now()))
+    activity = activity_of(found, database_now())
     return [Card(one, best.get(one.pk), activity.get(one.pk)) for one in latest_first]
 
 
@@ -144,7 +144,8 @@ def project(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def project_of(request: HttpRequest, name: str) -> Project:
-    return get_object_or_404(Project.objects.visible_to(request.user), name=name)
+    seen = Project.objects.visible_to(request.user).select_related("created_by")
+    return get_object_or_404(seen, name=name)
 
 
 def _context(found: Project, user: Any) -> dict[str, Any]:
@@ -231,7 +232,7 @@ def quota(request: HttpRequest, name: str) -> HttpResponse:
         if not form.is_valid():
             raise Refused(_("Write the quota as a number of GB, or leave it empty."))
         with recorded(request.user, found, "quota"):
-            Project.objects.filter(pk=found.pk).update(quota_bytes=form.quota_bytes)
+            found.set_options({"quota_bytes": form.quota_bytes})
         return _("The quota of %(project)s was changed.") % {"project": found}
 
     return _done(request, found, do)

@@ -18,9 +18,11 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods, require_POST
 
 from agent.wire import Checkpoints
-from experiments.models import Goal, Member, MemberRole, Project
+from experiments.models import Goal, Member, MemberRole, Project, Secret
 from labsite.clock import database_now
 from labsite.errors import Refused
+from labsite.pages import secrets
+from labsite.pages.fields import Lines, Variables, variables_text
 from labsite.pages.projects import project_of
 from labsite.templatetags.lab import size as size_words
 from people.audit import note, recorded
@@ -37,16 +39,6 @@ CHECKPOINTS = [
 ]
 
 
-class Lines(forms.CharField):
-    """One entry a line; empty lines are none."""
-
-    def to_python(self, value: Any) -> list[str]:
-        return [line.strip() for line in (value or "").splitlines() if line.strip()]
-
-    def validate(self, value: Any) -> None:
-        pass
-
-
 class SettingsForm(forms.Form):
     """All of it as text, as people write it; Project.clean() holds it to what jobs may say."""
 
@@ -58,29 +50,29 @@ class SettingsForm(forms.Form):
     main_metric = forms.CharField(max_length=255, required=False)
     main_metric_goal = forms.ChoiceField(choices=Goal.choices)
     command = forms.CharField(required=False)
-    environment = Lines(required=False)
+    environment = Variables(required=False)
     python = forms.CharField(max_length=1024, required=False)
     working_directory = forms.CharField(max_length=1024, required=False)
+    secrets = Lines(required=False)
+    paths = Lines(required=False)
+    commands = Lines(required=False)
     outputs = Lines(required=False)
     ignore = Lines(required=False)
     checkpoints = forms.ChoiceField(choices=CHECKPOINTS, required=False)
     max_file = forms.CharField(max_length=32, required=False)
 
-    def clean_environment(self) -> dict[str, str]:
-        pairs = [line.partition("=") for line in self.cleaned_data["environment"]]
-        if any(not equals for _name, equals, _value in pairs):
-            raise ValidationError(_("Write one NAME=value a line."))
-        return {name.strip(): value.strip() for name, _equals, value in pairs}
-
     @property
     def values(self) -> dict[str, Any]:
         said = dict(self.cleaned_data)
         sync = {name: said.pop(name) for name in ("checkpoints", "max_file")}
-        return said | {"sync": {name: value for name, value in sync.items() if value}}
+        requires = {name: said.pop(name) for name in ("paths", "commands")}
+        return said | {
+            "sync": {name: value for name, value in sync.items() if value},
+            "requires": {name: value for name, value in requires.items() if value},
+        }
 
 
 def initial_of(project: Project) -> dict[str, Any]:
-    environment = "\n".join(f"{name}={value}" for name, value in project.environment.items())
     return {
         "title": project.title,
         "description": project.description,
@@ -88,9 +80,12 @@ def initial_of(project: Project) -> dict[str, Any]:
         "main_metric": project.main_metric,
         "main_metric_goal": project.main_metric_goal,
         "command": shlex.join(project.command),
-        "environment": environment,
+        "environment": variables_text(project.environment),
         "python": project.python,
         "working_directory": project.working_directory,
+        "secrets": "\n".join(project.secrets),
+        "paths": "\n".join(project.requires.get("paths", [])),
+        "commands": "\n".join(project.requires.get("commands", [])),
         "outputs": "\n".join(project.outputs),
         "ignore": "\n".join(project.ignore),
         "checkpoints": project.sync.get("checkpoints", ""),
@@ -159,6 +154,7 @@ def _page(
         "checkpoints": CHECKPOINTS,
         "metrics": _metrics_of(found),
         "members": found.members.select_related("user"),
+        "secrets": found.kept_secrets.select_related("changed_by"),
         "member_roles": MemberRole.choices,
         "people": _people(),
     }
@@ -198,6 +194,21 @@ def join(request: HttpRequest, name: str) -> HttpResponse:
         return _("%(user)s belongs to the project.") % {"user": person}
 
     return _done(request, found, do)
+
+
+@login_required
+@require_POST
+def put_secret(request: HttpRequest, name: str) -> HttpResponse:
+    found = led_project(request, name)
+    return secrets.put(request, found, "project-settings", found.name)
+
+
+@login_required
+@require_POST
+def take_secret(request: HttpRequest, name: str, secret: str) -> HttpResponse:
+    found = led_project(request, name)
+    kept = get_object_or_404(Secret, project=found, name=secret)
+    return secrets.take(request, kept, "project-settings", found.name)
 
 
 @login_required

@@ -12,12 +12,12 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from experiments import reasons
+from experiments import discreet, reasons
 from experiments.endings import failure
 from experiments.models import Attempt, Job
 from experiments.states import JobState
 from labsite.clock import database_now
-from labsite.pages import gpuuse, logs, runfiles, yamlcolour
+from labsite.pages import gpuuse, logs, ranin, runfiles, yamlcolour
 from labsite.pages.access import asked, may_change, visible_run
 from labsite.pages.code import code_of, contents_of
 from labsite.pages.failures import Failure, failure_of
@@ -105,6 +105,8 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "wants": _wants(job),
         "command": shlex.join(job.command),
         "code": code_of(job, attempt),
+        "ran_in": ranin.facts_of(attempt),
+        "packages": ranin.packages_of(attempt),
         "metrics": _metrics(job),
         "log_name": f"{job.run_name}.log",
         "failure": failure(job, tries[0].sentence if tries else ""),
@@ -130,12 +132,13 @@ def _checkpoints(files: list[File]) -> list[File]:
 
 def _contents(job: Job, parent: Job | None) -> dict[str, Any]:
     """What a part does not show: log, config and how its GPUs are used."""
-    text = bytes(job.config).decode("utf-8", "replace")
+    text = _shown_config(job)
     with runfiles.opened(job, "log") as part:
         log = {"log": logs.last_window(part), "log_version": part.version, "log_file": part.key}
     return {
         **log,
         "config": yamlcolour.lines(text),
+        "is_masked": discreet.MASK in text,
         "difference": _difference(parent, text),
         "contents": contents_of(job),
         "failed": _failed(job),
@@ -169,7 +172,11 @@ def _difference(parent: Job | None, text: str) -> Difference | None:
     """From the config of the run that it is a rerun of."""
     if parent is None:
         return None
-    return difference(bytes(parent.config).decode("utf-8", "replace"), text)
+    return difference(_shown_config(parent), text)
+
+
+def _shown_config(job: Job) -> str:
+    return discreet.masked_text(bytes(job.config).decode("utf-8", "replace"))
 
 
 def _wants(job: Job) -> str:

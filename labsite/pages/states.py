@@ -85,6 +85,7 @@ _OF_OUTCOME = {
     Outcome.TIMED_OUT: ("failed", "s-waiting"),
     Outcome.PREEMPTED: ("waiting", "s-held"),
     Outcome.GPU_TAKEN: ("waiting", "s-outside"),
+    Outcome.LACKING: ("waiting", "s-outside"),
 }
 
 

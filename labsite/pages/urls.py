@@ -35,6 +35,7 @@ from labsite.pages import (
 
 _PK = "(?P<pk>[0-9]{1,18})"  # what a database takes as a key
 _NAME = "(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"  # of a project
+_VARIABLE = "(?P<secret>[A-Za-z_][A-Za-z0-9_]{0,127})"
 _VERBS = "|".join(verbs.VERBS)
 _SWEEP_VERBS = "|".join(sweeps.VERBS)
 
@@ -50,6 +51,10 @@ urlpatterns = [
     path("account/password/", account.password, name="account-password"),
     path("account/tokens/", account.make_token, name="account-token"),
     re_path(rf"^account/tokens/{_PK}/revoke/$", account.revoke_token, name="account-revoke"),
+    path("account/secrets/", account.put_secret, name="account-secret"),
+    re_path(
+        rf"^account/secrets/{_VARIABLE}/delete/$", account.take_secret, name="account-secret-take"
+    ),
     path("people/", people.people, name="people"),
     path("people/audit/", auditlog.audit, name="audit"),
     path("people/invite/", invites.invite, name="invite"),
@@ -73,6 +78,7 @@ urlpatterns = [
     re_path(rf"^devices/borrows/{_PK}/end/$", devices.end_borrow, name="borrow-end"),
     path("devices/count/", devices.count, name="devices-count"),
     re_path(rf"^devices/{_PK}/$", device.device, name="device"),
+    re_path(rf"^devices/{_PK}/settings/$", devices.settings, name="device-settings"),
     re_path(rf"^devices/{_PK}/history/$", device.history, name="device-history"),
     re_path(rf"^devices/gpu/{_PK}/$", gpus.gpu, name="gpu"),
     re_path(rf"^devices/gpu/{_PK}/(?P<verb>quarantine|release)/$", gpus.act, name="gpu-act"),
@@ -86,6 +92,14 @@ urlpatterns = [
     re_path(rf"^projects/{_NAME}/members/$", projectsettings.join, name="project-join"),
     re_path(
         rf"^projects/{_NAME}/members/{_PK}/leave/$", projectsettings.leave, name="project-leave"
+    ),
+    re_path(
+        rf"^projects/{_NAME}/secrets/$", projectsettings.put_secret, name="project-secret-put"
+    ),
+    re_path(
+        rf"^projects/{_NAME}/secrets/{_VARIABLE}/delete/$",
+        projectsettings.take_secret,
+        name="project-secret-take",
     ),
     re_path(rf"^projects/{_NAME}/delete/$", projectsettings.delete, name="project-delete"),
     re_path(rf"^projects/{_NAME}/quota/$", projects.quota, name="project-quota"),

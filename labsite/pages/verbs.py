@@ -1,8 +1,6 @@
 """The buttons: one POST, one verb of Job, and back to where the reader was."""
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -13,14 +11,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from experiments import line, submission
+from experiments import moving, submission
 from experiments.deciding import changed_by
-from experiments.dispatch import held_gpus
 from experiments.models import Job
+from experiments.moving import Move
 from experiments.states import Priority
 from labsite.clock import database_now
 from labsite.errors import Refused
-from labsite.pages.access import back_of, require_change, submitters_only
+from labsite.pages.access import back_of, posted, require_change, submitters_only
 from people.roles import may_manage
 
 Verb = Callable[[Job, HttpRequest], None]
@@ -134,42 +132,16 @@ def move(request: HttpRequest, uid: str) -> HttpResponse:
     job = get_object_or_404(jobs, uid=uid)
     require_change(request.user, job)
     try:
-        _move(job, request)
+        moving.move(job, _wish(request), by=request.user)
     except Refused as refused:
         messages.error(request, str(refused))
     return redirect(f"{_back(request, job)}#w-{job.uid}")
 
 
-def _move(job: Job, request: HttpRequest) -> None:
-    user, to, held = request.user, request.POST.get("to"), held_gpus()
-    if to == "turn":
-        if not may_manage(user):
-            raise Refused(
-                _("A manager has laid out this part of the queue; ask one to change it.")
-            )
-        with changed_by(user, job, "move"):
-            line.give_back(job, by=user)
-        return
-    if to in ("up", "down"):
-        other, after = _neighbour(job, user, held, down=to == "down"), to == "down"
-    else:
-        after = "after" in request.POST
-        name = request.POST.get("after" if after else "before", "").replace("\x00", "")
-        other = Job.objects.visible_to(user).queued().filter(uid=name).first()
-    if other is None:
-        raise Refused(_("%(job)s stands as far as it can there.") % {"job": job})
-    with changed_by(user, job, "move"):
-        line.move(job, other, after=after, held_gpus=held, by=user)
-
-
-def _neighbour(job: Job, user: Any, held: Counter, *, down: bool) -> Job | None:
-    """Among all for a manager; among their own for others."""
-    waiting = Job.objects.visible_to(user).queued().filter(priority=job.priority)
-    jobs = sorted(waiting.select_related("project"), key=line.turn(held))
-    return line.neighbour(
-        job, jobs, step=1 if down else -1,
-        among=lambda one: may_manage(user) or one.user_id == job.user_id,
-    )  # fmt: skip
+def _wish(request: HttpRequest) -> Move:
+    to = posted(request, "to")
+    to = to if to in (moving.UP, moving.DOWN, moving.TURN) else ""
+    return Move(before=posted(request, "before"), after=posted(request, "after"), to=to)
 
 
 @submitters_only
@@ -192,8 +164,7 @@ def _job(request: HttpRequest, uid: str) -> Job:
 
 
 def _back(request: HttpRequest, job: Job) -> str:
-    """The page that the button stood on; the run's own where that is not ours, and its project's
-    when it is deleted."""
+    """The run's own page where the button stood on none; its project's when it is deleted."""
     if job.deleted_at:
         return reverse("project", args=[job.project.name])
-    return back_of(request, f"/runs/{job.uid}/")
+    return back_of(request, reverse("run", args=[job.uid]))

@@ -29,7 +29,8 @@
       Esc: () => document.getElementById("pr").focus(),
     },
   });
-  editor.getInputField().setAttribute("aria-label", document.querySelector("label[for=config]").textContent);
+  const said = { "role": "textbox", "aria-multiline": "true", "aria-label": document.querySelector("label[for=config]").textContent, "aria-describedby": "config-keys" };
+  for (const [name, value] of Object.entries(said)) editor.getInputField().setAttribute(name, value);
 
   let marks = [];
   const unmark = () => {

@@ -164,6 +164,20 @@
     const form = event.target.form;
     if (form && "auto" in form.dataset) form.requestSubmit();
   });
+  // A menu is a details element, and opens without a script. With one it closes again: by Escape,
+  // which gives the focus back, by a click beside it, and when the focus goes elsewhere.
+  const closeMenus = (but) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(but)) menu.open = false;
+  };
+  document.addEventListener("click", ({ target }) => closeMenus(target));
+  document.addEventListener("focusin", ({ target }) => closeMenus(target));
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && document.activeElement.closest("details.menu[open]");
+    if (!menu) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, select, .CodeMirror");
     if (event.key !== "/" || typing || event.ctrlKey || event.metaKey) return;

@@ -37,7 +37,7 @@
     const response = await fetch(`${path}?${new URLSearchParams(query)}`, { cache: "no-store", signal });
     if (response.redirected) throw new Error("signed out");
     const answer = await response.json();
-    if (!response.ok && !answer.wrong) throw new Error(String(response.status));
+    if (!response.ok) throw new Error(String(response.status));
     return answer;
   };
 
@@ -67,6 +67,7 @@
   const learn = (answer) => {
     ({ version, file, size: bytes } = answer);
     isBehind = false;
+    terminal.dataset.size = bytes; // while it is 0, there is nothing to search in
     size.textContent = sized(bytes);
     download.hidden = !bytes;
   };
@@ -238,7 +239,10 @@
   go.closest("form").addEventListener("submit", (event) => {
     event.preventDefault();
     const wanted = Number(go.value);
-    if (wanted >= 1) location.hash = `#L${Math.floor(wanted)}`;
+    const hash = `#L${Math.floor(wanted)}`;
+    if (!(wanted >= 1)) return;
+    if (location.hash === hash) byHash(); // the same line once more, which changes no address
+    else location.hash = hash;
   });
   byId("log-top").addEventListener("click", () => { goTo(1).then(() => { terminal.scrollTop = 0; }).catch(() => {}); });
   follow.addEventListener("click", () => {

@@ -238,6 +238,8 @@ def make_order(**fields: Any) -> dict[str, Any]:
         "outputs": [],
         "ignore": [],
         "sync": {"checkpoints": "all", "max_file_bytes": None},
+        "secret_names": [],
+        "requires": {"paths": [], "commands": []},
     }
     assert not set(fields) - set(order)
     return {**order, **fields}

@@ -18,6 +18,7 @@ from agent.errors import Rejected, ServerUnreachable, Unauthorized
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.journal import Journal
+from agent.lacks import Lacks
 from agent.runner import Run, Surroundings
 from agent.store import Store
 from agent.transport import Transport
@@ -102,6 +103,8 @@ class House:
             ),
             changed=lambda: None,
             stop=self.stop,
+            lacks=Lacks(self.store),
+            driver=lambda: ("550.54", "12.4"),
         )
 
     def fetch_config(self, attempt_id: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page
 
 from bench import screenshots
+from tests.browser.watching import complaints
 
 AXE = (Path(__file__).parent / "vendor/axe-core/axe.min.js").read_text()
 #: Each page is asked in one language, wide in the light and narrow in the dark; with
@@ -46,11 +47,13 @@ def visitor_of(name: str) -> str:
 def barriers_of(
     browser: Browser, made_up: str, visitors: dict[str, Any], name: str, language: str
 ) -> dict[tuple[int, str], list[str]]:
-    """By width and theme: what keeps somebody out of the page of that name."""
+    """By width and theme: what keeps somebody out of the page of that name; and what the page
+    complains of."""
     context = browser.new_context(
         locale=language, storage_state=visitors[visitor_of(name)], reduced_motion="reduce"
     )
     page = context.new_page()
+    broken = complaints(page)
     screenshots.visit(page, made_up, name)
     page.wait_for_load_state("networkidle")
     page.evaluate(NOTHING_NEW)
@@ -65,6 +68,7 @@ def barriers_of(
         found[width, theme] = barriers(page)
     context.close()
 
+    found[0, "console"] = broken
     return {where: some for where, some in found.items() if some}
 
 

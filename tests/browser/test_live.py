@@ -4,6 +4,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.watching import complaints
 from tests.e2e.lab import Lab, wait_for
 
 CONFIG = "lr: 0.1\nepochs: 5\nlab:\n  command: [python3, train.py]\n  resources: {gpus: 0}\n"
@@ -27,11 +28,7 @@ def write_config(page: Page, text: str) -> None:
 def test_a_run_is_submitted_and_its_curve_and_log_move_without_a_reload(
     page: Page, lab: Lab, password: str, source: Path
 ):
-    broken: list[str] = []
-    page.on(
-        "console", lambda message: broken.append(message.text) if message.type == "error" else 0
-    )
-    page.on("pageerror", lambda error: broken.append(str(error)))
+    broken = complaints(page)
     sign_in(page, lab, password)
     expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
     expect(page.locator("#device-list")).to_contain_text("healthy", timeout=SLOW_MS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_live import SLOW_MS, sign_in
+from tests.browser.watching import complaints
 from tests.e2e.lab import Lab
 
 SUBMIT = """async (name) => {
@@ -22,8 +23,7 @@ SUBMIT = """async (name) => {
 def test_a_table_moves_while_its_runs_are_ticked_and_edited_and_they_are_compared(
     page: Page, lab: Lab, password: str, source: Path
 ):
-    broken: list[str] = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
+    broken = complaints(page)
     (source / "go").unlink(missing_ok=True)
     sign_in(page, lab, password)
     page.evaluate(SUBMIT, "first")

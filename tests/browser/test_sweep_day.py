@@ -6,6 +6,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_live import SLOW_MS, sign_in, write_config
+from tests.browser.watching import complaints
 from tests.e2e.lab import Lab
 
 #: Learns best at lr 0.1.
@@ -28,11 +29,7 @@ lab:
 
 def test_a_day_with_a_sweep(page: Page, lab: Lab, password: str, source: Path):
     (source / "learn.py").write_text(SCRIPT)
-    broken: list[str] = []
-    page.on(
-        "console", lambda message: broken.append(message.text) if message.type == "error" else 0
-    )
-    page.on("pageerror", lambda error: broken.append(str(error)))
+    broken = complaints(page)
     sign_in(page, lab, password)
 
     # What it will make is seen before it is queued

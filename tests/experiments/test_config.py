@@ -134,6 +134,8 @@ lab:
   outputs: [lightning_logs/**, runs/**, .hydra/**]
   ignore: ["*.tmp", wandb/**/media]
   sync: {checkpoints: last, max_file: 5GB}
+  secrets: [HF_TOKEN, WANDB_API_KEY, HF_TOKEN]
+  requires: {paths: [/data/imagenet, ~/data], commands: [ffmpeg]}
 """
     )
 
@@ -159,6 +161,8 @@ lab:
         outputs=["lightning_logs/**", "runs/**", ".hydra/**"],
         ignore=["*.tmp", "wandb/**/media"],
         sync={"checkpoints": "last", "max_file_bytes": 5 * 10**9},
+        secrets=["HF_TOKEN", "WANDB_API_KEY"],
+        requires={"paths": ["/data/imagenet", "~/data"], "commands": ["ffmpeg"]},
     )
 
 
@@ -170,6 +174,7 @@ def test_what_nobody_said_has_the_built_in_value():
     assert (spec.python, spec.working_directory, spec.time_limit_seconds) == (None, None, None)
     assert (spec.environment, spec.labels, spec.tags) == ({}, {}, [])
     assert (spec.outputs, spec.ignore) == ([], [])
+    assert (spec.secrets, spec.requires) == ([], {})
     assert spec.sync == {"checkpoints": "all", "max_file_bytes": 20 * 10**9}
 
 

@@ -3,12 +3,14 @@
 from collections import Counter
 
 import pytest
+from rest_framework.test import APIClient
 
 from experiments import line
 from experiments.dispatch import dispatch, held_gpus
 from experiments.errors import IllegalTransition
 from experiments.models import Job
 from labsite.clock import database_now
+from people.models import AuditEntry
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +38,50 @@ def test_a_job_moves_among_its_owners_and_overtakes_nobody(people):
     line.move(last, first, after=False, held_gpus=NOBODY, by=minjun)
 
     assert order() == ["j3", "j1", "j0", "j2"]
+
+
+def api_of(user) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+def test_the_api_moves_a_job_as_the_page_does(people):
+    minjun, _seoyeon, manager = people
+    a, _b, c = queue(minjun, minjun, minjun)
+
+    answer = api_of(minjun).post(f"/api/jobs/{c.uid}/move/", {"before": a.uid}, format="json")
+
+    assert (answer.status_code, answer.json()["uid"]) == (200, c.uid)
+    assert order() == ["j2", "j0", "j1"]
+    api_of(minjun).post(f"/api/jobs/{a.uid}/move/", {"to": "down"}, format="json")
+    assert order() == ["j2", "j1", "j0"]
+    api_of(manager).post(f"/api/jobs/{a.uid}/move/", {"before": c.uid}, format="json")
+    assert order() == ["j0", "j2", "j1"]
+    assert AuditEntry.objects.get().verb == "move"
+    api_of(manager).post(f"/api/jobs/{a.uid}/move/", {"to": "turn"}, format="json")
+    assert not Job.objects.filter(pk=a.pk, placed__isnull=False).exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({}, 400), ({"to": "up", "after": "x"}, 400), ({"to": "sideways"}, 400),
+        ({"before": "nothing"}, 409), ({"to": "up"}, 409), ({"to": "turn"}, 403),
+        ({"after": "itself"}, 409), ({"before": "other"}, 409),
+    ],
+)  # fmt: skip
+def test_the_api_refuses_a_move_by_a_sentence(people, said, status):
+    minjun, seoyeon, _manager = people
+    job, other = queue(minjun, seoyeon)
+    uids = {"itself": job.uid, "other": other.uid}
+    wish = {name: uids.get(uid, uid) for name, uid in said.items()}
+
+    answer = api_of(minjun).post(f"/api/jobs/{job.uid}/move/", wish, format="json")
+
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+    assert order() == ["j0", "j1"]
 
 
 def test_dispatch_gives_out_in_that_order(people):

@@ -55,6 +55,11 @@ def is_whole(content: bytes) -> bool:
     return hashlib.sha256(rest).hexdigest().encode() == digest
 
 
+def enough(truth: Path) -> Path:
+    """The file whose coming ends the workload that writes `truth`, in order and at once."""
+    return truth.with_name(f"{truth.name}.enough")
+
+
 def written_rows(truth: Path) -> int:
     """How many rows the workload has noted; a last line that is torn does not count."""
     return truth.read_bytes().count(b"\n") if truth.exists() else 0
@@ -131,7 +136,7 @@ def main() -> None:
     writer = Writer(metrics, args.truth, Path(os.environ["LAB_CHECKPOINT"]))
     writer.begin()
     end, number = time.monotonic() + args.seconds, 0
-    while time.monotonic() < end:
+    while time.monotonic() < end and not enough(args.truth).exists():
         number += 1
         writer.write(number)
         if number % args.rows_per_checkpoint == 0:

@@ -69,6 +69,21 @@ def test_each_table_and_each_row_opens(administrator, attempt, model):
         assert administrator.get(reverse(f"{name}_change", args=[row.pk])).status_code == 200
 
 
+def test_the_sidebar_has_each_table_once_in_groups(administrator, manager):
+    def tables(client) -> dict[str, list[str]]:
+        page = client.get("/admin/")
+        groups = page.context["sidebar_navigation"]
+        return {str(group["title"]): [one["link"] for one in group["items"]] for group in groups}
+
+    shown = tables(administrator)
+    assert list(shown) == ["GPU servers", "Runs", "Projects and files", "People", "Others"]
+    links = [link for some in shown.values() for link in some]
+    assert len(links) == len(set(links)) == len(admin.site._registry)
+    assert shown["Others"] == []
+    assert reverse("admin:auth_user_changelist") in shown["People"]
+    assert reverse("admin:auth_user_changelist") not in tables(manager)["People"]
+
+
 def test_a_state_is_nowhere_to_be_written(manager, attempt):
     url = reverse("admin:experiments_job_change", args=[attempt.job.pk])
 

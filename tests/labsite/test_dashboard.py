@@ -373,7 +373,7 @@ def test_what_does_not_go_is_said(client, minjun):
 
     assert "stands as far as it can there" in text_of(at_top)
     assert "Only a manager moves a run before somebody" in text_of(across)
-    assert "stands as far as it can there" in text_of(unknown)
+    assert "No run with the identifier “nothing” waits" in text_of(unknown)
     assert client.post(f"/runs/{other.uid}/move/", {"to": "up"}).status_code == 403
 
 

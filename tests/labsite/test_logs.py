@@ -130,7 +130,7 @@ def test_a_hit_is_escaped(ask, job):
 def test_a_wrong_pattern_is_a_sentence(ask):
     got = ask("run-log-find", q="(", pattern=1)
 
-    assert got["status"] == 400
+    assert got["status"] == 200  # not an error: it is being typed
     assert got["wrong"].startswith("This is no pattern that can be searched for: missing )")
 
 

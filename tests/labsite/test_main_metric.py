@@ -1,5 +1,7 @@
 """A project's main metric goes before what metrics are called, wherever runs are judged."""
 
+import re
+
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -38,7 +40,28 @@ def test_the_project_says_which_way_its_main_metric_is_better(metric, goal, side
 def test_a_table_shows_it_first_and_by_its_own_goal(jobs):
     metric = [ref.word for ref in usual(jobs[0].project) if ref.is_metric]
 
-    assert metric == ["min:flops", "best:acc", "best:loss"]
+    assert metric == ["best:flops", "best:acc", "best:loss"]
+
+
+def test_best_is_judged_by_each_projects_own_goal(jobs):
+    other = make.job(project="other", config="lr: 1\n")
+    other.note_summary(metrics(flops=(30.0, 20.0, 40.0)))
+    Project.objects.filter(name="other").update(main_metric="flops", main_metric_goal="max")
+    client = Client()
+    client.force_login(make.user("kim"))
+
+    def found(query: str) -> list[Job]:
+        page = client.get(f"/runs/?{query}")
+        return [row.line.job for row in page.context["table"].rows]
+
+    assert found("sort=best:flops") == [jobs[1], jobs[0], other]  # 15, 25 of few; 40 of many
+    assert found("q=flops.best<20") == [jobs[1]]
+    assert found("q=flops.best>39") == [other]
+    assert found("q=flops.best!=15&sort=best:flops") == [jobs[0], other]
+    shown = text_of(client.get("/runs/?c=best:flops&sort=-best:flops"))
+    assert re.search(r"\b40\b.*\b25\b.*\b15\b", shown)
+    grouped = text_of(client.get("/runs/?g=project&c=best:flops&sort=best:flops"))
+    assert "digits 2 20.0 ± 7.1 Project other 1 40" in grouped
 
 
 def test_a_sweep_is_ranked_by_it_until_the_reader_chooses(jobs):

@@ -19,6 +19,7 @@ from django.utils import timezone, translation
 from experiments.errors import LostRace
 from experiments.models import UnixAccount
 from labsite.clock import database_now
+from labsite.pages import throttle
 from people.audit import note, recorded
 from people.errors import NotDone
 from people.models import ApiToken, AuditEntry, Invite, Profile
@@ -305,6 +306,21 @@ def test_by_themselves_people_come_in_only_where_the_lab_wants_it(settings):
     Client().post("/join/", NEW)
 
     assert role_of(get_user_model().objects.get(username="jiho")) == Role.VIEWER
+
+
+def test_whoever_sends_the_form_too_often_waits_and_nobody_else(manager, monkeypatch):
+    monkeypatch.setattr(throttle, "MOST", 2)
+    link = link_in(manager.post("/people/invite/", {"role": "researcher"}))
+    mistaken = NEW | {"password2": "something else"}
+
+    answers = [Client().post(link, mistaken) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "Too many forms came from your address" in text_of(answers[-1])
+    assert 0 < int(answers[-1]["Retry-After"]) <= 600
+    assert Client().get(link).status_code == 200  # to look costs nothing
+    elsewhere = Client(REMOTE_ADDR="10.0.0.9").post(link, NEW)
+    assert (elsewhere.status_code, elsewhere["Location"]) == (302, "/")
 
 
 def test_a_list_makes_all_of_them_with_a_link_each(manager):

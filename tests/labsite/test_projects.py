@@ -12,6 +12,7 @@ from experiments.errors import ProjectArchived
 from experiments.models import Job, JobEvent, Project
 from experiments.states import Outcome
 from labsite.clock import database_now
+from people.models import AuditEntry
 from sync import disk, storage, tasks
 from sync.models import DiskSample, SyncFile, Trash, TrashState, What
 from sync.storage import Place
@@ -226,6 +227,10 @@ def test_the_command_shows_does_and_takes_back(job, capsys):
     for wrong in (["archive", "other"], ["restore", number], ["quota", "digits", "much"]):
         with pytest.raises(CommandError):
             call_command("projects", *wrong)
+    told = AuditEntry.objects.filter(door="command").order_by("pk").values_list("verb", flat=True)
+    assert list(told) == [
+        "delete", "restore", "quota", "archive", "unarchive", "delete", "empty"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["other", "%00", "..", "a%2Fb", "%F0%9F%98%80"])

@@ -17,7 +17,15 @@ from django.test import Client
 from django.urls import URLPattern, get_resolver, resolve
 
 from devices.models import EnrollmentCode
-from experiments.models import Borrow, Job, Member, MemberRole, SavedView, UnixAccount
+from experiments.models import (
+    Borrow,
+    Job,
+    Member,
+    MemberRole,
+    SavedView,
+    Secret,
+    UnixAccount,
+)
 from experiments.states import Outcome
 from experiments.sweeps import submit as submit_sweep
 from labsite.clock import database_now
@@ -65,7 +73,10 @@ PAGES = {
         (GET, "/runs/export.csv"), (GET, "/runs/export.tex"), (GET, "/compare/"),
         (GET, "/compare/curves/"),
     ],
-    "queues": [(GET, "/execute/"), (POST, "/execute/"), (POST, "/execute/check/")],
+    "queues": [
+        (GET, "/execute/"), (POST, "/execute/"), (POST, "/execute/check/"),
+        (POST, "/account/secrets/"),
+    ],
     "sees": [
         (GET, "/projects/{project}/"), (GET, "/runs/{run}/"), (GET, "/runs/{run}/log/"),
         (GET, "/runs/{run}/curve/"), (GET, "/runs/{run}/gpus/"), (GET, "/runs/{run}/log/lines/"),
@@ -78,6 +89,8 @@ PAGES = {
     "owns": [
         (POST, "/account/tokens/{token}/revoke/"), (POST, "/runs/views/{view}/delete/"),
         (GET, "/projects/{project}/settings/"), (POST, "/projects/{project}/settings/"),
+        (POST, "/account/secrets/HF_TOKEN/delete/"), (POST, "/projects/{project}/secrets/"),
+        (POST, "/projects/{project}/secrets/TEAM_KEY/delete/"),
         (POST, "/projects/{project}/members/"),
         (POST, "/projects/{project}/members/{member}/leave/"),
         (POST, "/projects/{project}/delete/"), (POST, "/projects/{project}/archive/"),
@@ -101,6 +114,7 @@ PAGES = {
         (POST, "/people/{owner}/deactivate/"), (POST, "/people/{owner}/activate/"),
         (POST, "/people/{owner}/unix-name/"), (GET, "/devices/add/"), (POST, "/devices/add/"),
         (GET, "/devices/joined/{code}/"), (POST, "/devices/{device}/drain/"),
+        (POST, "/devices/{device}/settings/"),
         (POST, "/devices/{device}/resume/"), (POST, "/devices/gpu/{gpu}/quarantine/"),
         (POST, "/devices/gpu/{gpu}/release/"), (POST, "/projects/{project}/quota/"),
         (POST, "/projects/{project}/free/"),
@@ -112,14 +126,15 @@ API = {
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
         (GET, "/api/me/"), (GET, "/api/claims/"), (GET, "/api/borrows/"),
-        (GET, "/api/borrows/{borrow}/"),
+        (GET, "/api/borrows/{borrow}/"), (GET, "/api/secrets/"),
     ],
     "queues": [
         (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
         (POST, "/api/jobs/preview/"), (POST, "/api/borrows/"),
-        (POST, "/api/code/"), (POST, "/api/code/files"),
+        (POST, "/api/code/"), (POST, "/api/code/files"), ("put", "/api/secrets/NEW/"),
     ],
     "sees": [
+        (GET, "/api/projects/{project}/secrets/"),
         (GET, "/api/projects/{project}/"), (GET, "/api/jobs/{run}/"),
         (GET, "/api/jobs/{run}/events/"), (GET, "/api/sync/status/{run}"),
         (GET, "/api/jobs/{run}/why/"), (GET, "/api/jobs/{waiting}/why/"),
@@ -127,12 +142,15 @@ API = {
     ],
     "reruns": [(POST, "/api/jobs/{ended}/rerun/"), (POST, "/api/jobs/{ended}/resume/")],
     "owns": [
+        ("delete", "/api/secrets/HF_TOKEN/"),
+        *((verb, "/api/projects/{project}/secrets/TEAM_KEY/") for verb in ("put", "delete")),
         ("patch", "/api/projects/{project}/"), ("put", "/api/projects/{project}/"),
         (POST, "/api/projects/{project}/archive/"), (POST, "/api/projects/{project}/unarchive/"),
         ("patch", "/api/jobs/{run}/"), ("put", "/api/jobs/{run}/"),
         ("delete", "/api/jobs/{ended}/"),
         *((POST, f"/api/jobs/{{run}}/{verb}/") for verb in ("cancel", "requeue", "give_up")),
         *((POST, f"/api/jobs/{{waiting}}/{verb}/") for verb in ("hold", "unhold", "priority")),
+        (POST, "/api/jobs/{waiting}/move/"),
         ("patch", "/api/sweeps/{sweep}/"), ("put", "/api/sweeps/{sweep}/"),
         ("delete", "/api/sweeps/{sweep}/"), (POST, "/api/sweeps/{sweep}/priority/"),
         *((POST, f"/api/sweeps/{{sweep}}/{verb}/") for verb in ("cancel", "hold", "unhold")),
@@ -159,6 +177,7 @@ API = {
         (GET, "/api/agent/attempts/{attempt}/config"),
         (GET, "/api/agent/attempts/{attempt}/code"),
         (POST, "/api/agent/attempts/{attempt}/code/files"),
+        (GET, "/api/agent/attempts/{attempt}/secrets"),
         (POST, "/api/sync/delta/{run}/a.csv"), (POST, "/api/sync/full/{run}/a.pt"),
         (POST, "/api/sync/batch/{run}"), (POST, "/api/sync/checkpoint/{run}"),
     ],
@@ -170,8 +189,13 @@ ABSENT = {
 }  # fmt: skip
 API["sees"] += [(GET, "/api/sync/file/{run}/a.csv"), (GET, "/api/code/runs/{run}.tar")]
 #: What no manager does for another.
-ONES_OWN = {"/account/tokens/{token}/revoke/"}
+ONES_OWN = {
+    "/account/tokens/{token}/revoke/", "/account/secrets/HF_TOKEN/delete/",
+    "/api/secrets/HF_TOKEN/",
+}  # fmt: skip
 BODIES = {
+    "/api/secrets/NEW/": {"value": "0123456789"},
+    "/api/projects/{project}/secrets/TEAM_KEY/": {"value": "0123456789"},
     "/execute/": {"project": "own", "command": "true"},
     "/api/jobs/": {"project": "other", "command": ["true"]},
     "/api/jobs/preview/": {"project": "other", "command": ["true"]},
@@ -210,6 +234,8 @@ def world(request) -> dict[str, Any]:
     gone.delete_run(database_now(), by=owner)
     trash.collect(database_now())
     UnixAccount.objects.create(user=make.user("kim"), name="kim")
+    for name, of in (("HF_TOKEN", {"user": owner}), ("TEAM_KEY", {"project": project})):
+        Secret.objects.create(name=name, sealed="", changed_at=database_now(), **of)
     gpu = device.gpus.last()
     lent = make.device(gpus=2, host_id="gpu-2")
     now = database_now()

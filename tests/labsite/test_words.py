@@ -24,6 +24,7 @@ NOT_FOR_PEOPLE = {
     "devices/heartbeat.py": "answers to heartbeats",
     "devices/schema.py": "OpenAPI",
     "experiments/agent_views.py": "answers to agents",
+    "experiments/management/commands/secretskey.py": "printed on the server's own terminal",
     "experiments/reports.py": "answers to the events of attempts",
     "people/management/commands/token.py": "printed on the server's own terminal",
     "people/schema.py": "OpenAPI",

@@ -9,11 +9,10 @@ from typing import Any
 
 from tests.faults.processes import wait_for
 from tests.faults.stack import PROJECT, Agent, Lab, Stack, apart, older_generations
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 ROW = b"7777777,by hand\n"
 NOT_ARRIVED, NOT_RUNNING, HELD_UP = 1, 3, 4
-LONG_SECONDS = 35.0
 
 
 def lab_agent(agent: Agent, lab: Lab, *words: str) -> "subprocess.CompletedProcess[bytes]":
@@ -46,7 +45,7 @@ def test_files_that_a_person_uploads_beside_a_live_agent_heal_and_are_kept(
 ):
     lab = stack.lab().start()
     agent = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, agent, 20)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
     name = f"{lab.job(witness.uid)['run_name']}.csv"
     here, there = agent.run_dir() / name, lab.run_dir() / name
     netrc = ("enroll", "--server", lab.url, "--host-id", "gpu1", "--write-netrc")
@@ -77,7 +76,7 @@ def test_push_brings_over_what_an_agent_that_was_cut_off_and_then_killed_has_lef
     lab = stack.lab().start()
     proxy = stack.proxy(lab)
     agent = stack.agent(lab, "gpu1", proxy.url).start()
-    witness = Witness.start(lab, agent, LONG_SECONDS)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
     name = f"{lab.job(witness.uid)['run_name']}.csv"
 
     proxy.cut()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.faults.stack import Stack
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 CUT_SECONDS = 40.0  # long enough that the server takes the host for gone
 GPU = {"gpus": 1}
@@ -110,7 +110,7 @@ def test_a_job_trains_on_while_its_hosts_network_is_gone(
     agent = stack.agent(lab, "gpu1", url, "--simulate-gpus", "2")
     agent.within = cable.within
     agent.start()
-    long = Witness.start(lab, agent, CUT_SECONDS + 15, "long", resources=GPU)
+    long = Witness.start(lab, agent, UNTIL_TOLD_SECONDS, "long", resources=GPU)
     short = Witness.start(lab, agent, 10, "short", resources=GPU, on_device_lost="requeue")
 
     cut(cable)

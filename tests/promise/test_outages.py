@@ -15,7 +15,7 @@ from tests.faults import processes
 from tests.faults.processes import Born, wait_for
 from tests.faults.proxy import FaultProxy
 from tests.faults.stack import Agent, Lab, Stack
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 OUTAGE_SECONDS = 60.0
 LONG_SECONDS = OUTAGE_SECONDS + 20
@@ -33,10 +33,10 @@ lab:
 """
 
 
-def start_both(lab: Lab, agent: Agent, long_seconds: float = LONG_SECONDS) -> tuple[Witness, ...]:
+def start_both(lab: Lab, agent: Agent) -> tuple[Witness, ...]:
     """A job that outlives the outage, and one under `requeue` that ends within it."""
     return (
-        Witness.start(lab, agent, long_seconds, "long", resources=GPU),
+        Witness.start(lab, agent, UNTIL_TOLD_SECONDS, "long", resources=GPU),
         Witness.start(lab, agent, SHORT_SECONDS, "short", resources=GPU, on_device_lost="requeue"),
     )
 
@@ -101,7 +101,7 @@ def test_an_agent_that_is_cut_off_for_a_minute(stack: Stack, fault):
 def test_an_agent_that_is_killed_and_started_again(stack: Stack):
     lab = stack.lab().start()
     agent = stack.agent(lab, "gpu1", None, "--simulate-gpus", "2").start()
-    running = start_both(lab, agent, long_seconds=60)
+    running = start_both(lab, agent)
 
     agent.kill()
     wait_for(lambda: not running[1].process.alive, "the short job is over", SHORT_SECONDS + 5)
@@ -139,7 +139,7 @@ def test_answers_to_polls_that_are_lost(stack: Stack):
     agent = stack.agent(lab, "gpu1", proxy.url, "--poll-interval", "2").start()
 
     proxy.lose_answers("/api/agent/poll", times=3)  # among them the one that brings the job
-    witness = Witness.start(lab, agent, 15)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
     proxy.lose_answers("/api/agent/poll", times=3)
     wait_for(lambda: proxy.lost["/api/agent/poll"] == 6, "six answers are lost", 20)
 
@@ -165,7 +165,7 @@ def test_answers_to_deltas_and_uploads_that_are_lost(stack: Stack):
     lab = stack.lab().start()
     proxy = stack.proxy(lab)
     agent = stack.agent(lab, "gpu1", proxy.url).start()
-    witness = Witness.start(lab, agent, 30)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     for path in ("/api/sync/delta/", "/api/sync/full/", "/api/sync/"):
         proxy.lose_answers(path, times=5)
@@ -179,7 +179,7 @@ def test_a_line_that_breaks_within_every_upload(stack: Stack):
     lab = stack.lab().start()
     proxy = stack.proxy(lab)
     agent = stack.agent(lab, "gpu1", proxy.url).start()
-    witness = Witness.start(lab, agent, 30)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     for kilobytes in range(5, 205, 10):
         proxy.reset_after_bytes = kilobytes * 1000
@@ -193,7 +193,7 @@ def test_a_line_that_breaks_within_every_upload(stack: Stack):
 def test_a_web_process_that_is_killed_during_uploads(stack: Stack):
     lab = stack.lab().start()
     agent = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, agent, 30)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     for _ in range(5):
         web = Born.of(lab.program("web"))

@@ -10,7 +10,7 @@ import psutil
 from tests.faults import processes
 from tests.faults.processes import Born, wait_for
 from tests.faults.stack import Lab, LocalAgent, Stack
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 NEXT_START_SECONDS = 15.0
 GONE_SECONDS = 5.0
@@ -72,7 +72,7 @@ def test_kill_9_of_runlab_leaves_the_running_job_which_the_next_start_finds(stac
     agent = LocalAgent(lab)
     agent.wait_healthy()
     before = set(processes.mentioning(lab.folder))
-    witness = Witness.start(lab, agent, 25)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
     supervisor = Born.of(psutil.Process(witness.process.pid).ppid())
 
     lab.kill_supervisor()
@@ -95,7 +95,7 @@ def test_ctrl_c_and_a_new_start_leave_the_running_job_alone(stack: Stack):
     lab = stack.lab("lab", "--agent").start()
     agent = LocalAgent(lab)
     agent.wait_healthy()
-    witness = Witness.start(lab, agent, 20)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     supervisor = Born.of(psutil.Process(witness.process.pid).ppid())
 

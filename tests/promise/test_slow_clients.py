@@ -11,7 +11,7 @@ import requests
 
 from tests.faults.processes import wait_for
 from tests.faults.stack import Agent, Lab, Stack, sha256_of
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 CLIENTS = 200
 SIEGE_SECONDS = 20.0
@@ -28,7 +28,7 @@ def test_slow_bodies_and_slow_readers_hold_up_neither_site_nor_heartbeats(stack:
     lab.wait_state(done, "succeeded")
     put(lab, token, f"/api/sync/full/{done}/run_001.bin", os.urandom(LARGE_BYTES))
     large = f"/api/sync/file/{done}/run_001.bin"
-    witness = Witness.start(lab, agent, SIEGE_SECONDS + 20)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     with ExitStack() as siege:
         bodies = [siege.enter_context(closing(slow_body(lab, token, witness.uid, n)))

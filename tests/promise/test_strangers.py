@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.processes import wait_for
 from tests.faults.stack import Agent, Lab, Stack, sha256_of
-from tests.promise.witness import Witness
+from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 STRANGE_SECONDS = 12.0
 RESTART_SECONDS = 40.0  # twice a start, on a busy machine
@@ -21,7 +21,7 @@ ALARM_SECONDS = 90.0  # an agent whose token is refused asks again each minute
 def test_a_second_agent_with_a_copied_token_is_refused_and_kills_nothing(stack: Stack):
     lab = stack.lab().start()
     first = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, first, 25)
+    witness = Witness.start(lab, first, UNTIL_TOLD_SECONDS)
     second = stack.agent(lab, "gpu1", None, folder="copy")
     copy_token(first, second)
 
@@ -40,7 +40,7 @@ def test_a_second_agent_with_a_copied_token_is_refused_and_kills_nothing(stack: 
 def test_an_agent_whose_whole_state_was_copied_takes_over_without_killing(stack: Stack):
     lab = stack.lab().start()
     first = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, first, 25)
+    witness = Witness.start(lab, first, UNTIL_TOLD_SECONDS)
     second = stack.agent(lab, "gpu1", None, folder="copy")
     shutil.copytree(first.state_dir, second.state_dir)
 
@@ -55,7 +55,7 @@ def test_an_agent_whose_whole_state_was_copied_takes_over_without_killing(stack:
 def test_a_fresh_database_under_the_same_address_stops_nothing(stack: Stack):
     lab = stack.lab().start()
     agent = stack.agent(lab, "gpu1").start()
-    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS)
 
     lab.kill_all()
     lab.data_dir.rename(lab.folder / "right")
@@ -80,7 +80,7 @@ def test_an_older_backup_of_the_database_stops_nothing(stack: Stack):
     shutil.copytree(lab.data_dir, lab.folder / "backup")
     lab.start()
     agent.wait_healthy()
-    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS, resources=GPU)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS, resources=GPU)
     short = Witness.start(lab, agent, STRANGE_SECONDS, "short", resources=GPU)
 
     swap(lab)
@@ -147,7 +147,7 @@ def test_a_backup_that_is_another_server_by_name_stops_and_starts_nothing(stack:
     """As after a restore that was done right: the restored server has a new identity."""
     lab = stack.lab().start()
     agent = stack.agent(lab, "gpu1", None, "--simulate-gpus", "2").start()
-    witness = Witness.start(lab, agent, STRANGE_SECONDS + RESTART_SECONDS, resources=GPU)
+    witness = Witness.start(lab, agent, UNTIL_TOLD_SECONDS, resources=GPU)
     short = Witness.start(lab, agent, STRANGE_SECONDS, "short", resources=GPU)
     lab.kill_all()
     shutil.copytree(lab.data_dir, lab.folder / "backup")

@@ -49,6 +49,7 @@ def _guard(name: str, where: str, was: str, becomes: str, *killed_by: str) -> Gu
 APPEND, DURABLE, UPLOAD = "sync/test_append.py", "sync/test_durable.py", "sync/test_upload.py"
 CHUNKS, TOGETHER, GUARDED = "sync/test_chunks.py", "sync/test_together.py", "sync/test_guarded.py"
 WITH_AGENT = "sync/test_with_agent.py"
+STEADY = "sync/test_steady.py"
 GROWING, WHOLE = "agent/test_growing.py", "agent/test_chunks.py"
 
 GUARDS = [
@@ -110,13 +111,63 @@ GUARDS = [
         f"{APPEND}::test_a_file_is_confirmed_by_the_hash_of_the_whole",
     ),
     _guard(
-        "more bytes unmake the confirmation", "sync.append:change",
+        "more bytes unmake the confirmation", "sync.append:move",
         '"sha256": "", "complete": False,', "",
         f"{APPEND}::test_more_bytes_unmake_the_confirmation",
     ),
     _guard(
         "a key is remembered", "sync.append:append", "delta.key and row", "False and row",
         f"{APPEND}::test_an_idempotency_key_makes_it_safe_to_repeat",
+    ),
+    # --- many at once ---
+    _guard(
+        "one that goes on begins at the end", "sync.steady:_goes_on", "row.size != delta.offset",
+        "False", f"{STEADY}::test_a_gap_is_left",
+    ),
+    _guard(
+        "and is of the same version", "sync.steady:_goes_on", "row.version != version", "False",
+        f"{STEADY}::test_an_older_version_is_left",
+    ),
+    _guard(
+        "of a file that is as long as was acknowledged", "sync.steady:_goes_on",
+        "storage.size_of(target.place) >= row.size", "True",
+        f"{STEADY}::test_a_file_of_which_the_disk_lost_bytes_is_left",
+    ),
+    _guard(
+        "it confirms nothing", "sync.steady:_says_all", "and not delta.file_sha256", "",
+        f"{STEADY}::test_a_confirmation_is_left",
+    ),
+    _guard(
+        "it has no key to remember", "sync.steady:_says_all", "and not delta.key", "",
+        f"{STEADY}::test_one_with_a_key_is_left",
+    ),
+    _guard(
+        "its attempt was not given up meanwhile", "sync.steady:_step", "check_still(target)",
+        "pass", f"{STEADY}::test_an_attempt_that_is_given_up_at_that_moment_is_left",
+    ),
+    _guard(
+        "there is room for it", "sync.steady:_step", "room.admit(target, len(delta.data))", "pass",
+        f"{STEADY}::test_what_has_no_room_is_left",
+        f"{STEADY}::test_what_is_beyond_the_quota_is_left",
+    ),
+    _guard(
+        "it is no other source of curves", "sync.steady:_step",
+        "or intake.feeds_other_curves(target)", "",
+        f"{STEADY}::test_another_source_of_curves_is_left",
+    ),
+    _guard(
+        "its file is locked until its row is moved", "sync.steady:_step",
+        "locks.enter_context(storage.locked(target.place, seconds=0))", "pass",
+        f"{STEADY}::test_the_file_is_nobody_elses_until_its_row_is_moved",
+        f"{STEADY}::test_a_file_that_is_written_is_left",
+    ),
+    _guard(
+        "no row moves without its bytes", "sync.steady:go_on", "if step.is_written", "",
+        f"{STEADY}::test_what_the_disk_refuses_is_left",
+    ),
+    _guard(
+        "nobody is told of a row that did not move", "sync.steady:_move", "more is not None",
+        "True", f"{STEADY}::test_a_row_that_somebody_moved_is_left",
     ),
     # --- whose bytes ---
     _guard(

@@ -1,8 +1,9 @@
 """A server in this process, and the agent's own transport to it: every fault at will, no socket.
 
-`Server` answers requests by Django's real handlers on the real database; its disk is a
-tests.faults.disk.Disk. It may die at any call that changes disk or database, and goes on as a
-fresh process would. `Line` is where requests of agent.transport go instead of to a socket.
+`Server` answers requests by Django's real handlers on the real database, and two of three deltas
+as the door does that they have of their own; its disk is a tests.faults.disk.Disk. It may die at
+any call that changes disk or database, and goes on as a fresh process would. `Line` is where
+requests of agent.transport go instead of to a socket.
 """
 
 import io
@@ -18,7 +19,9 @@ from django.test import Client
 from requests.adapters import BaseAdapter
 
 from agent.transport import Transport
-from sync import chunks
+from labsite.answer import json_answer
+from labsite.deltas import Deltas, asked_of, content_of
+from sync import chunks, steady
 from tests.faults.disk import Died, Disk
 
 URL = "http://lab.test"
@@ -61,6 +64,7 @@ class Server:
         self.disk = disk
         self.counts: Counter[str] = Counter()
         self._client = Client()
+        self._deltas = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -90,6 +94,23 @@ class Server:
             self.disk.on_point = before
 
     def _answer(self, ask: Ask) -> Told:
+        return self._at_their_door(ask) or self._at_the_view(ask)
+
+    def _at_their_door(self, ask: Ask) -> Told | None:
+        """None: it is no delta, or not of the plain kind, or the other door's turn."""
+        headers = [(k.lower().encode(), v.encode()) for k, v in ask.headers.items()]
+        scope = {"method": ask.method, "path": ask.path, "headers": headers}
+        if not Deltas.is_for(scope):
+            return None
+        self._deltas += 1
+        taken = steady.go_on([asked_of(scope, ask.body)])[0] if self._deltas % 3 else None
+        if taken is None:
+            return None
+        self.counts["steady deltas"] += 1
+        answer = json_answer(content_of(taken))
+        return Told(answer.status, {}, answer.content)
+
+    def _at_the_view(self, ask: Ask) -> Told:
         kind = ask.headers.get("Content-Type", "")
         headers = {name: value for name, value in ask.headers.items() if name not in _NOT_SENT}
         answer = self._client.generic(ask.method, ask.path, ask.body, kind, headers=headers)

@@ -1,5 +1,6 @@
 """What is deleted: gone at once for everybody, restorable for a while, then gone for good."""
 
+import io
 import time
 from datetime import timedelta
 
@@ -11,7 +12,18 @@ from experiments.errors import IllegalTransition, LostRace, NotSubmitted
 from experiments.models import Job, JobEvent, Project
 from experiments.states import Outcome
 from labsite.clock import database_now
-from sync import append, freeing, resume, retention, status, storage, tasks, trash
+from sync import (
+    append,
+    freeing,
+    ownership,
+    resume,
+    retention,
+    status,
+    storage,
+    tasks,
+    trash,
+    upload,
+)
 from sync.errors import Deleted, NotInTrash, PlanChanged
 from sync.freeing import Rule
 from sync.models import SyncFile, Trash, TrashState, What
@@ -295,7 +307,7 @@ def test_a_chunk_that_waits_for_its_file_while_it_is_deleted_is_not_kept(done: R
     row = done.row()
     project = row.job.project
     seen = append.current(done.target())
-    trash.put_away(project, What.CHECKPOINTS, [row.pk], [], database_now())
+    trash.put_away(project, What.CHECKPOINTS, [row], [], database_now())
 
     with pytest.raises(LostRace):
         append.change(seen, size=seen.size + 5)
@@ -435,9 +447,126 @@ def test_a_file_that_is_sent_anew_between_the_look_and_the_deed_stays(done: Run)
     SyncFile.objects.filter(pk=old.pk).update(complete=False)
 
     with pytest.raises(PlanChanged):
-        trash.put_away(old.job.project, What.CHECKPOINTS, [old.pk], [], database_now())
+        trash.put_away(old.job.project, What.CHECKPOINTS, [old], [], database_now())
 
     assert not Trash.objects.exists()
+
+
+# --- in slices -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(done: Run, monkeypatch) -> Run:
+    """Two runs of twelve files, of which two are marked at a time, and a run at a time."""
+    second = make.attempt(make.job(), make.device(gpus=1, host_id="gpu-02"), started=True)
+    for number in range(7):
+        upload.store(
+            ownership.target(second.device, second.job.uid, f"run_002/{number}.png", 1),
+            io.BytesIO(b"x"),
+            upload.Whole(),
+        )
+    second.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    monkeypatch.setattr(trash, "FILES_AT_ONCE", 2)
+    monkeypatch.setattr(trash, "JOBS_AT_ONCE", 1)
+    return done
+
+
+def dies_after(monkeypatch, slices: int) -> None:
+    """The process ends before the next transaction that marks."""
+    left, real = iter(range(slices)), trash._mark_some
+
+    def mark(made: Trash) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real(made)
+
+    monkeypatch.setattr(trash, "_mark_some", mark)
+
+
+def test_no_transaction_marks_more_than_a_slice(many: Run, monkeypatch):
+    sizes, real = [], trash._marked
+    monkeypatch.setattr(
+        trash, "_marked", lambda made, files: sizes.append(len(files)) or real(made, files)
+    )
+
+    made = freed(What.ALL)
+
+    assert sizes == [0, 2, 2, 2, 2, 2, 2]
+    made.refresh_from_db()
+    assert (made.state, made.file_count, made.runs) == (TrashState.KEPT, 12, 2)
+    assert taken() == 0
+    assert made.size == sum(SyncFile.objects.values_list("size", flat=True)) + len(ROWS)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_a_deletion_that_was_cut_off_is_carried_out_whole(many: Run, monkeypatch, slices):
+    found = planned(What.ALL)
+    with monkeypatch.context() as patch:
+        dies_after(patch, slices)
+        with pytest.raises(KeyboardInterrupt):
+            freeing.free(Project.objects.get(), found.rule, found.digest, database_now())
+    assert Trash.objects.get().state == TrashState.GATHERING
+    with pytest.raises(NotInTrash):
+        Trash.objects.get().restore(database_now())
+
+    tasks.tidy()
+
+    gone = Trash.objects.get()
+    assert (gone.state, gone.file_count, gone.slices.count()) == (TrashState.KEPT, 12, 0)
+    assert set(gone.jobs.values_list("pk", flat=True)) == {job.pk for job in found.jobs}
+    assert all(path.startswith(storage.TRASH) for path in on_disk())
+    assert taken() == 0
+
+
+def test_what_changed_while_it_was_marked_brings_all_of_it_back(many: Run, monkeypatch):
+    before, used, found = on_disk(), taken(), planned(What.ALL)
+    real, marked = trash._mark_some, []
+
+    def mark(made: Trash) -> None:
+        if len(marked) == 3:
+            SyncFile.objects.filter(name="run_002/6.png").delete()
+        marked.append(real(made))
+
+    monkeypatch.setattr(trash, "_mark_some", mark)
+
+    with pytest.raises(PlanChanged):
+        freeing.free(Project.objects.get(), found.rule, found.digest, database_now())
+    tasks.tidy()
+
+    assert Trash.objects.get().state == TrashState.RESTORED
+    assert not Job.objects.exclude(deleted_at=None).exists()
+    assert on_disk() == before
+    assert Project.objects.get().used_bytes == used
+
+
+def test_a_run_that_is_needed_by_then_brings_all_of_it_back(many: Run, monkeypatch):
+    found = planned(What.ALL)
+    last = found.jobs[-1]
+    resume = {"files": [{"experiment_uid": last.uid, "file_name": "run_002/1.png"}]}
+
+    def needed(made: Trash) -> None:
+        real(made)
+        if not Job.objects.unended().exists():
+            make.job().note_resume_point({"resume": resume})
+
+    real = trash._mark_some
+    monkeypatch.setattr(trash, "_mark_some", needed)
+
+    with pytest.raises(PlanChanged):
+        freeing.free(Project.objects.get(), found.rule, found.digest, database_now())
+    tasks.tidy()
+
+    assert not Job.objects.exclude(deleted_at=None).exists()
+
+
+def test_a_large_run_that_is_deleted_is_marked_by_tidy_in_its_time(many: Run, monkeypatch):
+    Job.objects.get(run_number=2).delete_run(database_now())
+
+    trash.tidy(database_now(), time.monotonic() - 1)
+    assert (Trash.objects.get().state, Trash.objects.get().file_count) == ("gathering", 2)
+    trash.tidy(database_now(), time.monotonic() + 60)
+
+    assert (Trash.objects.get().state, Trash.objects.get().file_count) == ("kept", 7)
 
 
 # --- what attempts that were given up have left --------------------------------------------------

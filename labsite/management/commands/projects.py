@@ -12,6 +12,7 @@ from experiments.models import Project
 from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.templatetags.lab import size as size_words
+from people.audit import recorded
 from sync import disk, freeing, tasks
 from sync.freeing import Rule
 from sync.models import Trash, What
@@ -77,16 +78,20 @@ class Command(BaseCommand):
         self._say(f"The disk: {size_words(found.free_bytes)} free{left}")
 
     def do_archive(self, now: datetime, given: dict[str, Any]) -> None:
-        given["project"].archive(now)
+        with recorded(None, given["project"], "archive"):
+            given["project"].archive(now)
         self._say(f"{given['project']} is archived.")
 
     def do_unarchive(self, now: datetime, given: dict[str, Any]) -> None:
-        given["project"].unarchive()
+        with recorded(None, given["project"], "unarchive"):
+            given["project"].unarchive()
         self._say(f"{given['project']} takes new runs again.")
 
     def do_quota(self, now: datetime, given: dict[str, Any]) -> None:
         project = given["project"]
-        Project.objects.filter(pk=project.pk).update(quota_bytes=size_of(given["size"]))
+        quota_bytes = size_of(given["size"])
+        with recorded(None, project, "quota"):
+            project.set_options({"quota_bytes": quota_bytes})
         project.refresh_from_db()
         limit = size_words(project.limit_bytes) if project.limit_bytes else "as much as there is"
         self._say(f"{project} may take {limit}; it takes {size_words(project.used_bytes)}.")
@@ -115,16 +120,17 @@ class Command(BaseCommand):
             )
 
     def do_restore(self, now: datetime, given: dict[str, Any]) -> None:
-        self._turn(Trash.restore, now, given["number"])
+        self._turn("restore", now, given["number"])
 
     def do_empty(self, now: datetime, given: dict[str, Any]) -> None:
-        self._turn(Trash.empty, now, given["number"])
+        self._turn("empty", now, given["number"])
 
-    def _turn(self, verb: Callable[[Trash, datetime], None], now: datetime, number: int) -> None:
+    def _turn(self, verb: str, now: datetime, number: int) -> None:
         one = Trash.objects.filter(pk=number).first()
         if one is None:
             raise CommandError(f"There is no number {number} in the trash.")
-        verb(one, now)
+        with recorded(None, one, verb):
+            getattr(one, verb)(now)
         tasks.tidy()
         one.refresh_from_db()
         self._say(f"{one}: {one.get_state_display()}")

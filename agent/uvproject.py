@@ -1,0 +1,64 @@
+"""`python: uv`: the command runs through `uv run --frozen` of the working directory's uv.lock.
+
+The environment is one for each lock, kept from run to run. It is made by uv itself, within the
+job: what uv says of it stands in the run's log.
+"""
+
+import hashlib
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from agent.errors import StartFailed
+from agent.interpreters import Interpreter
+from agent.users import User
+
+NAME = "uv"
+LOCK = "uv.lock"
+#: Where uv's own installer puts it, which is not on the PATH of services.
+FOLDERS = (".local/bin", ".cargo/bin")
+
+
+def interpreter(directory: Path, environments: Path | None, user: User) -> Interpreter:
+    """The environment of the project in `directory`, which may still have to be made.
+
+    Args:
+        environments: where the agent's own user keeps them; other users do so in their home.
+
+    Raises:
+        StartFailed: there is no lock to go by.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in (LOCK, "pyproject.toml"):
+            digest.update((directory / name).read_bytes())
+    except OSError as exc:
+        raise StartFailed(
+            f"`python: uv` runs what {directory / LOCK} locks, and that cannot be read here "
+            f"({exc.strerror}): make it with `uv lock`, beside its pyproject.toml"
+        ) from exc
+    folder = environments if environments is not None and user.is_own else _of_home(user)
+    prefix = folder / digest.hexdigest()[:16]
+    return Interpreter(prefix, {"UV_PROJECT_ENVIRONMENT": str(prefix), "UV_NO_PROGRESS": "1"})
+
+
+def _of_home(user: User) -> Path:
+    """Homes are often shared by hosts, and environments are not."""
+    return user.home / ".cache" / "lab-agent" / f"uv-{socket.gethostname()}"
+
+
+def through(arguments: list[str], search_path: str, user: User) -> list[str]:
+    """The command, run by uv.
+
+    Raises:
+        StartFailed: this host has no uv.
+    """
+    places = [search_path, *(str(user.home / folder) for folder in FOLDERS)]
+    found = shutil.which(NAME, path=os.pathsep.join(places))
+    if found is None:
+        raise StartFailed(
+            f"`python: uv` needs uv, and {user.name!r} has none on this host: install it there "
+            "(https://docs.astral.sh/uv/), or name another `python`"
+        )
+    return [found, "run", "--frozen", "--", *arguments]

@@ -1,0 +1,77 @@
+"""`manage.py secretskey`: change the key that seals people's secrets, or give up what it sealed.
+
+Every process reads the keys anew at each use, so the server may run meanwhile.
+"""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import models, transaction
+
+from experiments import sealing
+from experiments.errors import SecretsLocked
+from experiments.models import GivenSecret, Secret
+
+
+class Command(BaseCommand):
+    help = "Seal all secrets by a new key, and forget the old one."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument(
+            "--print", action="store_true", help="print a key for LAB_SECRETS_KEY, change nothing"
+        )
+        how.add_argument(
+            "--reseal",
+            action="store_true",
+            help="seal all by the first key there is: after LAB_SECRETS_KEY=new,old was set",
+        )
+        how.add_argument(
+            "--forget",
+            action="store_true",
+            help="the key is lost: delete all secrets, so that people set them again",
+        )
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        if given["print"]:
+            self.stdout.write(Fernet.generate_key().decode())
+        elif given["forget"]:
+            self._forget()
+        else:
+            self._rotate(new_key=not given["reseal"])
+
+    def _rotate(self, *, new_key: bool) -> None:
+        if new_key and settings.LAB_SECRETS_KEYS:
+            raise CommandError(
+                "The keys stand in LAB_SECRETS_KEY: put a new one (--print makes it) before the "
+                "others there, start the server again, and run this with --reseal."
+            )
+        if new_key:
+            sealing.make_key()
+        try:
+            count = sum(_resealed(model) for model in (Secret, GivenSecret))
+        except SecretsLocked as locked:
+            raise CommandError(str(locked)) from locked
+        sealing.drop_old_keys()
+        self.stdout.write(f"{count} values are sealed by the first key now.")
+
+    def _forget(self) -> None:
+        count = Secret.objects.count()
+        Secret.objects.all().delete()
+        GivenSecret.objects.all().delete()
+        self.stdout.write(
+            f"{count} secrets were deleted: jobs that name one wait until it is set again."
+        )
+
+
+def _resealed(model: type[models.Model]) -> int:
+    """Rows that are written meanwhile are sealed by the new key already."""
+    count = 0
+    for pk, sealed in list(model._base_manager.values_list("pk", "sealed")):
+        fresh = sealing.resealed(sealed)
+        with transaction.atomic():
+            count += model._base_manager.filter(pk=pk, sealed=sealed).update(sealed=fresh)
+    return count

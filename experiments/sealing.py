@@ -1,0 +1,107 @@
+"""What keeps secrets unreadable at rest: Fernet, with keys that the database does not hold.
+
+The first key seals, each of them opens, so that a key is changed while everything runs
+(`manage.py secretskey`). They stand in LAB_SECRETS_KEY, else one a line in the file `secrets_key`
+of the data folder, mode 0600, made when the first secret is kept. Nothing is held in memory
+between two calls: a key that was changed counts from the next call on, in every process.
+"""
+
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from experiments.errors import SecretsLocked
+
+
+def seal(text: str) -> str:
+    """
+    Raises:
+        SecretsLocked: there is no key, and none may be made.
+    """
+    return _box().encrypt(text.encode()).decode()
+
+
+def unseal(token: str) -> str:
+    """
+    Raises:
+        SecretsLocked: none of the keys opens it.
+    """
+    try:
+        return _box().decrypt(token).decode()
+    except InvalidToken:
+        raise SecretsLocked(_words()) from None
+
+
+def resealed(token: str) -> str:
+    """The same, by the first key.
+
+    Raises:
+        SecretsLocked: as unseal().
+    """
+    try:
+        return _box().rotate(token.encode()).decode()
+    except InvalidToken:
+        raise SecretsLocked(_words()) from None
+
+
+def has_key() -> bool:
+    return bool(_keys())
+
+
+def make_key() -> str:
+    """A new key, laid before those that there are in the file. Returned for LAB_SECRETS_KEY."""
+    key = Fernet.generate_key().decode()
+    if not settings.LAB_SECRETS_KEYS:
+        _write([key, *_keys()])
+    return key
+
+
+def drop_old_keys() -> None:
+    """Keep the first key of the file alone: whatever others have sealed is lost."""
+    if not settings.LAB_SECRETS_KEYS:
+        _write(_keys()[:1])
+
+
+def _box() -> MultiFernet:
+    try:
+        return MultiFernet([Fernet(key) for key in _keys()])
+    except ValueError:  # no key, or a line that is none
+        raise SecretsLocked(_words()) from None
+
+
+def _keys() -> list[str]:
+    if settings.LAB_SECRETS_KEYS:
+        return list(settings.LAB_SECRETS_KEYS)
+    try:
+        text = _file().read_text()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError):
+        raise SecretsLocked(_words()) from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _write(keys: list[str]) -> None:
+    part = _file().with_name(f".{_file().name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write("".join(f"{key}\n" for key in keys))
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(_file())
+
+
+def _file() -> Path:
+    return Path(settings.LAB_SECRETS_KEY_FILE)
+
+
+def _words() -> str:
+    return _(
+        "The server cannot open the secrets that it keeps: the key that sealed them is missing "
+        "or another one. Put the file secrets_key back into the data folder (or LAB_SECRETS_KEY), "
+        "or drop the secrets with manage.py secretskey --forget and have them set again."
+    )

@@ -1,0 +1,87 @@
+"""What an environment holds is read from its folders; nothing of it is run."""
+
+from pathlib import Path
+
+import pytest
+
+from agent import environment, packages, users, uvproject, wire
+from agent.environment import Places
+from agent.errors import StartFailed
+from agent.interpreters import Interpreter
+from tests.agent.server import make_order
+
+
+def site(prefix: Path, *names: str) -> Path:
+    folder = prefix / "lib" / "python3.11" / "site-packages"
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def test_packages_are_named_as_pip_names_them(tmp_path: Path) -> None:
+    site(
+        tmp_path, "torch-2.5.1+cu124.dist-info", "Ruamel.YAML_clib-0.2.dist-info", "torch", "x.pth"
+    )
+
+    assert packages.installed(tmp_path) == ["ruamel-yaml-clib==0.2", "torch==2.5.1+cu124"]
+
+
+def test_a_folder_of_thousands_is_cut(tmp_path: Path) -> None:
+    site(tmp_path, *(f"p{n:05d}-1.dist-info" for n in range(packages.MAX_PACKAGES + 10)))
+
+    assert len(packages.installed(tmp_path)) == packages.MAX_PACKAGES
+
+
+def test_torch_says_for_which_cuda_it_was_built(tmp_path: Path) -> None:
+    torch = site(tmp_path, "torch") / "torch" / "version.py"
+    torch.write_text("__version__ = '2.5.1+cu124'\ncuda: Optional[str] = '12.4'\nhip = None\n")
+
+    found = Interpreter(tmp_path, {})
+
+    assert (found.torch_version(), found.torch_cuda()) == ("2.5.1+cu124", "12.4")
+
+
+# --- python: uv ----------------------------------------------------------------------------------
+
+
+def launch(tmp_path: Path, path: str = "/usr/bin:/bin") -> environment.Launch:
+    order = wire.decode(wire.AttemptOrder, make_order(python="uv", command=["python", "train.py"]))
+    places = Places(tmp_path / "logs", "run_001", None, None)
+    return environment.launch(
+        order, places, tmp_path, {}, users.own(), {"PATH": path}, environments=tmp_path / "uv"
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    (tmp_path / "uv.lock").write_text("version = 1\n")
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\n")
+    uv.chmod(0o755)
+    return tmp_path
+
+
+def test_the_command_goes_through_uv_in_an_environment_of_the_lock(project: Path) -> None:
+    made = launch(project, f"{project}/bin:/usr/bin:/bin")
+    (project / "uv.lock").write_text("version = 2\n")
+    other = launch(project, f"{project}/bin:/usr/bin:/bin")
+
+    assert made.arguments == [f"{project}/bin/uv", "run", "--frozen", "--", "python", "train.py"]
+    assert made.executable == f"{project}/bin/uv"
+    prefix = Path(made.variables["UV_PROJECT_ENVIRONMENT"])
+    assert prefix.parent == project / "uv"
+    assert prefix != Path(other.variables["UV_PROJECT_ENVIRONMENT"])
+
+
+def test_without_a_lock_it_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="make it with `uv lock`"):
+        launch(tmp_path)
+
+
+def test_a_host_without_uv_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvproject, "FOLDERS", ())
+
+    with pytest.raises(StartFailed, match="has none on this host"):
+        launch(project)
