@@ -126,7 +126,7 @@ def test_a_run_that_is_deleted_meanwhile_is_a_sentence(capsys):
     with pytest.raises(CliError, match="deleted") as caught:
         followed(Gone(), capsys)
 
-    assert caught.value.exit_code == Exit.REFUSED
+    assert caught.value.exit_code == Exit.NOT_FOUND
 
 
 def test_the_last_lines_are_a_beginning(capsys):
