@@ -18,13 +18,8 @@ class Run:
 
     def __init__(self, *steps) -> None:
         self.steps = list(steps)  # functions of self
-        self.state, self.tries, self.log, self.tag, self.complete = (
-            "running",
-            1,
-            b"",
-            '"1.1"',
-            False,
-        )
+        self.state, self.tries = "running", 1
+        self.log, self.tag, self.complete = b"", '"1.1"', False
         self.away = 0
 
     def __call__(self, request):
