@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import cgroups, environment, gpulock, shim, users, wire
+from agent import cgroups, companion, environment, gpulock, shim, users, wire
 from agent.backoff import Backoff
 from agent.environment import Launch, Places
 from agent.errors import (
@@ -196,6 +196,7 @@ class Run:
                 return
             moved = self._around.files.moved
             places = self._around.workspace.prepare(order, config, moved, user)
+            companion.lay(places.run_dir, user.rights())
             self._insist(lambda: self._lay_in(places))
             if self._given_up():
                 return

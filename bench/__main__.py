@@ -10,7 +10,7 @@ from pathlib import Path
 
 #: The short ones first; each a module of this folder with a main() of its own.
 ALL = (
-    "sqlite_modes", "dispatch_pass", "curves", "deltas", "sync_status", "arrival", "watched_files",
+    "sqlite_modes", "labrun", "dispatch_pass", "curves", "deltas", "sync_status", "arrival", "watched_files",
     "whole_file", "healing", "heartbeats", "viewers", "submit_to_start", "idle", "agent_footprint",
     "pages", "liveness", "recovery", "false_alarms",
 )  # fmt: skip

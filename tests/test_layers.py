@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labsite": {"agent.wire", "people", "devices", "experiments", "sync"} | INSTALLER,
 }
 #: What an agent may need on a GPU host, besides the standard library.
-AGENT_NEEDS = {"psutil", "pynvml", "requests", "urllib3", "yaml"}
+AGENT_NEEDS = {"pynvml", "requests", "urllib3", "yaml"}
 VIEWS = {"views", "agent_views"}
 #: Loading one of these on the server costs memory or lets a file run code.
 NEVER_ON_SERVER = {"torch", "torchvision", "pickle", "dill", "cloudpickle", "joblib", "marshal"}
