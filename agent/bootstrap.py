@@ -1,8 +1,8 @@
 """The `__main__.py` of `agent.pyz`: unpacks that file, and runs the agent that was in it.
 
-From a folder and not from the file itself: Python keeps what it compiled there, and the file may be
-replaced by a newer one while this agent runs. The folder is named by the file's content, is held
-by a lock as long as an agent runs from it, and goes when a newer one has taken its place.
+From a folder and not from the file itself: Python keeps there what it compiled, and the file may
+be replaced by a newer one while this agent runs. The folder is named by the file's content, is
+held by a lock as long as an agent runs from it, and goes when none does and another one starts.
 
 Standard library only, and nothing that a Python before 3.10 could not read: it is told what it
 lacks.
@@ -18,6 +18,7 @@ import sys
 import time
 import zipfile
 import zlib
+from contextlib import suppress
 
 NEEDS = (3, 10)
 CANNOT_START = 2
@@ -46,7 +47,7 @@ def base_folder(arguments: list) -> str:  # type: ignore[type-arg]  # Python 3.8
     for at, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == OPTION and (value or at + 1 < len(arguments)):
-            return os.path.abspath(os.path.expanduser(value or arguments[at + 1]))
+            return os.path.abspath(os.path.expanduser(str(value or arguments[at + 1])))
     if os.geteuid() == 0:
         return "/var/lib/lab-agent"
     try:
@@ -110,20 +111,22 @@ def tidy(parent: str, own: str) -> None:
     """Take away what no agent runs from."""
     for name in os.listdir(parent):
         folder = os.path.join(parent, name)
-        if folder != own and _is_free(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder != own:
+            with suppress(OSError):  # an agent runs from it, or somebody else takes it away
+                _remove(folder)
 
 
-def _is_free(folder: str) -> bool:
+def _remove(folder: str) -> None:
+    """
+    Raises:
+        OSError: it is held.
+    """
     if os.stat(folder).st_mtime > time.time() - STALE_SECONDS:
-        return False  # somebody may just be unpacking it
+        return  # somebody may just be unpacking it
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
+        shutil.rmtree(folder)
     finally:
         os.close(handle)
 

@@ -13,6 +13,7 @@ from labsite.clock import database_now
 from labsite.pages import devicehistory
 from labsite.pages.access import asked
 from labsite.pages.devicehistory import WINDOWS, Window, window_named
+from labsite.pages.enrolling import renewal_line
 from labsite.pages.hostcards import Card, read_cards
 from labsite.pages.queue import gpu_words
 from labsite.pages.states import attempt_badge
@@ -39,6 +40,7 @@ def device(request: HttpRequest, pk: int) -> HttpResponse:
         return render(request, f"parts/device_{part}.html", context)
     others = Device.objects.enrolled().only("versions", "source")
     context["versions"] = versions_of(card.device, usual_of(others))
+    context["renewal"] = renewal_line(request) if card.has_older_agent else ""
     return render(request, "pages/device.html", context)
 
 

@@ -1,4 +1,4 @@
-"""labrun, as scripts use it: each a process of its own, of the oldest and newest Python at hand."""
+"""labrun, as scripts use it: each a process of its own."""
 
 import csv
 import math
@@ -242,8 +242,8 @@ def test_a_handler_of_the_scripts_own_is_still_called(script):
     assert process.stdout.readline() == "up\n"
     process.terminate()
 
-    assert process.stdout.read() == "mine\n"
-    assert process.wait() == 0
+    assert process.communicate(timeout=60) == ("mine\n", "")
+    assert process.returncode == 0
 
 
 # --- more than one process ---
