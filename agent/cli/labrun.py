@@ -14,7 +14,7 @@ The lab lays this one file on the PYTHONPATH of its jobs. It needs the standard 
 Python from 3.8 on, and no server: by hand it writes into the current folder. It is a writer of the
 lab's documented files and nothing else (docs/labrun.md), so a run that uses it is a run like any.
 
-Nothing in it ends a training: what cannot be written is told once on stderr.
+Neither log nor checkpoint ends a training: what cannot be written is told on stderr.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ class Metrics:
         Raises:
             OSError: the disk does not take them now; they are written with the next ones.
         """
-        self._rows += rows[: max(0, MOST_KEPT_ROWS - len(self._rows))]
+        room = max(0, MOST_KEPT_ROWS - len(self._rows))
+        if len(rows) > room:
+            _warn(f"{self.path.name} cannot be written for too long: rows are lost")
+        self._rows += rows[:room]
         self._write()
         self._widen()
         lines = [",".join([_cell(row.get(name)) for name in self._columns]) for row in self._rows]
@@ -266,26 +269,23 @@ class Run:
 
         Args:
             state: what resume() is to give back: whatever torch.save takes (pickle, in a script
-                that has not imported torch). Or the path of a file, which is copied.
+                that has not imported torch). Or the path of a file, which is copied. On a full
+                disk the checkpoint before stays, which is told each time.
             step: after which step it was saved; default: the last that was logged.
         """
         if _is_other_rank():
             return
         self.flush()
         place = _place("LAB_CHECKPOINT", "checkpoint.pt")
-        part = place.with_name(f".{place.name}.part")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(state, (str, os.PathLike)):
-            if os.path.abspath(state) == os.path.abspath(place):
-                return
-            shutil.copyfile(state, part)
-        else:
-            step = self._step if step is None else step
-            if isinstance(state, dict) and step >= 0:
-                state = {**state, STEP_OF_STATE: step}
-            _save(state, part)
-        _sync(part)
-        os.replace(part, place)
+        after = self._step if step is None else _number(step)
+        if isinstance(state, dict) and after is not None and after >= 0:
+            state = {**state, STEP_OF_STATE: after}
+        try:
+            _put_in_place(state, place)
+        except (OSError, RuntimeError) as exc:  # the latter is torch's word for a full disk, too
+            if not isinstance(exc, OSError) and not isinstance(exc.__context__, OSError):
+                raise
+            sys.stderr.write(f"labrun: no checkpoint, the one before stays: {exc}\n")
 
     def resume(self, load: bool = True) -> Any:
         """What the run goes on from; None: nothing, it begins.
@@ -463,6 +463,26 @@ def _is_other_rank() -> bool:
     return rank != "0"
 
 
+def _put_in_place(state: Any, place: Path) -> None:
+    """
+    Raises:
+        OSError, RuntimeError: it cannot be saved; what is there stays.
+    """
+    part = place.with_name(f".{place.name}.part")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if isinstance(state, (str, os.PathLike)):
+            shutil.copyfile(state, part)
+        else:
+            _save(state, part)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, place)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
 def _save(state: Any, path: Path) -> None:
     torch = sys.modules.get("torch")
     with open(path, "wb") as file:
@@ -486,11 +506,6 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False)
     except TypeError:  # before torch 1.13
         return torch.load(path, map_location="cpu")
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 _told: set[str] = set()

@@ -346,6 +346,22 @@ def test_a_state_of_torch_is_a_checkpoint_of_torch(script, tmp_path):
     assert saved["labrun_step"] == 4
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(script, tmp_path):
+    environ = in_lab(tmp_path)
+    ended(script("import labrun; labrun.checkpoint({'epoch': 1})", **environ))
+    full = (
+        "import labrun, resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "labrun.checkpoint({'epoch': 2, 'weights': bytes(1000)})\n"
+    )
+    before = (tmp_path / "run_001.pt").read_bytes()
+
+    assert "the one before stays" in ended(script(full, **environ))
+    assert (tmp_path / "run_001.pt").read_bytes() == before
+    assert os.listdir(tmp_path) == ["run_001.pt"]
+
+
 def test_a_file_of_the_scripts_own_becomes_the_checkpoint_and_stays(script, tmp_path):
     (tmp_path / "mine.ckpt").write_bytes(b"weights")
     ended(script("import labrun; labrun.checkpoint('mine.ckpt')", **in_lab(tmp_path)))

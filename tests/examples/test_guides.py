@@ -15,6 +15,7 @@ from tests.faults.stack import PROJECT, ROOT, Lab, Stack
 GUIDES = ROOT / "docs" / "guides"
 KOREAN = ROOT / "docs" / "ko" / "guides"
 NAMES = sorted(path.stem for path in GUIDES.glob("*.md"))
+SYNC_SECONDS = 60.0
 RUN_SECONDS = 240.0  # torch is imported twice while other tests have the processors
 
 
@@ -48,7 +49,7 @@ class Desk:
     def ended(self, uid: str) -> dict[str, Any]:
         """It, when it has succeeded and its curves are known."""
         job = self.lab.wait_state(uid, "succeeded", RUN_SECONDS)
-        wait_for(lambda: self.lab.job(uid)["summary"], f"the curves of {uid}")
+        wait_for(lambda: self.lab.job(uid)["summary"], f"the curves of {uid}", SYNC_SECONDS)
         assert [one["outcome"] for one in job["attempts"]] == ["succeeded"]
         return self.lab.job(uid)
 
@@ -91,7 +92,11 @@ def test_lightning(desk):
     done = run(desk, "lightning", "fit.yaml")
 
     assert "train/loss" in done["summary"]
-    wait_for((desk.lab.run_dir() / done["run_name"] / "last.ckpt").exists, "its checkpoint")
+    wait_for(
+        (desk.lab.run_dir() / done["run_name"] / "last.ckpt").exists,
+        "its checkpoint",
+        SYNC_SECONDS,
+    )
 
 
 def test_hugging_face_trainer(desk):
@@ -102,7 +107,7 @@ def test_hugging_face_trainer(desk):
 
     assert "train/loss" in done["summary"]
     checkpoint = desk.lab.run_dir() / done["run_name"] / "checkpoint-8" / "trainer_state.json"
-    wait_for(checkpoint.exists, "its checkpoint")
+    wait_for(checkpoint.exists, "its checkpoint", SYNC_SECONDS)
 
 
 def test_two_jobs_of_torchrun_on_one_host_at_once(desk):
