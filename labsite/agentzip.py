@@ -36,7 +36,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 @dataclass(frozen=True)
 class AgentZip:
     content: bytes
-    version: str  # what agents from it say that they are: 0.1.0+3f2a91c4, by what is in it
+    version: str
 
     @property
     def sha256(self) -> str:
@@ -46,16 +46,23 @@ class AgentZip:
 @cache
 def agent_zip() -> AgentZip:
     """Made once a process: what it serves does not change beneath a script that names its hash."""
-    files = {name: path.read_bytes() for name, path in _sources()}
-    files["__main__.py"] = files[BOOTSTRAP]
-    files |= dict(_licences())
+    said = f"Metadata-Version: 2.1\nName: labsite\nVersion: {version()}\n"
+    return AgentZip(_zipped(_files() | {"labsite.dist-info/METADATA": said.encode()}), version())
+
+
+@cache
+def version() -> str:
+    """What agents from it say that they are: 0.1.0+3f2a91c4, by what is in it."""
     digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(files[name]).digest())
-    version = f"{metadata.version('labsite')}+{digest.hexdigest()[:BUILD_CHARACTERS]}"
-    said = f"Metadata-Version: 2.1\nName: labsite\nVersion: {version}\n"
-    files["labsite.dist-info/METADATA"] = said.encode()
-    return AgentZip(_zipped(files), version)
+    for name, content in sorted(_files().items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return f"{metadata.version('labsite')}+{digest.hexdigest()[:BUILD_CHARACTERS]}"
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    files = {name: path.read_bytes() for name, path in _sources()}
+    return files | {"__main__.py": files[BOOTSTRAP], **dict(_licences())}
 
 
 def _sources() -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from devices.models import Device
-from labsite.agentzip import agent_zip
+from labsite import agentzip
 
 #: What a device tells of itself -> what people call it.
 NAMES = {
@@ -63,7 +63,7 @@ def versions_of(device: Device, usual: dict[str, str]) -> list[Version]:
     for name, value in told_by(device).items():
         other = usual.get(name, "")
         differs = bool(value and other and _alike(name, value) != other)
-        newer = agent_zip().version if name == "agent" and has_older_agent(device) else ""
+        newer = agentzip.version() if name == "agent" and has_older_agent(device) else ""
         made.append(Version(name, str(NAMES[name]), value, other if differs else "", newer))
     return made
 
@@ -72,7 +72,7 @@ def has_older_agent(device: Device) -> bool:
     """Than the one that this server hands out: of an earlier version; or, of two that were both
     handed out and call themselves alike, another build."""
     release, _, build = told_by(device)["agent"].partition("+")
-    our_release, _, our_build = agent_zip().version.partition("+")
+    our_release, _, our_build = agentzip.version().partition("+")
     if release != our_release:
         return bool(_numbers(release)) and _numbers(release) < _numbers(our_release)
     return bool(build) and build != our_build
