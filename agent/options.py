@@ -64,6 +64,12 @@ def to_start_again(arguments: Sequence[str], host_id: str) -> tuple[list[str], l
     return program()[0], [one for one in lasting if one != "--log-files"]
 
 
+def without_names(arguments: Sequence[str]) -> list[str]:
+    """Without what only says which agent is meant."""
+    named = ("--server", "--url", "--host-id", "--client-host-id", "--state-dir", "--ca-sha256")
+    return _without(arguments, (), (*named, *ONCE_WITH_VALUE))
+
+
 def _without(arguments: Sequence[str], alone: Sequence[str], valued: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in alone:

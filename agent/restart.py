@@ -32,6 +32,7 @@ def restart(chosen: Config) -> int:
     meant = running or [max(found, key=lambda one: one[1].started_at)]
     for _, record in meant:
         _check(record)
+        _tell_unheard(chosen, record)
     return max(_again(folder, record, chosen.enroll_code) for folder, record in meant)
 
 
@@ -52,6 +53,17 @@ def _check(record: Record) -> None:
         f"one, or have the service start this one: stop it (--stop), cd {record.directory}, then "
         f"{shlex.join(service)}"
     )
+
+
+def _tell_unheard(chosen: Config, record: Record) -> None:
+    """Whoever gives an option, such as --gpus, means to change something."""
+    known = {"restart", *(record.arguments or [])}
+    wished = [word for word in options.without_names(chosen.arguments) if word not in known]
+    if wished:
+        sys.stderr.write(
+            f"lab-agent: {record.host_id} starts as it was started, and {shlex.join(wished)} is "
+            "not heard. To start it otherwise: lab-agent --stop, then start it anew\n"
+        )
 
 
 def _again(folder: Path, record: Record, code: str | None) -> int:

@@ -5,7 +5,7 @@
 #   sh install.sh CODE [OPTION]...   enroll this machine and start the agent in the background
 #   sh install.sh                    renew an agent that is here; its jobs go on
 #
-#   --service    have the machine keep the agent running (systemd, cron) instead
+#   --service    have the machine keep the agent running instead (systemd, cron)
 #   any other option is the agent's own: --workdir, --gpus, --host-id (all: lab-agent --help)
 #
 # It needs CPython 3.10 or newer, and neither root nor the internet. LAB_PYTHON names a Python,
@@ -124,10 +124,10 @@ main() {
   [ -z "$code" ] || export LAB_ENROLL_CODE="$code"
   running=0
   "$folder/lab-agent" status "$@" >/dev/null 2>&1 </dev/null || running=$?
-  if [ -z "$code" ] || [ "$running" = 0 ] || [ "$running" = 4 ]; then
-    "$folder/lab-agent" restart "$@" </dev/null
-  elif [ -n "$service" ]; then
+  if [ -n "$service" ]; then
     "$folder/lab-agent" install-service "$@" </dev/null
+  elif [ -z "$code" ] || [ "$running" = 0 ] || [ "$running" = 4 ]; then
+    "$folder/lab-agent" restart "$@" </dev/null
   else
     "$folder/lab-agent" "$@" --daemon </dev/null
   fi

@@ -18,12 +18,12 @@ from tests.agent.test_background import _no_daemon_stays, note, record, run  # n
 
 
 def again(
-    agent: AgentProcess, server: FakeServer, folder: Path, **environ: str
+    agent: AgentProcess, server: FakeServer, folder: Path, *more: str, **environ: str
 ) -> "subprocess.CompletedProcess[str]":
     """As somebody types it who knows nothing of how the agent was started."""
     command = [sys.executable, "-m", "agent", "restart", "--server", server.url]
     return subprocess.run(
-        [*command, "--state-dir", str(agent.state)],
+        [*command, "--state-dir", str(agent.state), *more],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
@@ -40,11 +40,12 @@ def test_it_starts_as_it_was_started_and_its_jobs_never_notice(
     job, old = started(server, order), record(agent)
     (tmp_path / "elsewhere").mkdir()
 
-    done = again(agent, server, tmp_path / "elsewhere")
+    done = again(agent, server, tmp_path / "elsewhere", "--sync-interval", "0.7", "--gpus", "1")
 
     new = record(agent)
     assert done.returncode == 0, done.stderr
     assert f"jobs go on: digits/{order['run_name']} (process {job})" in done.stdout
+    assert "--gpus 1 is not heard" in done.stderr
     assert not old.alive
     assert new.alive
     assert new.arguments == old.arguments
