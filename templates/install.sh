@@ -113,9 +113,12 @@ main() {
   [ -n "$python" ] || no_python
   if [ "$(id -u)" = 0 ]; then folder=/usr/local/lib/lab-agent; else folder=$HOME/.local/share/lab-agent; fi
   folder=${LAB_AGENT_DIR:-$folder}/$place
+  mask=$(umask)
+  umask 022  # of these files alone: a service may run as another user
   mkdir -p "$folder" || fail "$folder cannot be made: name another one, LAB_AGENT_DIR=... before the same line"
   fetch "$folder/agent.pyz"
   write_command "$folder"
+  umask "$mask"
   say "agent $version, SHA-256 $sha256"
   say "by $python; type $folder/lab-agent status"
 

@@ -176,6 +176,10 @@ def test_over_plain_http_the_line_is_short_and_says_what_is_wrong(
 
     nobody = host.type(f"(curl -fsS {lab.url}/install.sh) | sh -s -- {host.options}")
     wrong = host.type(f"{line[: -len(code)]}{'0' * 32} {host.options}")
+    other = host.type(
+        f"curl -fsS {lab.url}/install.sh | sed 's/^sha256=.*/sha256={'0' * 64}/' | "
+        f"sh -s -- {code} {host.options}"
+    )
     typed = host.type(f"{line} {host.options}")
     host.agent().send_signal(signal.SIGKILL)
     renewed = host.type(f"(curl -fsS {lab.url}/install.sh) | sh -s -- {host.options}")
@@ -185,6 +189,8 @@ def test_over_plain_http_the_line_is_short_and_says_what_is_wrong(
     assert "make a code on the site" in nobody.stderr
     assert wrong.returncode == 2
     assert "refused to enroll this host" in wrong.stderr
+    assert other.returncode == 1
+    assert "is not the file that belongs to this line" in other.stderr
     assert typed.returncode == 0, typed.stderr + typed.stdout
     assert renewed.returncode == 0, renewed.stderr
     assert host.agent().is_running()
