@@ -12,9 +12,11 @@ import pytest
 from agent import managers, options, presence, restart, shim
 from agent.presence import Record
 from tests.agent.conftest import ROOT, AgentProcess
+from tests.agent.daemons import note, record, run
 from tests.agent.jobs import FOREVER, started
 from tests.agent.server import FakeServer
-from tests.agent.test_background import _no_daemon_stays, note, record, run  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("no_daemon_stays")
 
 
 def again(

@@ -220,3 +220,15 @@ def test_the_page_of_a_host_with_an_older_agent_says_how_to_renew_it(client):
     assert f"this server has {agentzip.agent_zip().version}" in page
     assert "http://testserver/install.sh" in page
     assert versions_of(device, {})[0].newer == agentzip.agent_zip().version
+
+
+def test_a_manager_is_told_of_all_older_agents_in_one_sentence(client):
+    client.force_login(make.manager())
+    for number in range(8):
+        make.device(host_id=f"gpu-{number}", versions={"agent": "0.0.9"})
+
+    page = client.get("/").content.decode()
+
+    assert page.count("older than this server's. One line renews each") == 1
+    assert "(+2)" in page
+    assert "/devices/add/#h-renew" in page
