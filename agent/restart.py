@@ -43,7 +43,7 @@ def _check(record: Record) -> None:
         raise ConfigError(
             f"{who} did not note how it was started: stop it (--stop), and start it as before"
         )
-    if record.unit is None or record.program == program:
+    if record.unit is None or _is_same(record.program, program):
         return
     if not managers.is_service(record.unit):
         raise ConfigError(f"{who} is kept by {record.unit}: renew that one")
@@ -53,6 +53,12 @@ def _check(record: Record) -> None:
         f"one, or have the service start this one: stop it (--stop), cd {record.directory}, then "
         f"{shlex.join(service)}"
     )
+
+
+def _is_same(program: list[str], other: list[str]) -> bool:
+    """Whether a service that starts the one starts the other; an agent.pyz is replaced as a file,
+    whichever Python it is given to."""
+    return program == other or (program[-1] == other[-1] and other[-1].endswith(".pyz"))
 
 
 def _tell_unheard(chosen: Config, record: Record) -> None:

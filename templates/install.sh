@@ -55,10 +55,11 @@ first_python() {
 
 no_python() {
   say "there is no CPython 3.10 or newer on this machine, in PATH or in conda's folders. Either"
-  say "  name one:                    LAB_PYTHON=/path/to/python3 before the same line"
+  say "  name one:                    export LAB_PYTHON=/path/to/python3"
   say "  or make one, without root:   conda create -y -p ~/miniconda3/envs/lab python=3.12"
   say "                               uv python install 3.12"
-  fail "  or have it installed:        sudo apt install python3"
+  say "  or have it installed:        sudo apt install python3"
+  fail "then type the same line again"
 }
 
 fetch() {
@@ -115,7 +116,7 @@ main() {
   folder=${LAB_AGENT_DIR:-$folder}/$place
   mask=$(umask)
   umask 022  # of these files alone: a service may run as another user
-  mkdir -p "$folder" || fail "$folder cannot be made: name another one, LAB_AGENT_DIR=... before the same line"
+  mkdir -p "$folder" || fail "$folder cannot be made: export LAB_AGENT_DIR=..., then the same line again"
   fetch "$folder/agent.pyz"
   write_command "$folder"
   umask "$mask"

@@ -189,7 +189,8 @@ def _skew(cards: Sequence[Card]) -> Iterator[Todo]:
 
 def _older(cards: Sequence[Card]) -> Iterator[Todo]:
     """All in one: after an upgrade of the server it is every agent."""
-    older = [card.device for card in cards if card.has_older_agent]
+    there = [card for card in cards if card.state != DeviceState.DISCONNECTED]
+    older = [card.device for card in there if card.has_older_agent]
     if older:
         words = ngettext(
             "The agent of {devices} is older than this server's. One line renews it; jobs go on.",

@@ -119,6 +119,15 @@ def test_a_service_of_this_program_is_stopped_and_started_by_its_manager(
     assert managers.start_command("com.lab.agent", True)[:2] == ("launchctl", "bootstrap")
 
 
+def test_a_service_that_starts_the_same_file_by_another_python_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyz = str(tmp_path / "agent.pyz")
+    monkeypatch.setattr(options, "program", lambda: (["/opt/conda/bin/python3", pyz], {}))
+
+    restart._check(noted(tmp_path, program=["/usr/bin/python3", pyz], unit="lab-agent.service"))
+
+
 def test_an_agent_that_is_a_file_is_started_again_from_that_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
