@@ -271,5 +271,7 @@ def _when(fits: list[Fit], ahead: int) -> str:
     if "waiting" in states:
         return _("It starts when a GPU that fits is free.")
     if "stale" in states:
-        return _("What fits cannot be reached now, or takes no new runs; it waits for that.")
+        return _(
+            "What fits cannot be reached now, takes no new runs or lacks something; it waits."
+        )
     return _("No GPU server of this lab fits; it waits until one is added.")
