@@ -202,12 +202,13 @@ def preview(wish: Wish, look: Look, request: HttpRequest) -> dict[str, str]:
 def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> dict[str, Any]:
     fits = fits_of(spec, read_places(database_now()), request.user)
     count = spec.sweep.size if spec.sweep else 1
+    by_uv = (fits[0].python if fits else spec.python) == "uv"
     return {
         "spec": spec,
         "fits": fits[:SHOWN_PLACES],
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
-        "words": typed(spec.command),
+        "words": ("uv run --frozen -- " if by_uv else "") + typed(spec.command),
         "warnings": discreet.warnings_of(spec.keys),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),
         "turn": turn_of(spec, fits, count, request.user),
