@@ -174,6 +174,21 @@ def test_a_dry_run_queues_nothing(kim: Student) -> None:
     assert kim.lab("ls", "--json").json["count"] == before
 
 
+def test_a_config_that_names_its_code_gets_that_and_not_this_folder(
+    kim: Student, tmp_path: Path
+) -> None:
+    config = tmp_path / "a.yaml"
+    source = "{kind: git, url: 'https://git.invalid/lab/digits', commit: 3fd15250000}"
+    config.write_text(f"lab: {{command: [x], source: {source}}}\n")
+
+    said, own = (
+        kim.lab("submit", str(config), "--dry-run", "--json", *words).json["source"]
+        for words in ([], ["--code", "snapshot"])
+    )
+
+    assert (said["kind"], own["kind"]) == ("git", "snapshot")
+
+
 def test_a_sweep_of_a_plain_command_is_watched_to_its_end(kim: Student) -> None:
     said = kim.lab(
         "submit", "--gpus", "0", "--watch", "--sweep", "lr=2,7",
