@@ -117,7 +117,7 @@ def test_a_rerun_by_the_form_runs_the_same_code(client, pages, kim):
     assert job.project.jobs.latest("pk").snapshot == job.snapshot
 
 
-def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed():
+def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed(pages):
     commit = {"commit": "c" * 40, "branch": "main"}
     clean = {**commit, "dirty": False, "source_hash": "aaaa1"}
     alike = [make.device(source=clean) for _ in range(2)]
@@ -127,6 +127,7 @@ def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed():
     [code] = [one for one in versions_of(changed, usual) if one.name == "commit"]
 
     assert (code.value, code.usual) == ("cccccccccc+bbbb", "cccccccccc")
+    assert "its code is cccccccccc+bbbb" in read(pages.get("/devices/").content.decode())
 
 
 def test_runs_beside_each_other_tell_in_which_files_their_code_differs(client, pages, kim):
