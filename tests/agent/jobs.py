@@ -14,10 +14,9 @@ def pids(attempt_id: str) -> list[int]:
 
 def supervisor_and_command(attempt_id: str) -> list[int]:
     """The supervisor first, so that it cannot tell the end."""
-    command = pids(attempt_id)[0]
-    parent = shim.stat(command)
-    assert parent is not None
-    return [parent[1], command]
+    found = {pid: process[1] for pid in pids(attempt_id) if (process := shim.stat(pid))}
+    [command] = [pid for pid, parent in found.items() if parent not in found]  # pids begin anew
+    return [found[command], command]
 
 
 def started(server: FakeServer, order: dict[str, Any]) -> int:
