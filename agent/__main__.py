@@ -14,8 +14,10 @@ from agent import (
     doctor,
     enroll,
     logfiles,
+    options,
     presence,
     push,
+    restart,
     service,
     several,
     status,
@@ -23,6 +25,7 @@ from agent import (
 from agent.assembly import Agent, checked
 from agent.config import Config
 from agent.errors import ConfigError
+from agent.heartbeat import agent_version
 from agent.presence import Presence
 from agent.state import State, state_folder
 from agent.store import Store
@@ -96,6 +99,9 @@ def _run(chosen: Config) -> NoReturn:
         token = enroll.credential(chosen, state, store, ca_file).token
         written = (str(files.log), str(files.err)) if files else ()
         here = presence.of_this_process(chosen.server, chosen.host_id, chosen.workdir, *written)
+        here = presence.started_by(
+            here, agent_version(), *options.to_start_again(chosen.arguments, chosen.host_id)
+        )
         agent = Agent(
             chosen,
             state,
@@ -133,6 +139,7 @@ _ACTIONS: dict[str, Callable[[Config], int]] = {
     "status": status.show,
     "push": push.push,
     "stop": background.stop,
+    "restart": restart.restart,
     "doctor": doctor.examine,
     "install-service": service.install,
 }

@@ -9,9 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-import psutil
-
-from agent import shim
+from agent import kernel, shim
 
 
 def adopt(folder: Path) -> bool:
@@ -22,26 +20,29 @@ def adopt(folder: Path) -> bool:
     supervisor = _supervisor(folder.name)
     if supervisor is None:
         return False
-    _lead_to(folder, Path(supervisor.cmdline()[-1]))
-    with suppress(psutil.Error, OSError):
-        command = _command(supervisor)
-        if command is not None:
-            began = datetime.fromtimestamp(command.create_time(), timezone.utc)
+    pid, written = supervisor
+    _lead_to(folder, written)
+    with suppress(OSError):
+        command = _command(pid)
+        began_at = kernel.started_at(command) if command is not None else None
+        if command is not None and began_at is not None:
+            began = datetime.fromtimestamp(began_at, timezone.utc)
             started_at = began.isoformat(timespec="milliseconds")
-            run = {**shim.identity(command.pid), "started_at": started_at}
+            run = {**shim.identity(command), "started_at": started_at}
             shim.write(str(folder), "run.json", run)
-    shim.write(str(folder), "shim.json", shim.identity(supervisor.pid))
+    shim.write(str(folder), "shim.json", shim.identity(pid))
     return True
 
 
-def _supervisor(attempt_id: str) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline", "uids"]):
-        arguments = process.info["cmdline"] or []
+def _supervisor(attempt_id: str) -> tuple[int, Path] | None:
+    """Its pid, and the folder that it writes to."""
+    for pid in kernel.pids():
+        arguments = kernel.arguments_of(pid)
         if not any("shim.main()" in text for text in arguments):
             continue
-        ours = process.info["uids"].real == os.getuid()  # nobody else's word is taken for it
+        ours = kernel.uid_of(pid) == os.getuid()  # nobody else's word is taken for it
         if ours and Path(arguments[-1]).name == attempt_id:
-            return process
+            return pid, Path(arguments[-1])
     return None
 
 
@@ -54,7 +55,8 @@ def _lead_to(folder: Path, written: Path) -> None:
     folder.symlink_to(written)
 
 
-def _command(supervisor: psutil.Process) -> psutil.Process | None:
+def _command(supervisor: int) -> int | None:
     """The child that leads its own session; what it left behind may have come to us too."""
-    leaders = [child for child in supervisor.children() if os.getsid(child.pid) == child.pid]
-    return min(leaders, key=lambda child: child.create_time(), default=None)
+    children = kernel.children_of(supervisor)
+    leaders = [child for child in children if os.getsid(child) == child]
+    return min(leaders, key=lambda child: kernel.started_at(child) or 0.0, default=None)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from agent import host, logfiles, logind, managers, notify, options, shim, status
 from agent.config import Config
@@ -75,14 +76,23 @@ def stop(chosen: Config) -> int:
     """
     running = [(folder, record) for folder, record in status.named(chosen) if record.alive]
     for folder, record in running:
-        if record.alive:  # one process may serve several servers
-            _end(record)
-        _say(f"{record.host_id} at {record.server}: stopped (process {record.pid})")
-        if jobs := status.jobs_of(folder):
-            _say(f"  jobs go on: {', '.join(jobs)}; the next start finds them")
+        end(folder, record)
     if not running:
         _say(f"No agent of {host.unix_user()} runs here{status.which(chosen)}.")
     return 0
+
+
+def end(folder: Path, record: Record) -> None:
+    """Have the agent on this state end in order, wait until it has, and say so.
+
+    Raises:
+        ConfigError: it cannot be stopped.
+    """
+    if record.alive:  # one process may serve several servers
+        _end(record)
+    _say(f"{record.host_id} at {record.server}: stopped (process {record.pid})")
+    if jobs := status.jobs_of(folder):
+        _say(f"  jobs go on: {', '.join(jobs)}; the next start finds them")
 
 
 def _end(record: Record) -> None:

@@ -9,8 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
+from agent import kernel
 from agent.unitfiles import DELEGATED
 
 
@@ -24,10 +23,10 @@ def of_attempt(attempt_id: str, environ: Mapping[str, str] = os.environ) -> str 
 
 def _own() -> Path | None:
     """This process's, of version 2; None: it has none, or it is not within sight."""
-    mounts = [mount for mount in psutil.disk_partitions(all=True) if mount.fstype == "cgroup2"]
+    mounts = kernel.mounts("cgroup2")
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return None
     mine = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
-    return Path(mounts[0].mountpoint) / mine[0] if mounts and mine else None
+    return mounts[0] / mine[0] if mounts and mine else None

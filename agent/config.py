@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 from agent.filesync import SYNC_INTERVAL
 from agent.heartbeat import agent_version
 
-ACTIONS = ["run", "enroll", "status", "push", "doctor", "install-service"]
+ACTIONS = ["run", "enroll", "status", "push", "restart", "doctor", "install-service"]
 MIN_HEARTBEAT_SECONDS = 0.05
 MIN_POLL_SECONDS = 0.1
 MIN_SYNC_SECONDS, MAX_SYNC_SECONDS = 0.05, 60.0
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=ACTIONS,
         default="run",
         help="run (the default), only enroll this host, tell how the agents here fare and what "
-        "has not arrived, send it now, look for what is wrong here, or have the machine keep the "
-        "agent running",
+        "has not arrived, send it now, start an agent again as it was started, look for what is "
+        "wrong here, or have the machine keep the agent running",
     )
     add("runs", nargs="*", metavar="RUN", help="with push: these only (run_001, project/run_001)")
     add(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from agent import host, wire
 from agent.config import Config
-from agent.errors import ConfigError, Rejected, ServerUnreachable
+from agent.errors import CodeRefused, ConfigError, Rejected, ServerUnreachable
 from agent.heartbeat import agent_version
 from agent.reach import fetch_ca, fingerprint, over_https
 from agent.state import Credential, State, new_credential, write_private
@@ -53,12 +53,18 @@ def credential(config: Config, state: State, store: Store, ca_file: str | None) 
             f"the command:\n  lab-agent enroll --server {config.server} "
             f"--host-id {config.host_id} --enroll-code CODE"
         )
+    before = kept
     if kept is None or kept.enrolled:
         kept = new_credential(config.host_id)
     # Kept before it is sent: should the answer be lost, the same digest is sent again.
     asked = replace(kept, code_sha256=code_sha256)
     state.keep(asked)
-    enrolled = _enroll(config, asked, code, ca_file)
+    try:
+        enrolled = _enroll(config, asked, code, ca_file)
+    except CodeRefused:
+        if before is not None and before.enrolled:  # it is worth what it was
+            state.keep(before)
+        raise
     store.put("server_id", enrolled.server_id)  # whoever copies a code has looked at the server
     logger.info("enrolled as %s at %s", enrolled.host_id, enrolled.server_name)
     return state.mark_enrolled(asked)
@@ -78,7 +84,7 @@ def _enroll(config: Config, asked: Credential, code: str, ca_file: str | None) -
     except ServerUnreachable as exc:
         raise ConfigError(over_https(config.server) or str(exc)) from None
     except Rejected as exc:
-        raise ConfigError(
+        raise CodeRefused(
             f"The server refused to enroll this host: {exc}. A code is good for ten minutes and "
             "once: make a new one on the site (Devices, Add)"
         ) from None

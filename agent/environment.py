@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import interpreters, lacks, uvproject, wire
+from agent import companion, interpreters, lacks, uvproject, wire
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
 from agent.users import User
@@ -171,7 +171,7 @@ def _variables(
         made["PATH"] = f"{interpreter.bin}{os.pathsep}{made['PATH']}"
     made.update(_lab(order, places))
     made.update(_gpus(order, gpu_indices))
-    made.update(PYTHONUNBUFFERED="1")
+    made.update(PYTHONUNBUFFERED="1", PYTHONPATH=companion.python_path(places.run_dir, made))
     port = str(_free_port())  # two torchrun jobs on one host collide otherwise
     made.update(MASTER_PORT=port, PET_MASTER_PORT=port)
     return made

@@ -7,6 +7,7 @@ AgentError
 │   ├── Unauthorized    401, 403: nor will any other; start nothing, keep what runs, ask on
 │   └── WrongProtocol   426: agent and server are of different versions
 ├── ConfigError         the agent cannot start; the message says what to do
+│   └── CodeRefused     by its enrollment code it is not let in
 └── StartFailed         an attempt cannot start; the message goes to the person who submitted it
     ├── GPUTaken        another agent of this host has its GPU: no fault of the job
     └── Lacking         the host has not what the job requires: nor is this (agent.lacks)
@@ -50,6 +51,10 @@ class WrongProtocol(Rejected):
 
 
 class ConfigError(AgentError):
+    pass
+
+
+class CodeRefused(ConfigError):
     pass
 
 

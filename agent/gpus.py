@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import pynvml
 
-from agent import shim
+from agent import kernel, shim
 from agent.wire import SIMULATED, GPUProcess, GPUReading
 
 logger = logging.getLogger(__name__)
@@ -153,7 +152,7 @@ class NVML:
             for process in self._ask(question, card) or []:
                 used[process.pid] = process.usedGpuMemory or used.get(process.pid)
         return [
-            GPUProcess(pid, _user(pid), memory, self._attempt_of(pid))
+            GPUProcess(pid, kernel.user_of(pid) or "?", memory, self._attempt_of(pid))
             for pid, memory in list(used.items())[:PROCESSES_KEPT]
         ]
 
@@ -312,13 +311,6 @@ def _variable(pid: int) -> str | None:
     except OSError:  # another user's
         pass
     return None
-
-
-def _user(pid: int) -> str:
-    try:
-        return psutil.Process(pid).username()
-    except (psutil.Error, KeyError):
-        return "?"
 
 
 def _text(value: Any) -> str | None:

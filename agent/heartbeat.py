@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
-from agent import host, shim, wire
+from agent import host, kernel, shim, wire
 from agent.backoff import Bell
 from agent.complaint import Complaint
 from agent.errors import AgentError, Unauthorized, WrongProtocol
@@ -78,6 +76,7 @@ class HeartbeatLoop:
         self._silent = True
         self._numbers = itertools.count(1)
         self._constant = _constant_facts()
+        self._load = kernel.Load()
         self._bell = Bell()
         self._complaint = Complaint(logger)
 
@@ -122,8 +121,7 @@ class HeartbeatLoop:
         self._complaint.about(text)
 
     def _message(self) -> wire.Heartbeat:
-        memory = psutil.virtual_memory()
-        disk = psutil.disk_usage(str(self._hardware.workdir))
+        memory, disk = kernel.memory(), kernel.disk(self._hardware.workdir)
         driver, cuda = self._hardware.driver()
         return fitting(
             replace(
@@ -132,11 +130,11 @@ class HeartbeatLoop:
                 previous_instance_id=self._instance.previous_id,
                 seq=next(self._numbers),
                 interval_seconds=self._interval,
-                cpu_percent=psutil.cpu_percent(),
-                memory_used_bytes=memory.total - memory.available,
-                memory_total_bytes=memory.total,
-                disk_free_bytes=disk.free,
-                disk_total_bytes=disk.total,
+                cpu_percent=self._load.percent(),
+                memory_used_bytes=memory.used_bytes,
+                memory_total_bytes=memory.total_bytes,
+                disk_free_bytes=disk.free_bytes,
+                disk_total_bytes=disk.total_bytes,
                 driver_version=driver,
                 cuda_version=cuda,
                 source_directory=str(self._hardware.source_directory),

@@ -261,10 +261,12 @@ def _units(chosen: Choice) -> Path:
 
 # --- launchd ---
 
+_AGENTS = "Library/LaunchAgents"
+
 
 def _launchd(service: Service, chosen: Choice) -> Plan:
     home = Path(account(chosen.user).pw_dir)
-    folder = Path("/Library/LaunchDaemons") if chosen.of_system else home / "Library/LaunchAgents"
+    folder = Path("/Library/LaunchDaemons") if chosen.of_system else home / _AGENTS
     path = folder / f"{service.label}.plist"
     domain = "system" if chosen.of_system else f"gui/{account(chosen.user).pw_uid}"
     target = f"{domain}/{service.label}"
@@ -334,6 +336,16 @@ PLANS: dict[str, Callable[[Service, Choice], Plan]] = {
 def is_service(unit: str) -> bool:
     """Whether it is systemd's or launchd's name of one."""
     return unit.endswith(".service") or unit.startswith(unitfiles.LABELS)
+
+
+def start_command(unit: str, of_system: bool) -> tuple[str, ...]:
+    """What starts a service that stop_command() has stopped."""
+    if not unit.endswith(".service"):
+        folder = Path("/Library/LaunchDaemons") if of_system else host.home() / _AGENTS
+        domain = "system" if of_system else f"gui/{os.getuid()}"
+        return ("launchctl", "bootstrap", domain, str(folder / f"{unit}.plist"))
+    control = ("systemctl",) if of_system else ("systemctl", "--user")
+    return (*control, "start", unit)
 
 
 def stop_command(unit: str, of_system: bool) -> tuple[str, ...]:

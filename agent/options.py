@@ -58,6 +58,18 @@ def for_a_service(arguments: Sequence[str], host_id: str) -> list[str]:
     return lasting if named else [*lasting, "--host-id", host_id]
 
 
+def to_start_again(arguments: Sequence[str], host_id: str) -> tuple[list[str], list[str]]:
+    """The program of this process, and its arguments as `--daemon` takes them."""
+    lasting = for_a_service(arguments, host_id)
+    return program()[0], [one for one in lasting if one != "--log-files"]
+
+
+def without_names(arguments: Sequence[str]) -> list[str]:
+    """Without what only says which agent is meant."""
+    named = ("--server", "--url", "--host-id", "--client-host-id", "--state-dir", "--ca-sha256")
+    return _without(arguments, (), (*named, *ONCE_WITH_VALUE))
+
+
 def _without(arguments: Sequence[str], alone: Sequence[str], valued: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in alone:
@@ -72,6 +84,8 @@ def program() -> tuple[list[str], dict[str, str]]:
     script = Path(sys.argv[0])
     if script.name == "lab-agent" and script.exists():
         return [str(script.absolute())], {}
+    if script.suffix == ".pyz" and script.exists():  # which may be a newer one by then
+        return [sys.executable, str(script.absolute())], {}
     # From the source: the folder where it works may hold a package `agent` of its own.
     variables = {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONSAFEPATH": "1"}
     return [sys.executable, "-m", "agent"], variables

@@ -41,6 +41,10 @@ class Record:
     trouble: str | None = None  # why the server did not answer the last heartbeat
     stopped_at: str | None = None  # it ended in order
     workspace: str | None = None  # beneath workdir: where the runs of this server are
+    version: str | None = None
+    program: list[str] | None = None  # what starts it again, for `lab-agent restart`: this,
+    arguments: list[str] | None = None  # with these (no code among them),
+    directory: str | None = None  # there
 
     @property
     def process(self) -> Identity:
@@ -107,6 +111,13 @@ def of_this_process(
         log,
         err,
         *unit_of_this_process(),
+    )
+
+
+def started_by(record: Record, version: str, program: list[str], arguments: list[str]) -> Record:
+    """The same, with what starts it again where this process was started."""
+    return replace(
+        record, version=version, program=program, arguments=arguments, directory=os.getcwd()
     )
 
 

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from agent import host, shim
+from agent import host, kernel, shim
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ _SHIM = (
     "import sys; sys.path.append(sys.argv[1]); import shim; sys.exit(shim.main())",
     str(Path(shim.__file__).parent),
 )
-ADOPTED_LOOK_SECONDS = 30.0  # psutil waits on a pidfd where the kernel has them
+ADOPTED_LOOK_SECONDS = 30.0
 LEFTOVER_LOOK_SECONDS = 0.1
 QUIET_LOOKS = 2  # a process in the middle of exec() shows no environment
 UNKILLABLE_SECONDS = 60.0
@@ -158,8 +156,7 @@ class Supervision:
         if supervisor is None or not supervisor.alive:
             return True
         if self._child is None or self._child.pid != supervisor.pid:
-            with suppress(psutil.Error, psutil.TimeoutExpired):
-                psutil.Process(supervisor.pid).wait(seconds)
+            kernel.wait_for_end(supervisor.pid, seconds)
         return not supervisor.alive
 
     def enforce_fence(self, limit_seconds: float) -> None:
@@ -250,7 +247,7 @@ def _kill(pid: int, signum: signal.Signals) -> None:
 def _session(leader: Identity) -> list[int]:
     """Members of the session that `leader` made. No pid is given anew while it names one."""
     found = []
-    for pid in psutil.pids():
+    for pid in kernel.pids():
         with suppress(OSError):
             if os.getsid(pid) == leader.pid:
                 found.append(pid)

@@ -179,7 +179,15 @@ def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[
         for attempt in Journal(store).attempts():
             _watch(sync, attempt)
         here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
-        here = replace(here, workspace=str(root), answered_at=record.answered_at)
+        here = replace(
+            here,
+            workspace=str(root),
+            answered_at=record.answered_at,
+            version=record.version,
+            program=record.program,
+            arguments=record.arguments,
+            directory=record.directory,
+        )
         with _running(sync), closing(connect()) as transport:
             yield StandIn(here, identity, transport, sync).record
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import cgroups, environment, gpulock, packages, shim, users, wire
+from agent import cgroups, companion, environment, gpulock, packages, shim, users, wire
 from agent.backoff import Backoff
 from agent.code import CodeLaying
 from agent.environment import Launch, Places
@@ -205,6 +205,7 @@ class Run:
                 return
             moved = self._around.files.moved
             places = self._around.workspace.prepare(order, config, moved, user)
+            companion.lay(places.run_dir, user.rights())
             self._insist(lambda: self._lay_in(places))
             source = self._insist(lambda: self._lay_code(places, user))
             if self._given_up() or source is None:

@@ -19,7 +19,7 @@ HELD_UP = 4
 MOST_SHOWN = 10  # files of a run
 _TOLD = (
     "server", "host_id", "pid", "started_at", "stopped_at", "answered_at", "trouble", "workdir",
-    "workspace",
+    "workspace", "version",
 )  # fmt: skip
 UNTOLD = "it ended without a word: it was killed, or the machine was restarted"
 
@@ -105,6 +105,7 @@ def describe(folder: Path, record: Record) -> list[str]:
     lines = {
         "server": record.trouble or _answered(record),
         "jobs": jobs or "none",
+        "version": record.version or "not known",
         "workdir": record.workdir,
         "log": f"{record.log}, {record.err}" if record.log else _where(record),
         "kept by": record.unit or "nobody: lab-agent install-service makes it a service",

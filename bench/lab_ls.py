@@ -1,5 +1,7 @@
-"""How long `lab ls` takes in a lab of 10 000 runs, as a person types it: a process of its own from
-its start to its end, with the first page, a query and an order by a metric."""
+"""How long `lab ls` takes in a lab of 10 000 runs, as a person types it.
+
+A process of its own, from its start to its end: the first page, a query, an order by a metric.
+"""
 
 import os
 import subprocess

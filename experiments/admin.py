@@ -9,11 +9,14 @@ from devices.desk import Desk, Rows
 from experiments.models import (
     Attempt,
     Borrow,
+    GivenSecret,
     GPUClaim,
     Job,
     JobEvent,
     Member,
+    PackageSet,
     Project,
+    Secret,
     Sweep,
     UnixAccount,
 )
@@ -157,7 +160,7 @@ class AttemptDesk(Desk):
     )  # fmt: skip
     list_filter = ("outcome", "unconfirmed", "device")
     search_fields = ("job__uid", "id")
-    list_select_related = ("job__project", "device")
+    list_select_related = ("job__project", "device", "packages")
     hidden = ("resume", "files_advertised", "files_left_out")
 
 
@@ -206,6 +209,30 @@ class UnixAccountDesk(Desk):
     list_display = ("user", "name")
     search_fields = ("user__username", "name")
     list_select_related = ("user",)
+
+
+@admin.register(Secret)
+class SecretDesk(Desk):
+    """Which there are: what one holds is for no desk either."""
+
+    list_display = ("name", "user", "project", "changed_at", "changed_by")
+    search_fields = ("name", "user__username", "project__name")
+    list_select_related = ("user", "project", "changed_by")
+    hidden = ("sealed",)
+
+
+@admin.register(GivenSecret)
+class GivenSecretDesk(Desk):
+    list_display = ("name", "attempt")
+    search_fields = ("name", "attempt__job__uid")
+    list_select_related = ("attempt__job__project",)
+    hidden = ("sealed",)
+
+
+@admin.register(PackageSet)
+class PackageSetDesk(Desk):
+    list_display = ("sha256",)
+    search_fields = ("packages",)
 
 
 @admin.register(JobEvent)

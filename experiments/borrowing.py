@@ -59,7 +59,10 @@ def _check(gpus: int, time: timedelta) -> None:
 def _check_share(by: Any, gpus: int) -> None:
     has = sum(len(one.gpu_uuids) for one in Borrow.objects.open().filter(user=by))
     if has + gpus > settings.LAB_BORROW_GPUS:
-        words = _("You have %(has)d borrowed GPUs, and at most %(n)d are lent: return some first.")
+        words = _(
+            "You have borrowed %(has)d already, and at most %(n)d are lent to a person: return "
+            "some first."
+        )
         raise NothingFree(words % {"has": has, "n": settings.LAB_BORROW_GPUS})
 
 

@@ -23,6 +23,7 @@ _SECRET = re.compile(
     r"|(auth|access)[_-]?token)",
     re.IGNORECASE,
 )
+_HINT = re.compile("key|passw|passphrase|secret|token", re.IGNORECASE)
 _TOKEN = re.compile(r"(.*[_\-.]|)token", re.IGNORECASE)
 #: `pad_token: "<pad>"` is none: long, of one piece, and of letters and digits.
 _CREDENTIAL = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9_\-.+/=~:]{16,}")
@@ -52,6 +53,8 @@ def _masked(key: str, value: Any) -> Any:
 
 def masked_text(text: str) -> str:
     """A config's text as it may be shown; one that is not YAML is shown as it is."""
+    if not _HINT.search(text):
+        return text  # most: a long one need not be read
     try:
         root = read(text)
     except ConfigInvalid:

@@ -1,5 +1,7 @@
 """Secrets for people: set, listed by name, deleted. What one holds is never answered."""
 
+from typing import Any
+
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext_lazy
@@ -10,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from experiments.models import Project, Secret
+from experiments.models.secret import check_name
 from experiments.serializers import SecretSerializer, SecretValueSerializer
 from labsite.clock import database_now
 from people.auth import MayWrite
@@ -40,7 +43,7 @@ class OwnSecretView(APIView):
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, name: str) -> Response:
-        get_object_or_404(Secret, user=request.user, name=name).take(by=request.user)
+        _kept(name, user=request.user).take(by=request.user)
         return Response(status=204)
 
 
@@ -68,7 +71,7 @@ class ProjectSecretView(APIView):
     @extend_schema(responses={204: None})
     def delete(self, request: Request, project: str, name: str) -> Response:
         found = self._led(request, project)
-        get_object_or_404(Secret, project=found, name=name).take(by=request.user)
+        _kept(name, project=found).take(by=request.user)
         return Response(status=204)
 
     def _led(self, request: Request, project: str) -> Project:
@@ -80,6 +83,11 @@ class ProjectSecretView(APIView):
 
 def _seen(request: Request, name: str) -> Project:
     return get_object_or_404(Project.objects.visible_to(request.user), name=name)
+
+
+def _kept(name: str, **of: Any) -> Secret:
+    check_name(name)  # what is none may be no text for a database either
+    return get_object_or_404(Secret, name=name, **of)
 
 
 def _listed(secrets: QuerySet[Secret]) -> Response:

@@ -1,10 +1,11 @@
 """Addresses beneath /api/ that are about projects, jobs and attempts."""
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from experiments import agent_views, secret_api, views
 
+_PROJECT = f"(?P<project>{views.ProjectViewSet.lookup_value_regex})"
 router = SimpleRouter()
 router.register("projects", views.ProjectViewSet, basename="project")
 router.register("jobs", views.JobViewSet, basename="job")
@@ -16,13 +17,13 @@ router.register("unix-accounts", views.UnixAccountViewSet, basename="unix-accoun
 urlpatterns = [
     path("secrets/", secret_api.OwnSecretsView.as_view(), name="secrets"),
     path("secrets/<str:name>/", secret_api.OwnSecretView.as_view(), name="secret"),
-    path(
-        "projects/<str:project>/secrets/",
+    re_path(
+        rf"^projects/{_PROJECT}/secrets/$",
         secret_api.ProjectSecretsView.as_view(),
         name="project-secrets",
     ),
-    path(
-        "projects/<str:project>/secrets/<str:name>/",
+    re_path(
+        rf"^projects/{_PROJECT}/secrets/(?P<name>[^/]+)/$",
         secret_api.ProjectSecretView.as_view(),
         name="project-secret",
     ),

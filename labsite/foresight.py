@@ -57,7 +57,9 @@ class PreviewSerializer(serializers.Serializer):
     command = serializers.ListField(
         child=serializers.CharField(), help_text="Of the first run, as the GPU server gets it."
     )
+    source = serializers.DictField(allow_null=True, help_text="The code; null: the host's.")
     environment = serializers.DictField()
+    secrets = serializers.ListField(child=serializers.CharField(), help_text="Their names.")
     gpus = serializers.IntegerField()
     wants = serializers.CharField(help_text="What it asks for, in words.")
     priority = serializers.CharField()
@@ -99,7 +101,9 @@ def _foreseen(spec: JobSpec, given: dict[str, Any], user: Any) -> dict[str, Any]
         "last_run": last_run,
         "name": first.name,
         "command": first.command,
+        "source": spec.source,
         "environment": spec.environment,
+        "secrets": spec.secrets,
         "gpus": spec.gpus,
         "wants": reasons.wants(vars(spec)),
         "priority": spec.priority,

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from labsite.authority import ca_pem
 from labsite.foresight import PreviewView, WhyView
+from labsite.pages import installing
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -19,6 +20,10 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/ca.pem", ca_pem, name="ca-pem"),
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),
+    path("agent.pyz", installing.agent, name="agent-pyz"),
+    path("agent.pyz.sha256", installing.agent_sha256, name="agent-pyz-sha256"),
+    path("install.sh", installing.script, name="install-script"),
+    path("labrun.py", installing.labrun, name="labrun"),
     path("", include("labsite.pages.urls")),
 ]
 

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | INSTALLER,
 }
 #: What an agent may need on a GPU host, besides the standard library.
-AGENT_NEEDS = {"psutil", "pynvml", "requests", "urllib3", "yaml"}
+AGENT_NEEDS = {"pynvml", "requests", "urllib3", "yaml"}
 #: What the people's command has besides, where it is installed: in one module, which asks first.
 SHOWN_BY = {"agent/cli/show.py": {"rich"}}
 #: What the people's command may use of the agent: nothing that runs on a GPU host.

@@ -32,7 +32,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{8,512}")
 #: What the server calls a token that is worth nothing, with whatever status.
 _UNKNOWN_HERE = ("authentication_failed", "not_authenticated")
 #: A refusal by its status; 4 otherwise.
-_EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 413: Exit.USAGE}
+_EXITS = {400: Exit.USAGE, 404: Exit.NOT_FOUND, 410: Exit.NOT_FOUND, 413: Exit.USAGE}
 
 
 class _Token(AuthBase):

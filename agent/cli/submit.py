@@ -34,6 +34,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("config", nargs="?", metavar="CONFIG", help="a YAML; - from standard input")
     _what(parser)
     code.add_arguments(parser)
+    parser.set_defaults(code=None)  # so that it is seen whether somebody said so
     _needs(parser)
     _several(parser)
     add("--watch", action="store_true", help="follow to the end; exit with 1 if a run failed")
@@ -49,6 +50,8 @@ def _what(parser: argparse.ArgumentParser) -> None:
     add("--python", metavar="ENV", help="a venv's folder or a conda environment's name there")
     add("--directory", metavar="DIR", help="where in the code, or on the GPU server, it runs")
     add("--env", action="append", default=[], metavar="K=V", help="a variable; repeatable")
+    add("--secret", action="append", metavar="NAME", dest="secrets",
+        help="a secret that the server keeps, as a variable: HF_TOKEN; repeatable")  # fmt: skip
 
 
 def _needs(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +73,14 @@ def _several(parser: argparse.ArgumentParser) -> None:
 
 def submit(lab: Lab) -> int:
     wish = wish_of(lab)
-    source = code.source_of(lab.options, Path.cwd(), lab.api, lab.progress)
+    source = _source(lab, wish.get("config", ""))
     if source is not None:
         wish["source"] = source
     foreseen = _foreseen(lab, wish)
     if lab.options.dry_run:
-        return lab.answer(foreseen, lambda: _show(lab, wish, foreseen))
+        return lab.answer(foreseen, lambda: _show(lab, foreseen))
     if not lab.out.as_json:
-        _show(lab, wish, foreseen)
+        _show(lab, foreseen)
     _ask(lab, foreseen)
     is_sweep = foreseen["sweep"] is not None
     made = _queued(lab, "/api/sweeps/" if is_sweep else "/api/jobs/", wish)
@@ -126,6 +129,7 @@ def wish_of(lab: Lab) -> dict[str, Any]:
         "tags": options.tags,
         "python": options.python,
         "working_directory": options.directory,
+        "secrets": options.secrets,
         "environment": dict(words.assignment(text, "--env") for text in options.env) or None,
         "resources": _resources(options) or None,
         "priority": options.priority,
@@ -174,6 +178,25 @@ def _sweep(options: argparse.Namespace, *, is_plain: bool) -> dict[str, Any]:
             raise CliError("--max-running is for a sweep: say --sweep or --seeds as well")
         made["max_running"] = options.max_running
     return made
+
+
+def _source(lab: Lab, config: str) -> dict[str, Any] | None:
+    """The code that is sent, unless the config itself says which code it wants."""
+    if lab.options.code is None and _names_code(config):
+        return None
+    lab.options.code = lab.options.code or "snapshot"
+    return code.source_of(lab.options, Path.cwd(), lab.api, lab.progress)
+
+
+def _names_code(config: str) -> bool:
+    import yaml  # for this alone: what else is in a config, the server reads
+
+    try:
+        data = yaml.safe_load(config)
+    except yaml.YAMLError:
+        return False  # which the server says, with the place
+    block = data.get("lab") if isinstance(data, dict) else None
+    return isinstance(block, dict) and block.get("source") is not None
 
 
 # --- before it is queued --------------------------------------------------------------------
@@ -232,7 +255,7 @@ PLACES = [
 ]
 
 
-def _show(lab: Lab, wish: Mapping[str, Any], foreseen: Mapping[str, Any]) -> None:
+def _show(lab: Lab, foreseen: Mapping[str, Any]) -> None:
     out = lab.out
     runs = foreseen["runs"]
     names = foreseen["first_run"] + (f"–{foreseen['last_run']}" if runs > 1 else "")
@@ -240,10 +263,11 @@ def _show(lab: Lab, wish: Mapping[str, Any], foreseen: Mapping[str, Any]) -> Non
         [
             ("Runs", f"{foreseen['project']} / {names}" + (f" ({runs})" if runs > 1 else "")),
             ("Command", shlex.join(foreseen["command"])),
-            ("Code", _code(wish.get("source"))),
+            ("Code", _code(foreseen["source"])),
             ("Varied", _varied(foreseen["sweep"])),
             ("Not in file", ", ".join((foreseen["sweep"] or {}).get("added_keys", []))),
             ("Asks for", foreseen["wants"]),
+            ("Secrets", ", ".join(foreseen["secrets"])),
             ("Queue", f"{foreseen['turn']}. {foreseen['turn_more']}"),
         ]
     )

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils.translation import gettext, pgettext_lazy
@@ -57,7 +58,11 @@ class Secret(models.Model):
         verbose_name_plural = _("secrets")
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(user=None) ^ Q(project=None), name="secret_of_one"),
+            models.CheckConstraint(
+                condition=Q(user=None, project__isnull=False)
+                | Q(user__isnull=False, project=None),
+                name="secret_of_one",
+            ),
             models.UniqueConstraint(fields=["user", "name"], name="secret_of_user"),
             models.UniqueConstraint(fields=["project", "name"], name="secret_of_project"),
         ]
@@ -156,7 +161,7 @@ class Vault:
             self._sealed[kind, owner, one.name] = one.sealed
         work = Member.objects.filter(project__in=projects, user__in=users, role__in=WORKS)
         self._members = set(work.values_list("project_id", "user_id"))
-        people = Secret._meta.get_field("user").related_model.objects.filter(pk__in=users)
+        people = get_user_model().objects.filter(pk__in=users)
         self._managers = {one.pk for one in people if may_manage(one)}
 
     def given(self, job: Any) -> dict[str, str]:

@@ -58,6 +58,7 @@ def of_lab(
     found += _stuck(jobs, now)
     found += _disks(cards, disk)
     found += _skew(cards)
+    found += _older(cards)
     return found
 
 
@@ -184,6 +185,24 @@ def _skew(cards: Sequence[Card]) -> Iterator[Todo]:
         )
         said = format_html("{}: {}.", _link(device), told)
         yield Todo(_warning(_("versions differ")), said, _page(device))
+
+
+def _older(cards: Sequence[Card]) -> Iterator[Todo]:
+    """All in one: after an upgrade of the server it is every agent."""
+    there = [card for card in cards if card.state != DeviceState.DISCONNECTED]
+    older = [card.device for card in there if card.has_older_agent]
+    if older:
+        words = ngettext(
+            "The agent of {devices} is older than this server's. One line renews it; jobs go on.",
+            "The agents of {devices} are older than this server's. One line renews each; jobs go "
+            "on.",
+            len(older),
+        )
+        named = format_html_join(", ", "{}", [(_link(one),) for one in older[:SHOWN]])
+        more = format_html(" (+{})", len(older) - SHOWN) if len(older) > SHOWN else ""
+        said = format_html(words, devices=format_html("{}{}", named, more))
+        url = reverse("device-add") + "#h-renew"
+        yield Todo(_warning(_("older agents")), said, url, _("Renew"))
 
 
 def _warning(word: str) -> Badge:

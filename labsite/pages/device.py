@@ -13,6 +13,7 @@ from labsite.clock import database_now
 from labsite.pages import devicehistory
 from labsite.pages.access import asked
 from labsite.pages.devicehistory import WINDOWS, Window, window_named
+from labsite.pages.enrolling import renewal_line
 from labsite.pages.fields import variables_text
 from labsite.pages.hostcards import Card, read_cards
 from labsite.pages.queue import gpu_words
@@ -43,6 +44,7 @@ def device(request: HttpRequest, pk: int) -> HttpResponse:
     context["versions"] = versions_of(card.device, usual_of(others))
     context["environment"] = variables_text(card.device.environment)
     context["may_manage"] = may_manage(request.user)
+    context["renewal"] = renewal_line(request) if card.has_older_agent else ""
     return render(request, "pages/device.html", context)
 
 

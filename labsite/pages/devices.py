@@ -21,10 +21,11 @@ from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentU
 from experiments.deciding import changed_by
 from experiments.leases import mass_loss
 from experiments.models import Borrow
+from labsite.agentzip import agent_zip
 from labsite.clock import database_now
 from labsite.pages import serving
 from labsite.pages.access import asked, managers_only
-from labsite.pages.enrolling import command_for
+from labsite.pages.enrolling import command_for, line_for, renewal_line
 from labsite.pages.fields import Variables
 from labsite.pages.frame import troubled_count
 from labsite.pages.hostcards import Card, gpu_type, read_cards
@@ -120,12 +121,19 @@ def add(request: HttpRequest) -> HttpResponse:
     name = request.POST.get("device", "").replace("\x00", "") or asked(request, "device")
     known = get_object_or_404(Device, host_id=name) if name else None
     if request.method != "POST":
-        return render(request, "pages/add_device.html", {"known": known})
+        context = {"known": known, "agent": agent_zip(), "renewal": renewal_line(request)}
+        return render(request, "pages/add_device.html", context)
     uses = 1 if known else _whole(request.POST.get("uses", ""), 1, MOST_USES)
     with transaction.atomic():
         code, text = EnrollmentCode.make(database_now(), by=request.user, uses=uses, device=known)
         note(request.user, code, "make", after=facts_of(code))
-    context = {"command": command_for(request, text, known), "code": code, "known": known}
+    context = {
+        "line": line_for(request, text, known),
+        "command": command_for(request, text, known),
+        "code": code,
+        "known": known,
+        "agent": agent_zip(),
+    }
     return render(request, "pages/add_device.html", context)
 
 

@@ -99,7 +99,9 @@ def _when(fits: list[Fit], ahead: int) -> str:
     if "waiting" in states:
         return _("It starts when a GPU that fits is free.")
     if "stale" in states:
-        return _("What fits cannot be reached now, or takes no new runs; it waits for that.")
+        return _(
+            "What fits cannot be reached now, takes no new runs or lacks something; it waits."
+        )
     return _("No GPU server of this lab fits; it waits until one is added.")
 
 
@@ -118,8 +120,11 @@ def _job(spec: JobSpec, user) -> Job:
 def _how(job: Job, place: Place, now) -> tuple[Badge, str]:
     if never := _why_never(job, place):
         return Badge("free", "close", _("never")), never
+    not_now = Badge("stale", "s-stale", _("not now"))
+    if lacking := place.lacking(job):
+        return not_now, _("it lacks %(names)s") % {"names": ", ".join(lacking)}
     if not place.accepts:
-        return Badge("stale", "s-stale", _("not now")), _why_closed(place, now)
+        return not_now, _why_closed(place, now)
     if place.fits(job, now):
         return Badge("healthy", "s-healthy", _("now")), _free_words(len(place.free_for(job)), job)
     return Badge("waiting", "s-waiting", _("later")), _later_words(job, place)
@@ -133,8 +138,6 @@ def _why_never(job: Job, place: Place) -> str:
         return _("it has no label %(labels)s") % {"labels": ", ".join(missing)}
     if not place.could_ever(job):
         return _why_too_small(job, place)
-    if lacking := place.lacking(job):
-        return _("it lacks %(names)s") % {"names": ", ".join(lacking)}
     if not place.admits(job):
         return _("your account has no Unix name to run as there; a manager sets it")
     return ""

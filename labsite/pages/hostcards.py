@@ -18,7 +18,7 @@ from labsite.clock import clock_words, database_now
 from labsite.pages.gpus import ALARMING, throttled
 from labsite.pages.sparks import of_last_hour
 from labsite.pages.states import Badge, device_badge
-from labsite.pages.versions import Version
+from labsite.pages.versions import Version, has_older_agent
 from labsite.templatetags.lab import since
 
 FULL_PERCENT = 90
@@ -69,6 +69,10 @@ class Card:
     def is_old(self) -> bool:
         """Whether its figures are not of now."""
         return self.state != DeviceState.HEALTHY
+
+    @property
+    def has_older_agent(self) -> bool:
+        return not self.device.is_demo and has_older_agent(self.device)
 
     @property
     def unknown(self) -> list[str]:

@@ -1,5 +1,6 @@
 """What differs between the GPU servers of a lab that should be alike."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from devices.models import Device
+from labsite import agentzip
 
 #: What a device tells of itself -> what people call it.
 NAMES = {
@@ -25,12 +27,14 @@ COMMIT_CHARACTERS = 10
 
 @dataclass(frozen=True)
 class Version:
-    """`usual`: what most others have, where this is another; else empty."""
+    """`usual`: what most others have, where this is another; `newer`: the agent that this server
+    hands out, where this one is older; else empty."""
 
     name: str
     label: str
     value: str
     usual: str = ""
+    newer: str = ""
 
 
 def told_by(device: Device) -> dict[str, str]:
@@ -51,7 +55,7 @@ def usual_of(devices: Iterable[Device]) -> dict[str, str]:
     found: dict[str, Counter[str]] = {name: Counter() for name in NAMES}
     for device in devices:
         for name, value in told_by(device).items():
-            found[name][value] += bool(value)
+            found[name][_alike(name, value)] += bool(value)
     usual = {}
     for name, counted in found.items():
         [(value, count)] = counted.most_common(1) or [("", 0)]
@@ -64,9 +68,29 @@ def versions_of(device: Device, usual: dict[str, str]) -> list[Version]:
     made = []
     for name, value in told_by(device).items():
         other = usual.get(name, "")
-        differs = bool(value and other and value != other)
-        made.append(Version(name, str(NAMES[name]), value, other if differs else ""))
+        differs = bool(value and other and _alike(name, value) != other)
+        newer = agentzip.version() if name == "agent" and has_older_agent(device) else ""
+        made.append(Version(name, str(NAMES[name]), value, other if differs else "", newer))
     return made
+
+
+def has_older_agent(device: Device) -> bool:
+    """Than the one that this server hands out: of an earlier version; or, of two that were both
+    handed out and call themselves alike, another build."""
+    release, _, build = told_by(device)["agent"].partition("+")
+    our_release, _, our_build = agentzip.version().partition("+")
+    if release != our_release:
+        return bool(_numbers(release)) and _numbers(release) < _numbers(our_release)
+    return bool(build) and build != our_build
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"[0-9]+", release)]
+
+
+def _alike(name: str, value: str) -> str:
+    """Agents that came as a file name their build as well, installed ones do not."""
+    return value.partition("+")[0] if name == "agent" else value
 
 
 def other_code(devices: Sequence[Device]) -> dict[int, Version]:

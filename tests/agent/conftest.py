@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import host
+from agent import host, presence
 from tests.agent.server import FakeServer, serving
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +82,14 @@ def agent(tmp_path: Path, server: FakeServer) -> Iterator[AgentProcess]:
         made.kill()
     for folder in made.state.glob("*/attempts/*"):
         clear(folder.name)
+
+
+@pytest.fixture
+def no_daemon_stays(agent: AgentProcess) -> Iterator[None]:
+    yield
+    for _, record in presence.records(agent.state):
+        if record.alive:
+            os.kill(record.pid, signal.SIGKILL)
 
 
 def clear(attempt_id: str) -> None:

@@ -4,61 +4,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agent import host, presence, shim
-from agent.presence import Record
 from tests.agent.conftest import ROOT, AgentProcess, eventually
+from tests.agent.daemons import asked, note, record, run
 from tests.agent.jobs import FOREVER, started
 from tests.agent.server import FakeServer, serving
 
-Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(autouse=True)
-def _no_daemon_stays(agent: AgentProcess) -> Iterator[None]:
-    yield
-    for _, record in presence.records(agent.state):
-        if record.alive:
-            os.kill(record.pid, signal.SIGKILL)
-
-
-def run(agent: AgentProcess, *options: str, code: str | None = "a-code") -> Done:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if code:
-        environ["LAB_ENROLL_CODE"] = code
-    return subprocess.run(
-        [*agent.command, *options],
-        env=environ,
-        cwd=agent.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def asked(agent: AgentProcess, *options: str) -> Done:
-    """Of all agents on this state folder."""
-    command = [sys.executable, "-m", "agent", "--state-dir", str(agent.state), *options]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, env=environ, cwd=agent.folder, capture_output=True, text=True, timeout=120
-    )
-
-
-def record(agent: AgentProcess) -> Record:
-    [(_, found)] = presence.records(agent.state)
-    return found
-
-
-def note(agent: AgentProcess) -> Path:
-    [path] = agent.state.glob("*/agent.json")
-    return path
+pytestmark = pytest.mark.usefixtures("no_daemon_stays")
 
 
 def test_a_daemon_runs_when_the_command_returns_and_has_a_session_of_its_own(

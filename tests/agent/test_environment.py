@@ -39,8 +39,9 @@ def test_a_job_sees_the_documented_variables_and_nothing_of_the_agents(tmp_path:
         *("LAB_RUN_DIR", "LAB_RUN_NAME", "LAB_METRICS_CSV", "LAB_CHECKPOINT", "LAB_PROJECT"),
         *("LAB_EXPERIMENT_UID", "LAB_ATTEMPT", "LAB_ATTEMPT_ID"),
         *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LAB_GPU_INDICES"),
-        *("PYTHONUNBUFFERED", "MASTER_PORT", "PET_MASTER_PORT"),
+        *("PYTHONUNBUFFERED", "PYTHONPATH", "MASTER_PORT", "PET_MASTER_PORT"),
     }
+    assert variables["PYTHONPATH"] == f"{run_dir}/.labrun"
     assert variables["PATH"] == "/usr/bin:/bin"
     assert variables["LANG"] == "ko_KR.UTF-8"
     assert variables["LAB_RUN_DIR"] == run_dir

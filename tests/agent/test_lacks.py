@@ -24,7 +24,10 @@ def missing(path: str = "/usr/bin:/bin", **requires: Any) -> Lacking:
 
 
 def test_a_host_that_has_all_of_it_is_asked_nothing_more(tmp_path: Path) -> None:
-    lacks.check(order(paths=[str(tmp_path)], commands=["sh"]), "/usr/bin:/bin", users.own())
+    wanted = order(paths=[str(tmp_path)], commands=["sh"])
+
+    lacks.check(wanted, "/usr/bin:/bin", users.own())
+    assert missing(paths=[f"{tmp_path}/not"])
 
 
 def test_what_is_missing_is_named_in_one_sentence(tmp_path: Path) -> None:

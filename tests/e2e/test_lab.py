@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.__main__ import main
 from tests.e2e.lab import ROOT, Lab, wait_for
 
 #: What pip writes for `[project.scripts]`, behind PYTHONPATH as an installation is.
@@ -173,6 +174,21 @@ def test_a_dry_run_queues_nothing(kim: Student) -> None:
     assert kim.lab("ls", "--json").json["count"] == before
 
 
+def test_a_config_that_names_its_code_gets_that_and_not_this_folder(
+    kim: Student, tmp_path: Path
+) -> None:
+    config = tmp_path / "a.yaml"
+    source = "{kind: git, url: 'https://git.invalid/lab/digits', commit: 3fd15250000}"
+    config.write_text(f"lab: {{command: [x], source: {source}}}\n")
+
+    said, own = (
+        kim.lab("submit", str(config), "--dry-run", "--json", *words).json["source"]
+        for words in ([], ["--code", "snapshot"])
+    )
+
+    assert (said["kind"], own["kind"]) == ("git", "snapshot")
+
+
 def test_a_sweep_of_a_plain_command_is_watched_to_its_end(kim: Student) -> None:
     said = kim.lab(
         "submit", "--gpus", "0", "--watch", "--sweep", "lr=2,7",
@@ -280,11 +296,25 @@ def test_the_lab_is_shown(kim: Student, lab: Lab) -> None:
     ],
 )
 def test_bad_input_is_a_sentence_and_an_exit_code(
-    kim: Student, words: list[str], code: int, says: str
+    kim: Student,
+    words: list[str],
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = kim.lab(*words)
+    """In this process: a new one for each would take most of these tests' time."""
+    monkeypatch.chdir(kim.folder)
+    monkeypatch.setenv("HOME", kim.environ["HOME"])
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
-    assert (said.code, says in said.err) == (code, True), said.err
+    try:
+        ended = main(words)
+    except SystemExit as exc:  # argparse's own
+        ended = int(exc.code or 0)
+
+    said = capsys.readouterr().err
+    assert (ended, says in said) == (code, True), said
 
 
 def test_an_error_is_an_object_for_programs(kim: Student) -> None:

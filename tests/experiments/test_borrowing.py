@@ -133,7 +133,7 @@ def test_nobody_borrows_more_than_a_share(kim):
     make.device(gpus=4)
     take(kim, gpus=2)
 
-    with pytest.raises(NothingFree, match="You have 2 borrowed GPUs"):
+    with pytest.raises(NothingFree, match="You have borrowed 2 already"):
         take(kim)
     assert take(make.user()).gpu_uuids
 

@@ -197,6 +197,13 @@ def assigned_as_nobody() -> Refused:
     return refusal(make.job(by=make.user("kim")).assign, device, [], database_now())
 
 
+def assigned_without_its_secret() -> Refused:
+    job = make.job(by=make.user("park"))
+    job.secrets = ["HF_TOKEN"]
+    Job.objects.filter(pk=job.pk).update(secrets=job.secrets)
+    return refusal(job.assign, make.device(), [], database_now())
+
+
 def of_demo() -> Refused:
     project = make.job(project="demo").project
     Project.objects.filter(pk=project.pk).update(is_demo=True)
@@ -237,6 +244,7 @@ REFUSALS = {
     "name": lambda: refusal(Project.named, "../etc", by=None),
     "token": token_of_another,
     "nobody": assigned_as_nobody,
+    "secret": assigned_without_its_secret,
     "private": lambda: refusal(make.project(private=True).check_submit, make.user()),
 }
 

@@ -294,6 +294,7 @@ def test_a_manager_adds_a_gpu_server_by_one_command_shown_once(manager):
 
     command = re.search(r"lab-agent --server \S+ --enroll-code ([0-9a-f]{32})", text)
     assert command
+    assert f"/install.sh) | sh -s -- {command[1]}" in text
     assert EnrollmentCode.objects.count() == 1
     assert command[1] not in text_of(manager.get("/devices/"))
 

@@ -62,6 +62,8 @@ PAGES = {
         (GET, "/login/"), (POST, "/login/"), (GET, "/join/x/"), (POST, "/join/x/"),
         (GET, "/join/"), (GET, "/reset/MQ/x/"), (POST, "/language/"), (GET, "/words.js"),
         (POST, "/logout/"), (GET, "/api/ca.pem"), (GET, "/"),
+        (GET, "/agent.pyz"), (GET, "/agent.pyz.sha256"), (GET, "/install.sh"),
+        (GET, "/labrun.py"),
     ],
     "signed in": [
         (GET, "/account/"), (POST, "/account/wishes/"), (POST, "/account/password/"),
