@@ -221,12 +221,16 @@ def _host(name, card, gib, cards, now, disk_free=0.4, silent=timedelta(0)):
     from devices.models import GPU, Device
 
     dice = random.Random(name)
+    behind = name == "gpu-05"  # somebody forgot `git pull` there
+    code = {"commit": ("9e41c07b52" if behind else "a37bcfd021") + 30 * "0", "branch": "main"}
+    code |= {"dirty": behind, "source_hash": "51d0" if behind else "77aa"}
     device = Device.objects.create(
         host_id=name, machine_id=name, unix_user="lab", source_directory="/home/lab/experiments",
         last_heartbeat_at=now - silent, last_poll_at=now, cpu_percent=dice.uniform(20, 65),
         cpu_count=48, memory_used_bytes=int(dice.uniform(0.3, 0.7) * 256 * 2**30),
         memory_total_bytes=256 * 2**30, disk_free_bytes=int(disk_free * 4e12),
         disk_total_bytes=int(4e12), labels={"ssd": ""} if gib < 80 else {"nvlink": ""},
+        source=code,
         versions={"agent": "0.1.0", "driver": "570.86", "cuda": "12.8", "torch": "2.6.0"},
     )  # fmt: skip
     for index in range(cards):

@@ -4,16 +4,19 @@ import hashlib
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent import manifest
+from agent import manifest, shim, users, wire
+from agent.code import CodeLaying
 from agent.codecache import CodeCache
 from agent.manifest import File, Frame, Joined, Manifest, frames
 from tests.agent.conftest import AgentProcess, eventually
-from tests.agent.server import FakeServer, framed
+from tests.agent.server import FakeServer, framed, make_order
 
 #: Says what it finds, then waits until the test lets it go.
 LOOK = "cat train.py; readlink latest; test -x run.sh && echo may run; pwd -P"
@@ -317,3 +320,58 @@ def test_the_attempts_folder_is_closed_to_others(agent, server):
     server.wait_event(order["id"], "exited")
     assert log_of(agent, order).split() == ["700", "755"]
     assert stat.S_IMODE((agent.run_dir() / ".code").stat().st_mode) == 0o700
+
+
+# --- made whole, once a boot --------------------------------------------------------------------
+
+
+class Served:
+    """What a transport gives, and how often the files were asked for."""
+
+    def __init__(self, document: bytes) -> None:
+        self._document = document
+        self.asked = 0
+
+    def code(self, attempt_id: str) -> bytes:
+        return self._document
+
+    @contextmanager
+    def code_files(self, attempt_id: str, sha256s: list[str]) -> Iterator[Iterator[bytes]]:
+        self.asked += 1
+        contents = {sha256(content): content for content in FILES.values()}
+        yield iter([framed(contents[one]) for one in sha256s])
+
+    def close(self) -> None: ...
+
+
+def test_code_that_is_complete_is_left_alone_until_the_host_was_booted_anew(tmp_path, monkeypatch):
+    document = document_of(FILES)
+    served = Served(document)
+    source = {"kind": "snapshot", "sha256": sha256(document)}
+    order = wire.decode(wire.AttemptOrder, make_order(source=source))
+    (tmp_path / "attempts" / order.id).mkdir(parents=True)
+    run_dir = tmp_path / "digits"
+    run_dir.mkdir()
+
+    def lay() -> Path:
+        laying = CodeLaying(
+            lambda: served,  # type: ignore[arg-type, return-value]
+            CodeCache(tmp_path / "cache"),
+            tmp_path / "attempts",
+            lambda folder: nullcontext(),
+        )
+        made = laying.lay(order, run_dir, users.own(), lambda: False)
+        assert made is not None
+        return made
+
+    written = lay() / "by a supervisor that was just being born"
+    written.touch()
+    lay()
+    is_left_alone = written.exists()
+    monkeypatch.setattr(shim, "boot_id", lambda: "another boot")
+    after = lay()
+
+    assert is_left_alone
+    assert sorted(path.name for path in after.rglob("*.py")) == ["a.py", "b.py", "train.py"]
+    assert not written.exists()
+    assert served.asked == 1  # the cache outlives a boot, and is checked
