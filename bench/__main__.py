@@ -11,8 +11,9 @@ from pathlib import Path
 #: The short ones first; each a module of this folder with a main() of its own.
 ALL = (
     "sqlite_modes", "labrun", "pyz_start", "dispatch_pass", "curves", "deltas", "sync_status",
-    "arrival", "watched_files", "whole_file", "healing", "heartbeats", "viewers", "submit_to_start", "idle", "agent_footprint",
-    "pages", "liveness", "recovery", "false_alarms",
+    "arrival", "watched_files", "whole_file", "healing", "heartbeats", "viewers",
+    "submit_to_start", "idle", "agent_footprint", "pages", "liveness", "recovery",
+    "false_alarms",
 )  # fmt: skip
 
 
