@@ -101,8 +101,8 @@ class Metrics:
         self._rows = []
         self._write()
 
-    def cut(self, step: float) -> None:
-        """Take away the rows after `step`; those that name none stay.
+    def cut(self, is_over: Callable[[float], bool]) -> None:
+        """Take away the rows whose step is over; those that name none stay.
 
         Raises:
             OSError: the disk does not take it; they are all there.
@@ -112,7 +112,7 @@ class Metrics:
             at = self._columns.index(STEP)
             lines = self._lines()
             head = next(lines, b"")
-            self._replace(head, (line for line in lines if not _is_after(line, at, step)))
+            self._replace(head, (line for line in lines if not is_over(_step_of(line, at))))
 
     def _write(self) -> None:
         while self._text:
@@ -204,11 +204,12 @@ def _is_name(name: str) -> bool:
     return bool(name.strip()) and name.isprintable()
 
 
-def _is_after(line: bytes, at: int, step: float) -> bool:
+def _step_of(line: bytes, at: int) -> float:
+    """NaN, which is neither before nor after any other: it names none."""
     try:
-        return float(line.split(b",", at + 1)[at]) > step
+        return float(line.split(b",", at + 1)[at])
     except (ValueError, IndexError):
-        return False
+        return float("nan")
 
 
 class Run:
@@ -226,6 +227,8 @@ class Run:
         self._is_silent = False
         self._is_rewound = False
         self._step: float = -1
+        self._is_writing = False  # the main thread, which is the one that hears signals
+        self._is_ending = False
         self._stop = False
         self._asks = False  # the script looks at should_stop()
         self._listens = False  # our handler has SIGTERM
@@ -255,14 +258,9 @@ class Run:
             if len(self._rows) >= MOST_WAITING_ROWS:
                 self.flush()
 
-    def flush(self, timeout_seconds: float = -1) -> None:
-        """Write what was logged, now. `timeout_seconds`: of waiting for another thread that does;
-        -1: as long as it takes."""
-        if self._turn.acquire(timeout=timeout_seconds):
-            try:
-                self._write()
-            finally:
-                self._turn.release()
+    def flush(self) -> None:
+        """Write what was logged, now."""
+        self._alone(self._write)
 
     def checkpoint(self, state: Any, step: float | None = None) -> None:
         """Replace the run's checkpoint, in one step: a reader finds the old one or the new one.
@@ -314,8 +312,7 @@ class Run:
         if not self._is_open:
             self._open(step)
         self.flush()
-        with self._turn:
-            self._try(lambda metrics: metrics.cut(step))
+        self._alone(lambda: self._try(lambda metrics: metrics.cut(lambda found: found > step)))
 
     def should_stop(self) -> bool:
         """Whether the run was asked to end (SIGTERM): save a checkpoint, and return.
@@ -330,14 +327,26 @@ class Run:
 
     # --- below ---
 
+    def _alone(self, act: Callable[[], None]) -> None:
+        """Have one thread at a time do what touches the file. SIGTERM waits for it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main:
+            self._is_writing = True
+        try:
+            with self._turn:
+                act()
+        finally:
+            if is_main:
+                self._is_writing = False
+        if is_main and self._is_ending:
+            self._end()
+
     def _open(self, step: float) -> None:
-        with self._turn:
-            if self._is_open:
-                return
-            self._is_silent = _is_other_rank()
-            if not self._is_silent:
-                self._is_silent = not self._open_file(step)
-            self._is_open = True
+        self._alone(lambda: None if self._is_open else self._begin(step))
+
+    def _begin(self, step: float) -> None:
+        self._is_silent = _is_other_rank() or not self._open_file(step)
+        self._is_open = True
         if not self._is_silent:
             atexit.register(self.flush)
             if workers := sys.modules.get("multiprocessing.util"):  # whose processes skip atexit
@@ -354,7 +363,7 @@ class Run:
                 os.replace(path, path.with_name(f"{path.name}.old"))  # of a run by hand before
             self._metrics = Metrics(path)
             if resumes and not self._is_rewound:  # it has found its own way back to this step
-                self._metrics.cut(step - 1)
+                self._metrics.cut(lambda found: found >= step)
         except BlockingIOError:
             _warn(f"another process writes {path}: what this one logs is left out")
         except OSError as exc:
@@ -396,9 +405,16 @@ class Run:
         if callable(self._before):
             self._before(signum, frame)
         elif not self._asks:
-            self.flush(timeout_seconds=1.0)  # this thread itself may be in the middle of one
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
+            self._is_ending = True
+            if not self._is_writing:  # it does so itself when it has written
+                self._end()
+
+    def _end(self) -> None:
+        """As SIGTERM would have, once all rows are in the file."""
+        self._is_ending = False
+        self.flush()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _forked(self) -> None:
         """A child of it (a worker that loads data): the file is its parent's, SIGTERM its own."""
