@@ -8,7 +8,8 @@ from agent import environment, packages, users, uvproject, wire
 from agent.environment import Places
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
-from tests.agent.server import make_order
+from tests.agent.conftest import AgentProcess
+from tests.agent.server import FakeServer, make_order
 
 
 def site(prefix: Path, *names: str) -> Path:
@@ -85,3 +86,33 @@ def test_a_host_without_uv_says_so(project: Path, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(StartFailed, match="has none on this host"):
         launch(project)
+
+
+FAKE_UV = """#!/bin/sh
+mkdir -p "$UV_PROJECT_ENVIRONMENT/lib/python3.11/site-packages/numpy-2.1.0.dist-info"
+echo "version = 3.11.9" > "$UV_PROJECT_ENVIRONMENT/pyvenv.cfg"
+shift 3
+exec "$@"
+"""
+
+
+def test_what_uv_made_for_the_run_is_told_with_its_end(
+    project: Path, server: FakeServer, agent: AgentProcess
+) -> None:
+    (project / "bin" / "uv").write_text(FAKE_UV)
+    agent.start()
+    order = server.order(
+        python="uv",
+        command=["echo", "ran"],
+        working_directory=str(project),
+        environment={"PATH": f"{project}/bin:/usr/bin:/bin"},
+    )
+
+    told = server.wait_event(order["id"], "exited")
+
+    assert told["exit_code"] == 0
+    assert told["environment"]["packages"] == ["numpy==2.1.0"]
+    assert told["environment"]["python"] == "3.11.9"
+    folder = agent.run_dir(order["project"])
+    assert (folder / f"{order['run_name']}.log").read_text() == "ran\n"
+    assert "- numpy==2.1.0" in (folder / f"{order['run_name']}.yaml").read_text()
