@@ -215,6 +215,24 @@ def test_pages_say_who_borrowed_what(client, kim):
     assert reverse("borrow-end", args=[held.pk]) not in texts[0]  # it is not lee's
 
 
+def test_what_runs_on_a_borrowed_card_is_not_called_outside_the_queue(client, kim):
+    device = make.device(gpus=1)
+    process = {"pid": 1, "user": "kim", "memory_bytes": 2**30, "attempt_id": None}
+    device.gpus.update(processes=[process])
+    take_of(kim, device)
+    client.force_login(kim)
+
+    text = client.get(reverse("gpu", args=[device.gpus.get().pk])).content.decode()
+
+    assert "borrowed until" in text
+    assert "outside the queue" not in text
+
+
+def take_of(by, device) -> Borrow:
+    now = database_now()
+    return Borrow.objects.begin(by, device, list(device.gpus.all()), now, now + HOUR)
+
+
 def test_a_manager_returns_it_and_the_audit_log_tells(client, kim):
     make.device(gpus=1)
     held = take(kim)
