@@ -93,9 +93,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     source = folder / "source"
     source.mkdir()
-    lab = Lab(folder / "data", "--agent", "--source", str(source)).start()
-    yield lab
-    lab.interrupt()
+    lab = Lab(folder / "data", "--agent", "--source", str(source))
+    try:
+        yield lab.start()
+    finally:
+        lab.interrupt()
 
 
 @pytest.fixture(scope="module")
