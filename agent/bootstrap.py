@@ -15,6 +15,7 @@ import pwd
 import runpy
 import shutil
 import sys
+import tempfile
 import time
 import zipfile
 import zlib
@@ -77,7 +78,8 @@ def unpacked(archive: str, parent: str) -> str:
 
 
 def _unpack(file: zipfile.ZipFile, folder: str) -> None:
-    part = f"{folder}.{os.getpid()}"
+    # A home may be shared by hosts that unpack at once, each with the same pid.
+    part = tempfile.mkdtemp(prefix=f"{os.path.basename(folder)}.", dir=os.path.dirname(folder))
     file.extractall(part)
     try:
         os.rename(part, folder)

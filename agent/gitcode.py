@@ -22,6 +22,8 @@ FETCH_SECONDS = 1800.0
 LOOK_SECONDS = 0.2
 #: Not `ext::`, by which an address is a command.
 PROTOCOLS = "file:git:http:https:ssh"
+#: Of the agent's own variables, what git needs to get out of a lab's network.
+PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "GIT_SSL_CAINFO")
 
 
 class GivenUp(Exception):
@@ -41,6 +43,7 @@ class Git:
         self._user = user
         self._gone = gone
         self._environ = {
+            **{name: environ[name] for name in PROXIES if name in environ},
             "HOME": str(user.home),
             "USER": user.name,
             "LANG": "C.UTF-8",

@@ -32,9 +32,11 @@ def run(folder: Path, *words: str, environ: Environ = None) -> bytes:
         GitFailed: it said no.
         CliError: there is no git.
     """
-    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    # quotePath: or names that are not ASCII come as numbers. LC_ALL: top_of() reads its words.
+    options = ["--no-optional-locks", "-c", "core.quotePath=false", "-C", str(folder)]
+    variables = {**os.environ, "LC_ALL": "C", **(environ or {})}
     try:
-        done = subprocess.run(command, capture_output=True, env={**os.environ, **(environ or {})})
+        done = subprocess.run(["git", *options, *words], capture_output=True, env=variables)
     except FileNotFoundError:
         raise CliError(
             "There is no git on this machine, by which lab finds your code: install it, or run "
@@ -54,9 +56,18 @@ def text(folder: Path, *words: str) -> str:
 
 
 def top_of(folder: Path) -> Path | None:
-    """The top of the working tree that `folder` lies in; None: it lies in none."""
-    found = text(folder, "rev-parse", "--show-toplevel")
-    return Path(found) if found else None
+    """The top of the working tree that `folder` lies in; None: it lies in none.
+
+    Raises:
+        CliError: git will not read it, as when it belongs to somebody else.
+    """
+    try:
+        found = run(folder, "rev-parse", "--show-toplevel")
+    except GitFailed as exc:
+        if "not a git repository" in str(exc) or "must be run in a work tree" in str(exc):
+            return None
+        raise CliError(f"git does not read {folder}: {exc}") from exc
+    return Path(os.fsdecode(found.rstrip(b"\n")))
 
 
 def remote(top: Path) -> str:

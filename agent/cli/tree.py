@@ -47,10 +47,11 @@ def take(folder: Path, caches: Path | None = None) -> Taken:
     """
     top = git.top_of(folder)
     if top is not None:
-        return Taken(top, _taken(top, _names(top), caches, **_facts(top)))
+        names, has_ignored = _names(top)
+        return Taken(top, _taken(top, names, caches, **_facts(top, has_ignored=has_ignored)))
     _refuse_wide(folder)
     with git.as_repository(folder) as environ:
-        names = _names(folder, environ)
+        names, _ = _names(folder, environ)
     return Taken(folder, _taken(folder, names, caches))
 
 
@@ -63,16 +64,17 @@ def _refuse_wide(folder: Path) -> None:
         )
 
 
-def _names(top: Path, environ: git.Environ = None) -> list[str]:
-    """Paths below it, sorted."""
+def _names(top: Path, environ: git.Environ = None) -> tuple[list[str], bool]:
+    """Paths below it, sorted; and whether .labinclude has added to them."""
     named = git.files_of(top, environ)
+    count = len(named)
     include = top / INCLUDE
     wished = include.read_text(errors="replace").splitlines() if include.is_file() else []
     if wished:
         named += git.files_matching(top, include, environ)
     names = sorted({_decoded(name) for name in named})
     _refuse_secrets(names, wished)
-    return names
+    return names, len(named) > count
 
 
 def _decoded(name: bytes) -> str:
@@ -172,14 +174,14 @@ def _refuse_too_much(files: dict[str, os.stat_result], count: int) -> None:
 # --- what git says of it -----------------------------------------------------------------------
 
 
-def _facts(top: Path) -> dict[str, object]:
+def _facts(top: Path, *, has_ignored: bool) -> dict[str, object]:
     commit = git.text(top, "rev-parse", "--verify", "--quiet", "HEAD")
     branch = git.text(top, "rev-parse", "--abbrev-ref", "HEAD") if commit else ""
     diff = _diff(top, commit)
     return {
         "commit": commit,
         "branch": _cut(branch, manifest.MAX_WORD_CHARACTERS),
-        "dirty": bool(diff) or not commit,
+        "dirty": bool(diff) or has_ignored or not commit,
         "remote": _cut(git.remote(top), manifest.MAX_LINE_CHARACTERS),
         "diff": _cut(diff, manifest.MAX_DIFF_CHARACTERS),
     }
@@ -196,7 +198,11 @@ def _diff(top: Path, commit: str) -> str:
     options = ["--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"]
     changed = git.run(top, "diff", "HEAD", *options).decode(errors="replace")
     new = git.run(top, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")
-    return changed + "".join(_new(top, os.fsdecode(name)) for name in new if name)
+    for name in filter(None, new):
+        if len(changed) > manifest.MAX_DIFF_CHARACTERS:
+            break
+        changed += _new(top, os.fsdecode(name))
+    return changed
 
 
 def _new(top: Path, name: str) -> str:

@@ -61,7 +61,8 @@ class Attempt(models.Model):
     on_device_lost = models.CharField(max_length=8, choices=OnDeviceLost, editable=False)
     resume = models.JSONField(null=True, editable=False)  # wire.Resume, as it was when assigned
 
-    #: The code there when it was assigned, as agent.wire.Source; null: not known.
+    #: The code there when it was assigned, as agent.wire.Source; null: not known, or it runs in
+    #: code that was laid down for it (Job.source).
     source = models.JSONField(null=True, editable=False)
 
     #: What it ran in, as agent.wire.Environment without the packages; empty: not told.

@@ -391,7 +391,7 @@ class Job(models.Model):
                 job=self,
                 number=self.attempts.count() + 1,
                 device=device,
-                source=device.source,
+                source=None if self.source else device.source,
                 unix_user=unix_user_for(self.user, device),
                 gpu_uuids=[gpu.uuid for gpu in gpus],
                 on_device_lost=self.on_device_lost,

@@ -58,7 +58,11 @@ class Secret(models.Model):
         verbose_name_plural = _("secrets")
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(user=None) ^ Q(project=None), name="secret_of_one"),
+            models.CheckConstraint(
+                condition=Q(user=None, project__isnull=False)
+                | Q(user__isnull=False, project=None),
+                name="secret_of_one",
+            ),
             models.UniqueConstraint(fields=["user", "name"], name="secret_of_user"),
             models.UniqueConstraint(fields=["project", "name"], name="secret_of_project"),
         ]

@@ -60,9 +60,7 @@ def foreseen(spec: JobSpec, device: Device) -> Code | None:
 def _of_host(device: Device, wished: str, told: dict[str, Any]) -> Code:
     """`told`: as agent.wire.Source, of its --source; what a run does elsewhere it does not say."""
     folder = folder_on(device, wished)
-    is_there = folder == device.source_directory
-    is_there = is_there or folder.startswith(f"{device.source_directory.rstrip('/')}/")
-    told = told if is_there else {}
+    told = told if _is_in(folder, device.source_directory) else {}
     words = {"folder": folder or "–", "device": device.host_id}
     return Code(
         commit=told.get("commit", "")[:COMMIT_CHARACTERS],
@@ -70,6 +68,10 @@ def _of_host(device: Device, wished: str, told: dict[str, Any]) -> Code:
         is_changed=told.get("dirty", False),
         origin=_("it runs what lies in %(folder)s on %(device)s") % words,
     )
+
+
+def _is_in(folder: str, source: str) -> bool:
+    return bool(source) and f"{folder}/".startswith(f"{source.rstrip('/')}/")
 
 
 def _of_snapshot(taken: Snapshot) -> Code:

@@ -15,7 +15,7 @@ from experiments.metrics import better, values_of
 from experiments.models import Job, Project
 from experiments.models.cell import values_of_keys
 from labsite.clock import database_now
-from labsite.pages import ranin
+from labsite.pages import codebeside, ranin
 from labsite.pages.access import asked
 from labsite.pages.queue import Line, lines
 from sync.curves import shown
@@ -79,6 +79,7 @@ def compare(request: HttpRequest) -> HttpResponse:
         "same": sum(not row.differs for row in keys),
         "all_keys": "all" in request.GET,
         "ran_in": ran_in,
+        "code": codebeside.differing(jobs) if request.GET.get("part") != "runs" else [],
         "metrics": _metric_rows(names, metrics, better_of)[:MOST_ROWS],
         "names": names,
         "charted": _charted(request, names, better_of),
@@ -122,7 +123,10 @@ def _uids(request: HttpRequest) -> list[str]:
 def _jobs(request: HttpRequest, uids: Sequence[str]) -> dict[str, Job]:
     """Those that are there and that the reader may see."""
     visible = Job.objects.visible_to(request.user).present().filter(uid__in=uids)
-    return {job.uid: job for job in visible.select_related("project", "user").defer("config")}
+    return {
+        job.uid: job
+        for job in visible.select_related("project", "user", "snapshot").defer("config")
+    }
 
 
 def _compared(request: HttpRequest, uids: list[str], found: dict[str, Job]) -> list[Compared]:

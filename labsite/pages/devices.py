@@ -30,6 +30,7 @@ from labsite.pages.fields import Variables
 from labsite.pages.frame import troubled_count
 from labsite.pages.hostcards import Card, gpu_type, read_cards
 from labsite.pages.states import Badge
+from labsite.pages.versions import other_code
 from people.audit import facts_of, note, recorded
 from people.roles import may_manage
 
@@ -82,6 +83,9 @@ def _choices(cards: Sequence[Card]) -> dict[str, Any]:
 @require_safe
 def devices(request: HttpRequest) -> HttpResponse:
     cards = sorted(read_cards(), key=_attention_first)
+    others = other_code([card.device for card in cards])
+    for card in cards:
+        card.other_code = others.get(card.device.pk)
     wish = Wish(*(asked(request, name) for name in ("state", "type", "label")))
     context = {
         "cards": [card for card in cards if wish.fits(card)],

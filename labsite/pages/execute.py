@@ -27,6 +27,8 @@ from labsite.pages.queue import priorities
 from labsite.pages.starting import AS_TYPED, FIELDS, Start, choices, kept_of, start_from
 
 SHOWN_PLACES = 8
+#: What the agent lays before the command of `python: uv`.
+BY_UV = ("uv", "run", "--frozen", "--")
 SHOWN_POINTS = 5
 
 
@@ -208,7 +210,7 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
         "fits": fits[:SHOWN_PLACES],
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
-        "words": ("uv run --frozen -- " if by_uv else "") + typed(spec.command),
+        "words": typed([*(BY_UV if by_uv else ()), *spec.command]),
         "warnings": discreet.warnings_of(spec.keys),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),
         "turn": turn_of(spec, fits, count, request.user),

@@ -18,7 +18,7 @@ from labsite.clock import clock_words, database_now
 from labsite.pages.gpus import ALARMING, throttled
 from labsite.pages.sparks import of_last_hour
 from labsite.pages.states import Badge, device_badge
-from labsite.pages.versions import has_older_agent
+from labsite.pages.versions import Version, has_older_agent
 from labsite.templatetags.lab import since
 
 FULL_PERCENT = 90
@@ -63,6 +63,7 @@ class Card:
     #: While it is told that it was away: for how long, and what was found when it was back.
     was_away: str = ""
     found: list["Finding"] = field(default_factory=list)
+    other_code: Version | None = None  # where its code is not that of most others
 
     @property
     def is_old(self) -> bool:

@@ -93,6 +93,18 @@ def _alike(name: str, value: str) -> str:
     return value.partition("+")[0] if name == "agent" else value
 
 
+def other_code(devices: Sequence[Device]) -> dict[int, Version]:
+    """By its key: of each whose code is not that of most others, which it has. What is queued on
+    pages runs that."""
+    usual = usual_of(devices)
+    found = {}
+    for device in devices:
+        [code] = [one for one in versions_of(device, usual) if one.name == "commit"]
+        if code.usual:
+            found[device.pk] = code
+    return found
+
+
 def skewed(devices: Sequence[Device]) -> list[tuple[Device, list[Version]]]:
     """Those whose agent or driver is not that of most others, each with what differs."""
     usual = usual_of(devices)

@@ -19,13 +19,16 @@ from agent.cli.progress import Silent
 from tests.faults.processes import wait_for
 from tests.faults.stack import Lab, Stack
 
-#: Copies its own folder to where the test finds it after the run, and says where it stands.
+#: Copies its own folder to where the test finds it after the run, says where it stands, and leaves
+#: something there that is to come back.
 TRAIN = textwrap.dedent(
     """
     import os, pathlib, shutil, sys
 
     top = pathlib.Path.cwd().parent
     shutil.copytree(top, sys.argv[1], symlinks=True)
+    pathlib.Path("out").mkdir()
+    pathlib.Path("out/result.txt").write_text("42")
     print("in", pathlib.Path.cwd().name, "of", top.parent.name)
     """
 )
@@ -106,12 +109,20 @@ def test_a_dirty_repository_runs_on_another_host_bit_for_bit(repository, tmp_pat
     with Stack(tmp_path / "lab") as stack:
         lab = stack.lab().start()
         agent = stack.agent(lab, "gpu1").start()
-        uid = submit(lab, repository / "exp", "train.py", str(copy), links={"data": str(tmp_path)})
+        uid = submit(
+            lab,
+            repository / "exp",
+            "train.py",
+            str(copy),
+            links={"data": str(tmp_path)},
+            outputs=["out/**"],
+        )
         job = lab.wait_state(uid, "succeeded")
         log = lab.run_dir() / f"{job['run_name']}.log"
         wait_for(lambda: log.exists() and b"in exp of .code" in log.read_bytes(), "its log", 20)
         kept = agent.run_dir() / ".code"
         wait_for(lambda: not [*kept.glob("*-1")], "its folder is taken away", 20)
+        result = lab.ask("GET", f"/api/sync/file/{uid}/{job['run_name']}/out/result.txt")
 
         laid = content(copy)
         shutil.rmtree(copy)
@@ -125,6 +136,7 @@ def test_a_dirty_repository_runs_on_another_host_bit_for_bit(repository, tmp_pat
     assert laid == sent
     assert {"kernels.so", "exp/staged.py", "설정 (1).yaml", "library/net.py"} < laid.keys()
     assert "gone.py" not in laid
+    assert result.content == b"42"
     assert again["source"] == job["source"]
     assert job["code"]["dirty"]
     assert job["code"]["branch"] == "main"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import labrun
 from sync.curves import kept, shown
 from tests import make
 from tests.sync.conftest import TOKEN, Run
@@ -53,7 +54,12 @@ def run_script(side: Side, name: str) -> Script:
         done = subprocess.run(
             [sys.executable, SCRIPTS / name],
             cwd=folder,
-            env={"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(Path(labrun.__file__).parent),
+                "CUDA_VISIBLE_DEVICES": "",
+                "HF_HUB_OFFLINE": "1",
+            },
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
@@ -98,6 +104,14 @@ def test_plain_csv(side):
 
     assert seen(side).by("epoch") == {
         name: script.curve(name, "epoch") for name in ("loss", "accuracy")
+    }
+
+
+def test_labrun_with_a_column_that_comes_up_later(side):
+    script = run_script(side, "labrun_log.py")
+
+    assert seen(side).by("step") == {
+        name: script.curve(name) for name in ("train/loss", "val/loss")
     }
 
 

@@ -1,5 +1,7 @@
 """What jobs require of GPU servers: who lacks it is passed over, and says so."""
 
+import re
+
 import pytest
 
 from agent import wire
@@ -14,6 +16,12 @@ from tests import make
 pytestmark = pytest.mark.django_db
 
 IMAGENET = {"paths": ["/data/imagenet"]}
+
+
+@pytest.fixture(autouse=True)
+def patient(settings) -> None:
+    """However long a test takes, its devices are there."""
+    settings.LAB_HEALTHY_SECONDS = 60
 
 
 def lacking(attempt: Attempt, *lacks: wire.Lack) -> None:
@@ -121,3 +129,13 @@ def test_the_preview_says_which_server_lacks_it(client) -> None:
 def test_what_was_required_is_required_again_by_a_rerun() -> None:
     assert rerun(make.job(requires=IMAGENET)).requires == IMAGENET
     assert Job.objects.count() == 2
+
+
+def test_the_preview_shows_the_command_as_uv_runs_it(client) -> None:
+    make.device(gpus=1)
+    client.force_login(make.user())
+    config = "lab: {project: p, command: [python, train.py], python: uv}"
+
+    answer = client.post("/execute/check/", {"config": config}).json()
+
+    assert "uv run --frozen -- python train.py" in re.sub("<[^>]+>", "", answer["preview"])

@@ -27,6 +27,7 @@ VALUE = "hf_Zx81QmVsecret"
 
 @pytest.fixture(autouse=True)
 def key_file(settings, tmp_path: Path) -> Path:
+    settings.LAB_HEALTHY_SECONDS = 60  # however long a test takes
     settings.LAB_SECRETS_KEYS = []
     settings.LAB_SECRETS_KEY_FILE = tmp_path / "secrets_key"
     return tmp_path / "secrets_key"

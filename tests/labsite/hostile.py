@@ -182,13 +182,16 @@ def _of_device(texts: Texts) -> dict[str, Any]:
 
 
 def _cells(texts: Texts) -> None:
-    """Of each run one config key and one metric, in columns of their own."""
+    """Of each run one config key and one metric, in columns of their own. The metrics are losses,
+    so that a table shows as many of them whatever else they are called."""
     Column.objects.all().delete()
     for job in Job.objects.order_by("pk"):
         key = Column(
             project_id=job.project_id, kind="key", name=f"{job.pk}{texts.one()}", varies=True
         )
-        metric = Column(project_id=job.project_id, kind="metric", name=f"{job.pk}{texts.one()}")
+        metric = Column(
+            project_id=job.project_id, kind="metric", name=f"loss{job.pk}{texts.one()}"
+        )
         Column.objects.bulk_create([key, metric])
         text = texts.one()
         Cell.objects.create(job=job, column=key, text=text, folded=text.casefold())

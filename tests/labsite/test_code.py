@@ -1,5 +1,7 @@
 """What pages say of the code that runs run: sent with them, fetched, or whatever lies there."""
 
+import re
+
 import pytest
 from django.test import Client
 
@@ -115,7 +117,7 @@ def test_a_rerun_by_the_form_runs_the_same_code(client, pages, kim):
     assert job.project.jobs.latest("pk").snapshot == job.snapshot
 
 
-def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed():
+def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed(pages):
     commit = {"commit": "c" * 40, "branch": "main"}
     clean = {**commit, "dirty": False, "source_hash": "aaaa1"}
     alike = [make.device(source=clean) for _ in range(2)]
@@ -125,3 +127,26 @@ def test_two_gpu_servers_of_one_commit_differ_where_one_was_changed():
     [code] = [one for one in versions_of(changed, usual) if one.name == "commit"]
 
     assert (code.value, code.usual) == ("cccccccccc+bbbb", "cccccccccc")
+    assert "its code is cccccccccc+bbbb" in read(pages.get("/devices/").content.decode())
+
+
+def test_runs_beside_each_other_tell_in_which_files_their_code_differs(client, pages, kim):
+    sender = Sender(client, kim)
+    codes = [{"train.py": b"1", "net.py": b"x"}, {"train.py": b"2", "net.py": b"x", "new.py": b""}]
+    wish = {"project": "digits", "command": ["true"]}
+    jobs = [
+        submission.submit(
+            "", {**wish, "source": {"kind": "snapshot", "sha256": sender.keep(files)}}, by=kim
+        )
+        for files in codes
+    ]
+    jobs.append(make.job(by=kim))
+    runs = ",".join(job.uid for job in jobs)
+
+    page = pages.get("/compare/", {"runs": runs}).content.decode()
+    alike = pages.get("/compare/", {"runs": f"{jobs[0].uid},{jobs[2].uid}"}).content.decode()
+
+    rows = re.findall(r'<th class="stick mono" scope="row">(.*?)</th>(.*?)</tr>', page)
+    cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row) for name, row in rows}
+    assert cells == {"new.py": ["–", "A", ""], "train.py": ["A", "B", ""]}
+    assert "the same letter" not in alike

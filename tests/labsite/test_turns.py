@@ -41,6 +41,7 @@ def test_other_devices_and_people_are_not_held_up():
         for _ in range(MOST + 1):
             stack.enter_context(held.of(headers("Token abc")))
             stack.enter_context(held.of([(b"host", b"localhost")]))
+        assert sorted(held._under_way.values()) == [1, MOST]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -153,64 +153,62 @@ def test_what_an_attempt_left_behind_grows_beside_the_results(begun: Run):
 # --- left as it was ------------------------------------------------------------------------------
 
 
-def left(run: Run, data: bytes = b"1,0.5\n", offset: int = 11, **headers: object) -> None:
-    """Such a chunk is left to append(), and nothing is as if it had been taken."""
+def is_left(run: Run, data: bytes = b"1,0.5\n", offset: int = 11, **headers: object) -> bool:
+    """Whether such a chunk is left to append(), and no row has moved."""
     before = rows()
-
-    assert go_on([asked(run, data, offset, **headers)]) == [None]
-
-    assert rows() == before
+    taken = go_on([asked(run, data, offset, **headers)])
+    return taken == [None] and rows() == before
 
 
 def test_a_gap_is_left(begun: Run):
-    left(begun, offset=12)
+    assert is_left(begun, offset=12)
 
 
 def test_an_older_version_is_left(begun: Run):
-    left(begun, X_Sync_Generation=0)
+    assert is_left(begun, X_Sync_Generation=0)
 
 
 def test_a_confirmation_is_left(begun: Run):
-    left(begun, b"x", X_File_SHA256=sha256(HEAD + b"x"))
+    assert is_left(begun, b"x", X_File_SHA256=sha256(HEAD + b"x"))
 
 
 def test_one_with_a_key_is_left(begun: Run):
-    left(begun, Idempotency_Key="k")
+    assert is_left(begun, Idempotency_Key="k")
 
 
 def test_what_has_no_room_is_left(begun: Run, monkeypatch):
     monkeypatch.setattr(room, "free_bytes", lambda: 0)
-    left(begun)
+    assert is_left(begun)
 
 
 def test_what_is_beyond_the_quota_is_left(begun: Run, settings):
     settings.LAB_QUOTA_RESERVE_BYTES = 0
     Project.objects.update(quota_bytes=1)
-    left(begun)
+    assert is_left(begun)
 
 
 def test_a_file_of_which_the_disk_lost_bytes_is_left(begun: Run):
     begun.target(LOG).place.path.write_bytes(b"epoch")
-    left(begun)
+    assert is_left(begun)
 
 
 def test_a_deleted_file_is_left(begun: Run):
     SyncFile.objects.update(complete=True, sha256="0" * 64)
     row = begun.row(LOG)
     trash.put_away(row.job.project, What.CHECKPOINTS, [row], [], database_now())
-    left(begun)
+    assert is_left(begun)
 
 
 def test_a_run_that_was_deleted_within_the_second_is_left(begun: Run):
     begun.target(LOG)  # remembered
     Job.objects.update(deleted_at=database_now())
-    left(begun)
+    assert is_left(begun)
 
 
 def test_an_attempt_that_was_given_up_within_the_second_is_left(begun: Run):
     begun.target(LOG)
     give_up(begun)
-    left(begun)
+    assert is_left(begun)
 
 
 def test_an_attempt_that_is_given_up_at_that_moment_is_left(begun: Run, monkeypatch):
@@ -221,7 +219,7 @@ def test_an_attempt_that_is_given_up_at_that_moment_is_left(begun: Run, monkeypa
         return real(place, **how)
 
     monkeypatch.setattr(storage, "locked", overtaken)
-    left(begun)
+    assert is_left(begun)
 
 
 def give_up(run: Run) -> None:
@@ -234,7 +232,7 @@ def test_what_the_disk_refuses_is_left(begun: Run, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    left(begun)
+    assert is_left(begun)
 
 
 def test_a_row_that_somebody_moved_is_left(begun: Run, monkeypatch):
@@ -270,7 +268,7 @@ def rows() -> list[tuple[str, int]]:
     ],
 )
 def test_what_is_not_plain_is_left(begun: Run, offset, headers):
-    left(begun, b"x", offset, **headers)
+    assert is_left(begun, b"x", offset, **headers)
 
     assert begun.target(LOG).place.path.read_bytes() == HEAD
 

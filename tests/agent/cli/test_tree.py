@@ -85,7 +85,17 @@ def test_gitignore_leaves_out_and_labinclude_brings_back(top):
     (top / ".labinclude").write_text("# compiled\n*.so\nbuild/a.*\n")
 
     assert without == {"train.py", ".gitignore"}
-    assert set(taken(top).files) - without == {".labinclude", "fast.so", "build/a.txt"}
+    held = taken(top)
+    assert set(held.files) - without == {".labinclude", "fast.so", "build/a.txt"}
+    run(top, "add", ".")
+    run(top, "commit", "-qm", "all but what is ignored")
+    assert taken(top).dirty
+
+
+def test_a_repository_that_git_will_not_read_is_said(top):
+    (top / ".git" / "config").write_text("[core\n")
+
+    assert "git does not read" in refusal(top)
 
 
 @pytest.mark.parametrize("name", [".env", ".env.local", "keys/lab.pem", "id_rsa", "id_ed25519"])
