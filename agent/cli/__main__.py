@@ -1,6 +1,7 @@
 """`lab`, `python -m agent.cli`: experiments from the command line (docs/lab.md)."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -29,6 +30,9 @@ exit codes: 0 done, 1 a run failed, 2 wrong usage, 3 the server cannot be reache
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says. Return the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a Korean name where the locale is Latin-1
     given, command = _divided(given)
     options = _parser().parse_args(given)
     try:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from devices.models import GPU
 from devices.serializers import REASON_CHARACTERS
-from experiments.models import Attempt
+from experiments.models import Attempt, Borrow
 from labsite.clock import database_now
 from labsite.pages.access import managers_only
 from people.audit import recorded
@@ -49,6 +49,7 @@ def gpu(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "gpu": card,
         "processes": _processes(card),
+        "borrow": Borrow.objects.filter(gpu_claims__gpu=card).select_related("user").first(),
         "throttled": throttled(card),
         "events": card.events.select_related("by")[:HISTORY],
     }

@@ -93,9 +93,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     source = folder / "source"
     source.mkdir()
-    lab = Lab(folder / "data", "--agent", "--source", str(source)).start()
-    yield lab
-    lab.interrupt()
+    lab = Lab(folder / "data", "--agent", "--source", str(source))
+    try:
+        yield lab.start()
+    finally:
+        lab.interrupt()
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +209,7 @@ def test_a_config_is_queued_and_rerun_with_another_value(kim: Student, tmp_path:
     first = kim.lab("submit", str(config), "--name", "기준", "--tag", "a", "--watch", "--json")
     assert first.code == 0, first.err
     assert (first.json["name"], first.json["tags"]) == ("기준", ["a"])
+    assert "??" in kim.lab("ls", "-n", "1", PYTHONIOENCODING="latin-1").out
 
     again = kim.lab("rerun", first.json["uid"], "--set", "lr=0.5", "--watch")
 
