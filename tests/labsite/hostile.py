@@ -182,8 +182,8 @@ def _of_device(texts: Texts) -> dict[str, Any]:
 
 
 def _cells(texts: Texts) -> None:
-    """Of each run one config key and one metric, in columns of their own. The metrics are losses, so
-    that a table shows as many of them whatever else they are called."""
+    """Of each run one config key and one metric, in columns of their own. The metrics are losses,
+    so that a table shows as many of them whatever else they are called."""
     Column.objects.all().delete()
     for job in Job.objects.order_by("pk"):
         key = Column(
