@@ -214,6 +214,8 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _given["HTTPS"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")  # set by the pool, never by a client
 SECURE_REFERRER_POLICY = "same-origin"
+# Over plain http a browser ignores it, and calls each page an error for it in its console.
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin" if _given["HTTPS"] else None
 X_FRAME_OPTIONS = "DENY"
 
 LANGUAGE_CODE = "en"

@@ -68,7 +68,8 @@ def barriers_of(
         found[width, theme] = barriers(page)
     context.close()
 
-    found[0, "console"] = broken
+    if name != "strange":  # by a name that it does not know, the server gives out no script
+        found[0, "console"] = broken
     return {where: some for where, some in found.items() if some}
 
 
