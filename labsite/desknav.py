@@ -11,11 +11,15 @@ from django.utils.translation import gettext_lazy as _
 from devices.models import GPU, Device, EnrollmentCode, EnrollmentUse, GPUEvent
 from experiments.models import (
     Attempt,
+    Borrow,
+    GivenSecret,
     GPUClaim,
     Job,
     JobEvent,
     Member,
+    PackageSet,
     Project,
+    Secret,
     Sweep,
     UnixAccount,
 )
@@ -25,8 +29,9 @@ from sync.models import SyncFile, Trash, Upload
 #: The tables of each group, those that are opened most first.
 GROUPS: list[tuple[Any, list[type[Model]]]] = [
     (_("GPU servers"), [Device, GPU, GPUEvent, EnrollmentCode, EnrollmentUse]),
-    (_("Runs"), [Job, Attempt, GPUClaim, Sweep, JobEvent]),
+    (_("Runs"), [Job, Attempt, GPUClaim, Borrow, Sweep, PackageSet, JobEvent]),
     (_("Projects and files"), [Project, Member, SyncFile, Upload, Trash]),
+    (_("Secrets"), [Secret, GivenSecret]),
     (_("People"), [User, Group, UnixAccount, Invite, ApiToken, AuditEntry]),
 ]
 
