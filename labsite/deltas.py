@@ -123,7 +123,7 @@ class Deltas:
         try:
             return go_on(asked, self._disk.map)
         except Exception as exc:  # whatever it is, the pool's door finds out for each by itself
-            logger.warning("%d deltas go on one by one: %s", len(asked), exc)
+            logger.warning("%d deltas go on one by one: %s", len(asked), exc, exc_info=True)
             connection.close()  # it may be what failed
             return [None] * len(asked)
 
@@ -154,7 +154,8 @@ def _named(headers: Headers) -> dict[str, str]:
 def _is_plain(headers: Mapping[str, str]) -> bool:
     """As far as the head tells."""
     length = headers.get("content-length", "")
-    is_small = length.isdigit() and len(length) < 8 and 0 < int(length) <= MAX_BYTES
+    is_number = length.isascii() and length.isdigit() and len(length) < 8
+    is_small = is_number and 0 < int(length) <= MAX_BYTES
     says_where = "x-sync-offset" in headers and "x-file-sha256" not in headers
     return is_small and says_where and headers.get("content-type") == _RAW
 

@@ -215,7 +215,7 @@ def test_it_is_for_small_deltas_that_say_where_they_begin():
 
     def is_for(method="POST", path="/api/sync/delta/u/run_001.log", **headers) -> bool:
         named = usual | {key.replace("_", "-"): value for key, value in headers.items()}
-        given = [(key.encode(), value.encode()) for key, value in named.items() if value]
+        given = [(key.encode(), value.encode("latin-1")) for key, value in named.items() if value]
         return Deltas.is_for({"method": method, "path": path, "headers": given})
 
     assert is_for()
@@ -223,6 +223,7 @@ def test_it_is_for_small_deltas_that_say_where_they_begin():
     assert not is_for(path="/api/sync/full/u/run_001.log")
     assert not is_for(content_length="0")
     assert not is_for(content_length=None)
+    assert not is_for(content_length="²")
     assert not is_for(content_length=str(MAX_BYTES + 1))
     assert not is_for(content_type="multipart/form-data; boundary=x")
     assert not is_for(x_sync_offset=None)
