@@ -17,6 +17,7 @@ from experiments.models import (
     PackageSet,
     Project,
     Secret,
+    Snapshot,
     Sweep,
     UnixAccount,
 )
@@ -227,6 +228,12 @@ class GivenSecretDesk(Desk):
     search_fields = ("name", "attempt__job__uid")
     list_select_related = ("attempt__job__project",)
     hidden = ("sealed",)
+
+
+@admin.register(Snapshot)
+class SnapshotDesk(Desk):
+    list_display = ("__str__", "made_at", "commit", "dirty", "file_count", "size_bytes")
+    search_fields = ("sha256", "commit", "branch")
 
 
 @admin.register(PackageSet)

@@ -20,6 +20,7 @@ from experiments.models import (
     PackageSet,
     Project,
     Secret,
+    Snapshot,
     Sweep,
     UnixAccount,
 )
@@ -30,7 +31,7 @@ from sync.models import SyncFile, Trash, Upload
 GROUPS: list[tuple[Any, list[type[Model]]]] = [
     (_("GPU servers"), [Device, GPU, GPUEvent, EnrollmentCode, EnrollmentUse]),
     (_("Runs"), [Job, Attempt, GPUClaim, Borrow, Sweep, PackageSet, JobEvent]),
-    (_("Projects and files"), [Project, Member, SyncFile, Upload, Trash]),
+    (_("Projects and files"), [Project, Member, SyncFile, Snapshot, Upload, Trash]),
     (_("Secrets"), [Secret, GivenSecret]),
     (_("People"), [User, Group, UnixAccount, Invite, ApiToken, AuditEntry]),
 ]

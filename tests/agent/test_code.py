@@ -203,7 +203,7 @@ def test_a_folder_that_the_job_closed_to_itself_goes_all_the_same(agent, server)
     order = order_code(server, document_of(FILES), command)
     agent.start()
 
-    server.wait_event(order["id"], "exited")
+    assert server.wait_event(order["id"], "exited")["exit_code"] == 0
     eventually(lambda: not folder_of(agent, order).exists())
 
 

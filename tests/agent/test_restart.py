@@ -125,7 +125,8 @@ def test_a_service_that_starts_the_same_file_by_another_python_is_renewed(
     pyz = str(tmp_path / "agent.pyz")
     monkeypatch.setattr(options, "program", lambda: (["/opt/conda/bin/python3", pyz], {}))
 
-    restart._check(noted(tmp_path, program=["/usr/bin/python3", pyz], unit="lab-agent.service"))
+    other = noted(tmp_path, program=["/usr/bin/python3", pyz], unit="lab-agent.service")
+    assert restart._check(other) is None  # nothing is wrong with that
 
 
 def test_an_agent_that_is_a_file_is_started_again_from_that_file(

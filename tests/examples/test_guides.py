@@ -83,7 +83,9 @@ def test_a_plain_script_is_drawn_as_it_is_and_goes_on_with_labrun(desk):
 
 
 def test_a_main_py_with_its_own_yaml_stays_as_it_is(desk):
-    run(desk, "main-config", "mstar.yaml", "train_loss", "val_loss")
+    done = run(desk, "main-config", "mstar.yaml", "train_loss", "val_loss")
+
+    assert (done["keys"]["epochs"], done["keys"]["lr"]) == (10, 0.5)
 
 
 def test_lightning(desk):
@@ -92,7 +94,7 @@ def test_lightning(desk):
     done = run(desk, "lightning", "fit.yaml", "train/loss")
 
     checkpoint = desk.lab.run_dir() / done["run_name"] / "last.ckpt"
-    wait_for(checkpoint.exists, "its checkpoint", SYNC_SECONDS)
+    assert wait_for(checkpoint.exists, "its checkpoint", SYNC_SECONDS)
 
 
 def test_hugging_face_trainer(desk):
@@ -102,7 +104,7 @@ def test_hugging_face_trainer(desk):
     done = run(desk, "hf-trainer", "finetune.yaml", "train/loss")
 
     checkpoint = desk.lab.run_dir() / done["run_name"] / "checkpoint-8" / "trainer_state.json"
-    wait_for(checkpoint.exists, "its checkpoint", SYNC_SECONDS)
+    assert wait_for(checkpoint.exists, "its checkpoint", SYNC_SECONDS)
 
 
 def test_two_jobs_of_torchrun_on_one_host_at_once(desk):
