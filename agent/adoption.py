@@ -1,10 +1,12 @@
 """Finding an attempt's processes again when the agent's own notes of them are gone.
 
-Somebody may have emptied the state folder while jobs ran, or named another one. A supervisor bears
-its attempt's folder as its last argument, and goes on writing there as soon as there is one.
+Somebody may have emptied the state folder while jobs ran, moved or copied it, or named another
+one. A supervisor bears its attempt's folder as its last argument, and goes on writing there as
+soon as there is one.
 """
 
 import os
+import shutil
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +34,21 @@ def adopt(folder: Path) -> bool:
             shim.write(str(folder), "run.json", run)
     shim.write(str(folder), "shim.json", shim.identity(pid))
     return True
+
+
+def follow(folder: Path) -> None:
+    """Make one of `folder` and what the attempt's supervisor writes to, if that is another folder:
+    the state was moved or copied while the job ran."""
+    supervisor = _supervisor(folder.name)
+    if supervisor is None or supervisor[1].resolve() == folder.resolve():
+        return
+    written = supervisor[1]
+    if written.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.symlink_to(written)
+    else:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.symlink_to(folder)
 
 
 def _supervisor(attempt_id: str) -> tuple[int, Path] | None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from agent import adoption, shim, wire
@@ -48,6 +49,9 @@ class Attempts:
         for attempt in self._around.journal.attempts():
             if attempt.run_dir is not None:
                 self._around.watch_files(attempt.order, Path(attempt.run_dir))
+            if attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
+                with suppress(OSError):  # a folder that nobody may write: as before
+                    adoption.follow(self._around.attempts_dir / attempt.id)
             unborn = attempt.state is AttemptState.STARTING and not (
                 self._around.supervision(attempt.id).supervisor()
             )

@@ -39,7 +39,7 @@ class Site:
         self.lane = Lane()
         self.pool = Pool()
         self.deltas = Deltas(self.pool)
-        self._turns = Turns()
+        self._alive, self._turns = Turns(), Turns()  # a host's own files never silence it
         self.tailer = live.Tailer()
         self._sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(live.door(self.tailer)))
         self._hearing: asyncio.Task[None] | None = None
@@ -55,8 +55,10 @@ class Site:
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._turns.of(scope["headers"]):
-                await self._door(scope)(scope, receive, send)
+            door = self._door(scope)
+            turns = self._alive if door is self.lane else self._turns
+            with turns.of(scope["headers"]):
+                await door(scope, receive, send)
         except TooManyAtOnce as refused:
             await refuse_unread(refused, receive, send)
 

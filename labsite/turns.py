@@ -1,8 +1,9 @@
 """How many requests one token may have under way: one agent gone wild, or a token in a loop of
 curl, holds neither all threads nor all memory of the server.
 
-An agent needs a held poll, a heartbeat, and a connection for each of its few workers of files;
-what is beyond the bound is told 429 before its body is read, and agents ask again a little later.
+An agent needs a connection for each of its few workers of files, and, counted apart, a held poll
+and a heartbeat; what is beyond the bound is told 429 before its body is read, and agents ask again
+a little later.
 """
 
 from collections import Counter

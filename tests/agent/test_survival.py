@@ -5,8 +5,11 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from agent import shim, wire
 from agent.journal import Journal
@@ -191,6 +194,26 @@ def test_a_job_is_found_from_another_state_folder(
     assert server.wait_event(order["id"], "started")["pid"] == pid
     (agent.folder / "go").touch()
     assert server.wait_event(order["id"], "exited")["exit_code"] == 4
+
+
+@pytest.mark.parametrize("take", [shutil.move, shutil.copytree])
+def test_a_job_goes_on_in_a_state_folder_that_was_moved_or_copied(
+    agent: AgentProcess, server: FakeServer, tmp_path: Path, take: Callable[[str, str], object]
+) -> None:
+    order = server.order(command=WAITS)
+    agent.start()
+    started(server, order)
+    agent.kill()
+    another = tmp_path / "another"
+    take(str(agent.state), str(another))
+
+    agent.start("--state-dir", str(another))
+    folders = (agent.state, another)
+    eventually(lambda: any(p.is_symlink() for f in folders for p in f.glob("*/attempts/*")))
+    (agent.folder / "go").touch()
+
+    exited = server.wait_event(order["id"], "exited")
+    assert (exited["exit_code"], exited["cause"]) == (4, None)
 
 
 def test_an_upgrade_in_place_touches_no_job(

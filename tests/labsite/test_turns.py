@@ -64,3 +64,19 @@ def test_what_is_too_much_is_told_before_its_body_is_read(monkeypatch):
         assert (json.loads(content)["retryable"], told["retry-after"]) == (True, "1")
         assert ask(address, "POST", "/api/devices/goodbye", b"{}", authorization=OTHER)[0] == 401
     site.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_host_is_heard_however_many_of_its_files_are_under_way(monkeypatch):
+    monkeypatch.setattr(turns, "MOST", 1)
+    site = Site()
+    with served(site) as address, closing(connect(address)) as waiting:
+        slow = {"authorization": ONE, "content_length": 8}
+        waiting.sendall(request("POST", "/api/sync/delta/x/y.csv", b"a", **slow))
+        until = time.monotonic() + 10
+        while not site._turns._under_way:
+            assert time.monotonic() < until
+        path = "/api/devices/heartbeat"
+
+        assert ask(address, "POST", path, b"{}", authorization=ONE)[0] != 429
+    site.close()

@@ -62,7 +62,8 @@ class Witness:
         job = self.lab.wait_state(self.uid, "succeeded", seconds)
         events = self.lab.events(self.uid)
         assert history.faults_of(events, job["state"]) == []
-        assert [kind for kind in history.kinds(events) if kind != "released"] == UNDISTURBED
+        kinds = [kind for kind in history.kinds(events) if kind != "released"]
+        assert kinds == UNDISTURBED, kinds
         [attempt] = job["attempts"]
         assert attempt["exit_code"] == 0
         assert self.process is None or attempt["pid"] == self.process.pid
