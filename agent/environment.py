@@ -80,7 +80,7 @@ def launch(
     directory = _directory(order, source, user)
     interpreter = _interpreter(order.python, environ, directory, user, environments)
     variables = _variables(order, places, interpreter, gpu_indices, _account(user, environ))
-    lacks.check(order, variables["PATH"], user)
+    lacks.check_commands(order, variables["PATH"])
     arguments = _arguments(order, places)
     if order.python == uvproject.NAME:
         arguments = uvproject.through(arguments, variables["PATH"], user)
