@@ -125,7 +125,7 @@ class Metrics:
         for row in self._rows:
             if not row.keys() <= known:
                 new.update(dict.fromkeys(name for name in row if name not in known))
-        names = [name for name in new if _is_name(name)][: MOST_COLUMNS - len(known)]
+        names = [name for name in new if _is_name(name)][: max(0, MOST_COLUMNS - len(known))]
         if len(names) < len(new):
             left_out = next(name for name in new if name not in names)
             _warn(f"{left_out!r} and others are no columns: more than {MOST_COLUMNS}, or no name")
