@@ -91,6 +91,10 @@ class Files(Protocol):
         """Of an attempt that is watched: the server lacks what it acknowledged of these files,
         or may lack any (None). Offer them again."""
 
+    def bring_home(self, attempt_id: str) -> None:
+        """All is settled, and its working directory goes: what of its outputs is kept on this host
+        lies in the run's own folder when this returns."""
+
     def leave(self, attempt_id: str) -> None:
         """All is settled: look at its files no more, but remember what was acknowledged."""
 
@@ -451,6 +455,8 @@ class Run:
         while not (around.journal.all_settled(self._id) and around.files.settled(self._id)):
             if around.stop.wait(SETTLED_LOOK_SECONDS):
                 return
+        if self._order.source is not None:
+            around.files.bring_home(self._id)
         around.files.leave(self._id)
         around.code.remove(self._order, around.workspace.places(self._order).run_dir)
         for forgotten in around.journal.finish(self._id):

@@ -209,6 +209,19 @@ def test_a_folder_that_the_job_closed_to_itself_goes_all_the_same(agent, server)
     eventually(lambda: not folder_of(agent, order).exists())
 
 
+def test_an_output_that_is_kept_on_the_host_outlives_the_folder(agent, server):
+    command = ["sh", "-c", "mkdir -p out; echo 123456789 > out/big.pt; echo 1 > out/small.pt"]
+    sync = {"checkpoints": "all", "max_file_bytes": 5}
+    order = order_code(server, document_of(FILES), command, outputs=["out/**"], sync=sync)
+    agent.start()
+
+    assert server.wait_event(order["id"], "exited")["exit_code"] == 0
+    eventually(lambda: not folder_of(agent, order).exists())
+    run = agent.run_dir() / order["run_name"]
+    assert [path.relative_to(run).as_posix() for path in run.rglob("*.pt")] == ["out/big.pt"]
+    assert (run / "out/big.pt").read_text() == "123456789\n"
+
+
 # --- git -----------------------------------------------------------------------------------------
 
 
