@@ -221,10 +221,12 @@ def _changed(top: Path) -> str:
 def _new(top: Path, name: str) -> str:
     """A file that is in no commit, as git would show it."""
     start = f"diff --git a/{name} b/{name}\nnew file\n"
+    if os.path.islink(top / name):  # to what may be no part of the code
+        return start
     try:
         with open(top / name, "rb") as file:
             content = file.read(MAX_UNTRACKED_BYTES + 1)
-    except OSError:  # a repository within, or a link to nothing
+    except OSError:  # a repository within
         return start
     if len(content) > MAX_UNTRACKED_BYTES or b"\0" in content:
         return start

@@ -126,6 +126,17 @@ def test_a_secret_that_was_taken_out_of_git_is_not_in_the_difference(top):
     assert "+lr = 0.2" in held.diff
 
 
+def test_a_new_link_is_sent_as_one_and_what_it_leads_to_is_not_shown(top, tmp_path):
+    (tmp_path / "notes").write_text("private\n")
+    (top / "notes").symlink_to(tmp_path / "notes")
+
+    held = taken(top)
+
+    assert held.links == {"notes": str(tmp_path / "notes")}
+    assert "private" not in held.diff
+    assert "b/notes\nnew file" in held.diff
+
+
 def test_what_git_cannot_compare_is_said(top):
     (top / ".gitattributes").write_text("*.py filter=lost\n")
     run(top, "config", "filter.lost.clean", "false")
