@@ -17,18 +17,21 @@ def order(**requires: list[str]) -> wire.AttemptOrder:
     return wire.decode(wire.AttemptOrder, make_order(requires=requires))
 
 
+def check(wanted: wire.AttemptOrder, path: str = "/usr/bin:/bin") -> None:
+    lacks.check_paths(wanted, users.own())
+    lacks.check_commands(wanted, path)
+
+
 def missing(path: str = "/usr/bin:/bin", **requires: Any) -> Lacking:
     with pytest.raises(Lacking) as caught:
-        lacks.check_paths(order(**requires), users.own())
-        lacks.check_commands(order(**requires), path)
+        check(order(**requires), path)
     return caught.value
 
 
 def test_a_host_that_has_all_of_it_is_asked_nothing_more(tmp_path: Path) -> None:
     wanted = order(paths=[str(tmp_path)], commands=["sh"])
 
-    lacks.check_paths(wanted, users.own())
-    lacks.check_commands(wanted, "/usr/bin:/bin")
+    check(wanted)
     assert missing(paths=[f"{tmp_path}/not"])
 
 

@@ -1,4 +1,4 @@
-"""What is looked at of a config before the server reads it, and what a refusal does to a screen."""
+"""What is looked at of a config before the server reads it, and how a refusal is shown."""
 
 import pytest
 
