@@ -1,5 +1,6 @@
 """Borrowing GPUs for work by hand: who may, for how long, and which."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ from labsite.errors import BadRequest, NotFound
 from people.roles import check_may_submit
 
 LEAST = timedelta(minutes=1)
+#: Of those who ask at once one gets what all of them saw free, and the others look again.
+TRIES = 8
 
 
 def borrow(by: Any, *, gpus: int, time: timedelta, host_id: str = "", now: datetime) -> Borrow:
@@ -32,14 +35,18 @@ def borrow(by: Any, *, gpus: int, time: timedelta, host_id: str = "", now: datet
     check_may_submit(by)
     _check(gpus, time)
     Borrow.objects.end_due(now)
-    try:
-        with transaction.atomic():
-            get_user_model().objects.select_for_update(no_key=True).get(pk=by.pk)
-            _check_share(by, gpus)
-            place, given = _chosen(gpus, host_id, now)
-            return Borrow.objects.begin(by, place.device, given, now, now + time)
-    except IntegrityError as exc:
-        raise LostRace(_("Somebody else had the GPU first; ask again.")) from exc
+    for _turn in range(TRIES):
+        with suppress(IntegrityError):  # somebody else had it first: another may be free
+            return _begun(by, gpus, time, host_id, now)
+    raise LostRace(_("Somebody else had the GPU first; ask again."))
+
+
+@transaction.atomic
+def _begun(by: Any, gpus: int, time: timedelta, host_id: str, now: datetime) -> Borrow:
+    get_user_model().objects.select_for_update(no_key=True).get(pk=by.pk)
+    _check_share(by, gpus)
+    place, given = _chosen(gpus, host_id, now)
+    return Borrow.objects.begin(by, place.device, given, now, now + time)
 
 
 def _check(gpus: int, time: timedelta) -> None:

@@ -590,7 +590,7 @@ def test_git_works_with_the_rights_of_the_user_and_not_with_roots(
     agent: AgentProcess, server: FakeServer, folder: Path, kim: str
 ) -> None:
     open_to_all, roots = folder / "open", folder / "roots"
-    commits = [_repository(place) for place in (open_to_all, roots)]
+    commits = [_committed(place) for place in (open_to_all, roots)]
     shutil.chown(open_to_all, kim, kim)
     for path in open_to_all.rglob("*"):
         shutil.chown(path, kim, kim)
@@ -610,7 +610,8 @@ def test_git_works_with_the_rights_of_the_user_and_not_with_roots(
     assert f"as {kim!r}" in failure(server, bad)
 
 
-def _repository(place: Path) -> str:
+def _committed(place: Path) -> str:
+    """A repository there, and its one commit."""
     place.mkdir()
     git = ["git", "-c", "user.name=k", "-c", "user.email=k@k", "-C", str(place)]
     subprocess.run([*git, "init", "-q"], check=True)

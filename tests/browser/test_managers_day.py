@@ -34,7 +34,7 @@ def test_a_managers_day(browser: Browser, page: Page, lab: Lab, password: str, t
     # A GPU server comes in by the command to copy, and the page says so by itself
     page.goto(f"{lab.url}/devices/add/")
     page.get_by_role("button", name="Make a code").click()
-    enroll(page.locator(".cmd code").inner_text(), tmp_path)
+    enroll(page.locator(".cmd code", has_text="lab-agent").text_content(), tmp_path)
     expect(page.locator(".steps")).to_contain_text("gpu-new is here", timeout=SLOW_MS)
 
     # It gets no new jobs

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.e2e.lab import Lab, wait_for
+from tests.faults.processes import Born
 
 MakeLab = Callable[..., Lab]
 SIGNED_IN, HOST_ID = "admin", "gpu-09"
@@ -138,14 +139,14 @@ def test_a_line_brings_a_host_in_and_the_same_line_renews_its_agent_beneath_a_ru
     uid = manager.submit("echo up; while [ ! -e over ]; do sleep 0.05; done; echo down")
     started = wait_for(lambda: manager.job(uid, "running"), "the job")
     job = psutil.Process(started["attempts"][-1]["pid"])
-    old = host.agent()
+    old = Born.of(host.agent().pid)
     assert "older agent" in manager.get("/devices/")
 
     typed = host.type(f"{manager.line()} {host.options}")
 
     assert typed.returncode == 0, typed.stderr + typed.stdout
     assert f"jobs go on: p/run_001 (process {job.pid})" in typed.stdout
-    assert not old.is_running()
+    assert not old.alive
     wait_for(lambda: manager.agent_version() == served, "the newer agent")
     assert job.is_running()
     assert "older agent" not in manager.get("/devices/")

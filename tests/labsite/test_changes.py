@@ -80,6 +80,7 @@ def test_a_run_that_is_not_there_is_nobodys_parent(client, parent, uid):
 
 def test_the_code_is_that_of_the_time_it_was_given_out(client, minjun):
     device = make.device(gpus=1)
+    device.source_directory = "/srv/code"
     device.source = {
         "commit": "4f1c2ae" * 5,
         "branch": "fisher",
