@@ -64,7 +64,7 @@ class CodeLaying:
             )
         folder.begin()
         if code.kind == "git":
-            Git(user, gone).lay(code, folder.above, folder.path)
+            Git(user, gone).lay(code, folder)
         else:
             with closing(self.connect()) as transport:
                 snapshots.restore(transport, order, self.cache, folder.path, folder.rights)

@@ -30,7 +30,7 @@ Rights = Callable[[], AbstractContextManager[None]]
 
 
 class CodeFolder:
-    """One attempt's. Between make() and remove() the agent may be killed anywhere."""
+    """One attempt's. Between begin() and remove() the agent may be killed anywhere."""
 
     def __init__(self, order: AttemptOrder, run_dir: Path, notes: Path, rights: Rights) -> None:
         """
@@ -50,7 +50,10 @@ class CodeFolder:
         After another boot it is made anew, since its last bytes may not have reached the disk.
         """
         try:
-            return self._mark.read_text() == shim.boot_id() and self.path.is_dir()
+            if self._mark.read_text() != shim.boot_id():
+                return False
+            with self.rights():  # root of this host may be nobody where a home lies
+                return self.path.is_dir()
         except OSError:
             return False
 

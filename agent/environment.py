@@ -78,9 +78,9 @@ def launch(
     """
     _check_secrets(order)
     directory = _directory(order, source, user)
-    interpreter = _interpreter(order.python, environ, directory, user, environments)
+    interpreter = _interpreter(order, environ, directory, user, environments)
     variables = _variables(order, places, interpreter, gpu_indices, _account(user, environ))
-    lacks.check(order, variables["PATH"], user)
+    lacks.check_commands(order, variables["PATH"])
     arguments = _arguments(order, places)
     if order.python == uvproject.NAME:
         arguments = uvproject.through(arguments, variables["PATH"], user)
@@ -100,15 +100,16 @@ def _check_secrets(order: AttemptOrder) -> None:
 
 
 def _interpreter(
-    python: str | None,
+    order: AttemptOrder,
     environ: Mapping[str, str],
     directory: Path,
     user: User,
     environments: Path | None,
 ) -> Interpreter | None:
-    if python == uvproject.NAME:
-        return uvproject.interpreter(directory, environments, user)
-    return interpreters.find(python, environ, directory, user) if python else None
+    if order.python == uvproject.NAME:
+        is_laid = order.source is not None
+        return uvproject.interpreter(directory, environments, user, is_laid=is_laid)
+    return interpreters.find(order.python, environ, directory, user) if order.python else None
 
 
 def _directory(order: AttemptOrder, source: Path, user: User) -> Path:

@@ -190,6 +190,14 @@ class FileSync:
                 watched.all_seen = False
         self._bell.ring()
 
+    def bring_home(self, attempt_id: str) -> None:
+        with self._turn:
+            watched = self._watched.get(attempt_id)
+            files = list(watched.files.values()) if watched else []
+        for file in files:
+            if not file.confirmed and file.run.is_output(file.name):
+                file.run.bring_home(file.name)
+
     def leave(self, attempt_id: str) -> None:
         with self._turn:
             if watched := self._watched.pop(attempt_id, None):

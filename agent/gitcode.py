@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent.codefolders import CodeFolder
 from agent.errors import StartFailed
 from agent.users import User
 from agent.wire import Code
 
 FETCH_SECONDS = 1800.0
 LOOK_SECONDS = 0.2
+END_SECONDS = 5.0  # to take its own locks away, when it is told to end
+#: Nothing of git's goes on when it has ended: it would hold the lock of the clone.
+IN_FRONT = ("-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
 #: Not `ext::`, by which an address is a command.
 PROTOCOLS = "file:git:http:https:ssh"
 #: Of the agent's own variables, what git needs to get out of a lab's network.
@@ -42,6 +46,7 @@ class Git:
         """`gone`: whether the attempt was given up; asked while git works."""
         self._user = user
         self._gone = gone
+        self._locks: list[int] = []  # which git inherits, as it outlives this agent
         self._environ = {
             **{name: environ[name] for name in PROXIES if name in environ},
             "HOME": str(user.home),
@@ -54,21 +59,22 @@ class Git:
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
         }
 
-    def lay(self, code: Code, above: Path, folder: Path) -> None:
-        """Check `code.commit` out into `folder`, which is empty; clones lie in `above`.
+    def lay(self, code: Code, folder: CodeFolder) -> None:
+        """Check `code.commit` out into a folder that was begun; clones lie beside it.
 
         Raises:
             StartFailed: it cannot; the message says what to do.
             GivenUp: nobody wishes it any more.
         """
         name = hashlib.sha256(code.url.encode()).hexdigest()[:16]
-        clone = above / f".git-{name}"
-        with self._locked(above / f".git-{name}.lock"):
+        clone = folder.above / f".git-{name}"
+        with self._locked(folder.above / f".git-{name}.lock"):
             if not self._has(clone, code.commit):
                 self._fetch(clone, code)
             commit = self._run(clone, "rev-parse", f"{code.commit}^{{commit}}").strip()
+            folder.begin()  # once more: git that an earlier agent left may have filled it since
             self._run(clone, "worktree", "prune")
-            self._run(clone, "worktree", "add", "--detach", "--force", str(folder), commit)
+            self._run(clone, "worktree", "add", "--detach", "--force", str(folder.path), commit)
 
     def _fetch(self, clone: Path, code: Code) -> None:
         self._run(None, "init", "--quiet", "--bare", str(clone))
@@ -97,13 +103,14 @@ class Git:
         other = {} if self._user.is_own else _as(self._user)
         try:
             child = subprocess.Popen(
-                ["git", *where, *words],
+                ["git", *IN_FRONT, *where, *words],
                 env=self._environ,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
+                pass_fds=self._locks,
                 **other,  # type: ignore[call-overload]
             )
         except OSError as exc:
@@ -124,10 +131,10 @@ class Git:
             try:
                 return child.communicate(timeout=LOOK_SECONDS)
             except subprocess.TimeoutExpired:
-                if self._gone() or time.monotonic() > deadline:
-                    os.killpg(child.pid, signal.SIGKILL)
-                    child.communicate()
-                    if self._gone():
+                is_gone = self._gone()
+                if is_gone or time.monotonic() > deadline:
+                    _end(child)
+                    if is_gone:
                         raise GivenUp from None
                     words = f"git was not done after {FETCH_SECONDS / 60:.0f} minutes on this host"
                     raise StartFailed(words) from None
@@ -142,9 +149,21 @@ class Git:
                 if self._gone():
                     raise GivenUp
                 time.sleep(LOOK_SECONDS)  # flock(2) knows no timeout, and may be waited for long
+            self._locks.append(lock)
             yield
         finally:
+            self._locks.clear()
             os.close(lock)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """By SIGTERM first: killed at once, git leaves locks in the clone that nobody takes away."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signum)
+        with suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=END_SECONDS)
+            return
 
 
 def _takes(lock: int) -> bool:

@@ -33,7 +33,9 @@ def wait_for_end(pid: int, seconds: float) -> None:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    except OSError:  # before Linux 5.3, or a sandbox that does not know it
+    # Before Linux 5.3, or a sandbox that does not know it; a Python that was built for an older
+    # system, as conda's are, has no such function.
+    except (OSError, AttributeError):
         return _look_for_end(pid, seconds)
     try:
         poll = select.poll()

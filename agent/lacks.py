@@ -29,6 +29,7 @@ LOOK_SECONDS = 20.0
 FORGET_SECONDS = 24 * 3600.0
 MAX_BYTES = 8 * 1024  # of a heartbeat, which has 64 KiB in all
 _KEY = "lacks"  # in the store
+_SENTENCE = "This host lacks what the job requires: {}. Another one is looked for"
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
@@ -42,20 +43,30 @@ class Lacking(StartFailed):
         self.search_path = search_path
 
 
-def check(order: AttemptOrder, search_path: str, user: User) -> None:
-    """Before the start, with `user.rights()`.
+def check_paths(order: AttemptOrder, user: User) -> None:
+    """Before all else of a start, with `user.rights()`: code, folder and Python may lie there.
 
     Raises:
-        Lacking: the host has not all that the job requires.
+        Lacking: the host has not all of them.
     """
     missing = [name for name in order.requires.paths if not _has_path(name, user)]
-    commands = [name for name in order.requires.commands if not _has_command(name, search_path)]
-    if not (missing or commands):
-        return
-    whose = order.run_as or ""
-    lacks = [wire.Lack(name, whose) for name in missing]
-    lacks += [wire.Lack(name, whose, order.python or "") for name in commands]
-    raise Lacking(_words(missing, commands, user), lacks, search_path)
+    if missing:
+        lacks = [wire.Lack(name, order.run_as or "") for name in missing]
+        what = f"{', '.join(missing)} cannot be read here by {user.name!r}"
+        raise Lacking(_SENTENCE.format(what), lacks, "")
+
+
+def check_commands(order: AttemptOrder, search_path: str) -> None:
+    """Before the start, once it is known where the job looks for them, likewise.
+
+    Raises:
+        Lacking: the host has not all of them.
+    """
+    missing = [name for name in order.requires.commands if not _has_command(name, search_path)]
+    if missing:
+        lacks = [wire.Lack(name, order.run_as or "", order.python or "") for name in missing]
+        what = f"{', '.join(missing)} is not on the PATH of jobs here"
+        raise Lacking(_SENTENCE.format(what), lacks, search_path)
 
 
 def _has_path(name: str, user: User) -> bool:
@@ -66,15 +77,6 @@ def _has_path(name: str, user: User) -> bool:
 def _has_command(name: str, search_path: str) -> bool:
     found = shutil.which(name, path=search_path)
     return found is not None and os.access(found, os.X_OK, effective_ids=_EFFECTIVE)
-
-
-def _words(paths: list[str], commands: list[str], user: User) -> str:
-    said = []
-    if paths:
-        said.append(f"{', '.join(paths)} cannot be read here by {user.name!r}")
-    if commands:
-        said.append(f"{', '.join(commands)} is not on the PATH of jobs here")
-    return f"This host lacks what the job requires: {'; '.join(said)}. Another one is looked for"
 
 
 @dataclass

@@ -203,7 +203,8 @@ def _check_paths(paths: list[str]) -> None:
 def _check_sizes(manifest: Manifest) -> None:
     if manifest.size_bytes > MAX_BYTES:
         raise Malformed("files", f"they have more than {MAX_BYTES} bytes: leave some out")
-    if any(manifest.sizes[file.sha256] != file.size for file in manifest.files.values()):
+    sizes = manifest.sizes
+    if any(sizes[file.sha256] != file.size for file in manifest.files.values()):
         raise Malformed("files", "one content has two sizes")
 
 

@@ -8,7 +8,7 @@ writes it; what a script makes of it otherwise (base64, a hash, half of it) is n
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 Span = tuple[int, int]  # from, to: in bytes of what was looked at
 STAR = b"*"
@@ -35,8 +35,10 @@ class Masks:
         """
         spans = sorted(span for pattern in self._patterns for span in _all(piece, pattern))
         kept = len(piece) if is_end else len(piece) - self._begun(piece)
-        # One that reaches into what is held back is left as it is until all of that is there.
-        kept = min([kept, *(start for start, end in spans if start < kept < end)])
+        # One that reaches into what is held back is left as it is until all of that is there; and
+        # so is one that reaches into that.
+        for start, end in reversed(spans):
+            kept = start if start < kept < end else kept
         return Covered([span for span in spans if span[1] <= kept], kept)
 
     def _begun(self, piece: bytes) -> int:
@@ -53,7 +55,8 @@ def starred(piece: bytes, covered: Covered) -> bytes:
 
 
 def _forms(value: str) -> set[str]:
-    return {value, quote(value, safe=""), json.dumps(value)[1:-1]}
+    in_urls = {quote(value, safe=""), quote(value), quote_plus(value)}
+    return {value, *in_urls, *(json.dumps(value, ensure_ascii=one)[1:-1] for one in (True, False))}
 
 
 def _all(piece: bytes, pattern: bytes) -> Iterable[Span]:

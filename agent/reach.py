@@ -148,11 +148,17 @@ def over_https(server: str, *, address: str = AGENTS_ADDRESS) -> str | None:
 
 
 def fingerprint(pem: str) -> str | None:
-    """SHA-256 of the first certificate's DER form; None: there is none in it."""
+    """SHA-256 of the certificate's DER form; None: it is not one, and one alone.
+
+    A second one behind it would be trusted as well, and nobody has looked at its fingerprint.
+    """
+    text = pem.strip()
     try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
+        der = ssl.PEM_cert_to_DER_cert(text)
     except ValueError:
         return None
+    is_all = "".join(text.split()) == "".join(ssl.DER_cert_to_PEM_cert(der).split())
+    return hashlib.sha256(der).hexdigest() if is_all else None
 
 
 def fetch_ca(server: str, sha256: str) -> str:

@@ -14,7 +14,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -164,6 +164,17 @@ class RunFiles:
         """Whether it lies in the working directory, which is not ours to tidy."""
         place = self._places.get(name)
         return place is not None and place[1] != self._root
+
+    def bring_home(self, name: str) -> None:
+        """Move an output into the run's folder, where its name says that it lies.
+
+        Raises:
+            OSError: it cannot be moved. One that is gone is left at that.
+        """
+        path, target = self._places[name][0], self.run_dir / name
+        with self.rights_in(self.run_dir), suppress(FileNotFoundError):
+            os.makedirs(target.parent, exist_ok=True)
+            os.rename(os.path.realpath(path), target)
 
     def _look_into(self, found: dict[str, Mark], places: "_Places") -> None:
         below = [(self.run_name, self.ignore.start)]

@@ -27,7 +27,7 @@ from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.interpreters import Interpreter
 from agent.journal import Attempt, Journal
-from agent.lacks import Lacking, Lacks
+from agent.lacks import Lacking, Lacks, check_paths
 from agent.outputs import Outputs
 from agent.process import Ended, Supervision
 from agent.release import LOOK_SECONDS, Release, words
@@ -90,6 +90,10 @@ class Files(Protocol):
     def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
         """Of an attempt that is watched: the server lacks what it acknowledged of these files,
         or may lack any (None). Offer them again."""
+
+    def bring_home(self, attempt_id: str) -> None:
+        """All is settled, and its working directory goes: what of its outputs is kept on this host
+        lies in the run's own folder when this returns."""
 
     def leave(self, attempt_id: str) -> None:
         """All is settled: look at its files no more, but remember what was acknowledged."""
@@ -200,6 +204,7 @@ class Run:
         order = self._order
         try:
             user = users.of_order(order.run_as, as_submitter=self._around.as_submitter)
+            _acting_as(user, lambda: check_paths(order, user))
             config = self._insist(self._fetch_config)
             if self._given_up():
                 return
@@ -228,18 +233,13 @@ class Run:
         return self._around.stop.is_set() or self._attempt().stop_reason is not None
 
     def _launch(self, places: Places, indices: dict[str, int], user: User, source: Path) -> Launch:
-        try:
-            with user.rights():
-                return environment.launch(
-                    self._order,
-                    places,
-                    source,
-                    indices,
-                    user,
-                    environments=self._around.attempts_dir.parent / "uv",
-                )
-        except OSError as exc:
-            raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
+        environments = self._around.attempts_dir.parent / "uv"
+        return _acting_as(
+            user,
+            lambda: environment.launch(
+                self._order, places, source, indices, user, environments=environments
+            ),
+        )
 
     def _start(self, launch: Launch, places: Places) -> None:
         order, facts = self._order, _facts(self._order, launch, self._around.driver())
@@ -455,6 +455,8 @@ class Run:
         while not (around.journal.all_settled(self._id) and around.files.settled(self._id)):
             if around.stop.wait(SETTLED_LOOK_SECONDS):
                 return
+        if self._order.source is not None:
+            around.files.bring_home(self._id)
         around.files.leave(self._id)
         around.code.remove(self._order, around.workspace.places(self._order).run_dir)
         for forgotten in around.journal.finish(self._id):
@@ -474,6 +476,14 @@ class Run:
         facts = {**attempt.facts, "started_at": attempt.started_at, **end}
         with suppress(OSError):  # a full disk: the journal has it all, and the end goes on
             self._around.workspace.write_metadata(replace(self._order, secrets={}), places, facts)
+
+
+def _acting_as(user: User, act: Callable[[], T]) -> T:
+    try:
+        with user.rights():
+            return act()
+    except OSError as exc:
+        raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
 
 
 def _facts(

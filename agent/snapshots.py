@@ -93,7 +93,7 @@ def _lay(held: Manifest, path: str, cache: CodeCache, folder: Path, rights: Righ
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             descriptor = os.open(folder / path, flags, mode)
             os.fchmod(descriptor, mode)  # whatever the agent's umask is
-            return open(descriptor, "wb", buffering=0)
+            return open(descriptor, "wb")  # with a buffer: a disk almost full takes half a block
 
     return cache.copy(file.sha256, open_target)
 

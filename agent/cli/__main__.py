@@ -9,6 +9,7 @@ import sys
 from agent.cli import acts, borrow, devices, follow, listing, looking, pull, session, submit
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit, ServerRefused
+from agent.cli.show import clean
 
 VERBS: list[Verb] = [
     *session.VERBS,
@@ -102,7 +103,8 @@ def _version() -> str:
 
 def _say(exc: CliError, *, as_json: bool) -> None:
     if not as_json:
-        sys.stderr.write(f"lab: {exc}\n")
+        said = "\n".join(map(clean, str(exc).split("\n")))
+        sys.stderr.write(f"lab: {said}\n")
         return
     code = exc.code if isinstance(exc, ServerRefused) else None
     body = {"error": str(exc), "code": code, "exit_code": int(exc.exit_code)}

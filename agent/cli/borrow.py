@@ -1,6 +1,7 @@
 """`lab borrow` and `lab return`: GPUs for work by hand, without a run."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def borrow(lab: Lab) -> int:
 
 
 def _export(uuids: Sequence[str]) -> str:
-    return f"export CUDA_VISIBLE_DEVICES={','.join(uuids)}"
+    return f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(uuids))}"  # it is evaluated
 
 
 def _return_arguments(parser: argparse.ArgumentParser) -> None:

@@ -71,13 +71,17 @@ class Credentials:
         return list(self._read()[0].values())
 
     def ca_file(self, known: Known) -> str | None:
-        """The path of its pinned authority, as requests wants it."""
+        """The path of its pinned authority, as requests wants it.
+
+        Raises:
+            CliError: it cannot be written.
+        """
         if known.ca is None:
             return None
         digest = hashlib.sha256(known.ca.encode()).hexdigest()[:16]
         path = self._folder / f"ca-{digest}.pem"
         if not path.exists():
-            _write(path, known.ca)
+            self._write(path, known.ca)
         return str(path)
 
     # --- changing ---------------------------------------------------------------------------
@@ -114,12 +118,14 @@ class Credentials:
             one.url: {"token": one.token, "username": one.username, "ca": one.ca}
             for one in kept.values()
         }
-        text = json.dumps({"default": default, "servers": servers}, indent=1)
+        self._write(self._path, json.dumps({"default": default, "servers": servers}, indent=1))
+
+    def _write(self, path: Path, text: str) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self._path, text)
+            _write(path, text)
         except OSError as exc:
-            raise CliError(f"{self._path} cannot be written: {exc.strerror}") from None
+            raise CliError(f"{path} cannot be written: {exc.strerror}") from None
 
 
 def folder_of(environ: Mapping[str, str] = os.environ) -> Path:

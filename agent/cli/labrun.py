@@ -24,6 +24,7 @@ import csv
 import fcntl
 import importlib
 import io
+import math
 import os
 import pickle
 import shutil
@@ -114,6 +115,15 @@ class Metrics:
             head = next(lines, b"")
             self._replace(head, (line for line in lines if not is_over(_step_of(line, at))))
 
+    def last_step(self) -> float:
+        """The highest; -1: there is none."""
+        if STEP not in self._columns:
+            return -1
+        at = self._columns.index(STEP)
+        steps = (_step_of(line, at) for line in self._lines())
+        last = max(filter(math.isfinite, steps), default=-1.0)
+        return int(last) if last.is_integer() else last
+
     def _write(self) -> None:
         while self._text:
             self._text = self._text[os.write(self._file, self._text) :]
@@ -125,7 +135,7 @@ class Metrics:
         for row in self._rows:
             if not row.keys() <= known:
                 new.update(dict.fromkeys(name for name in row if name not in known))
-        names = [name for name in new if _is_name(name)][: MOST_COLUMNS - len(known)]
+        names = [name for name in new if _is_name(name)][: max(0, MOST_COLUMNS - len(known))]
         if len(names) < len(new):
             left_out = next(name for name in new if name not in names)
             _warn(f"{left_out!r} and others are no columns: more than {MOST_COLUMNS}, or no name")
@@ -242,17 +252,18 @@ class Run:
             metrics: name → number. NaN and infinity are kept, None is left out, a scalar of numpy
                 or torch counts as its `item()`, and a mapping within as `outer/inner`. What is no
                 number is left out, and told once.
-            step: where the row belongs; default: the metric `step`, else one more than the last.
+            step: where the row belongs; default: the metric `step`, else one more than the last,
+                of a run that goes on also of those that are in the file.
         """
         row = _row(metrics)
         if step is None:
             step = row.get(STEP)
         elif type(step) is not int:
             step = _number(step)
+        if not self._is_open:
+            self._open(step)
         row[STEP] = self._step = self._step + 1 if step is None else step
         row.setdefault(TIME, round(time.time(), 3))
-        if not self._is_open:
-            self._open(self._step)
         if not self._is_silent:
             self._rows.append(row)
             if len(self._rows) >= MOST_WAITING_ROWS:
@@ -341,10 +352,10 @@ class Run:
         if is_main and self._is_ending:
             self._end()
 
-    def _open(self, step: float) -> None:
+    def _open(self, step: float | None) -> None:
         self._alone(lambda: None if self._is_open else self._begin(step))
 
-    def _begin(self, step: float) -> None:
+    def _begin(self, step: float | None) -> None:
         self._is_silent = _is_other_rank() or not self._open_file(step)
         self._is_open = True
         if not self._is_silent:
@@ -355,15 +366,19 @@ class Run:
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 self._listen()
 
-    def _open_file(self, step: float) -> bool:
+    def _open_file(self, step: float | None) -> bool:
+        """`step`: of the first row; None: the script counts none itself."""
         path = _place("LAB_METRICS_CSV", "metrics.csv")
         resumes = "LAB_RESUME_FROM" in os.environ
         try:
             if not resumes and "LAB_METRICS_CSV" not in os.environ and path.exists():
                 os.replace(path, path.with_name(f"{path.name}.old"))  # of a run by hand before
             self._metrics = Metrics(path)
-            if resumes and not self._is_rewound:  # it has found its own way back to this step
-                self._metrics.cut(lambda found: found >= step)
+            if resumes and not self._is_rewound:
+                if step is None:
+                    self._step = self._metrics.last_step()
+                else:  # it has found its own way back to this step
+                    self._metrics.cut(lambda found: found >= step)
         except BlockingIOError:
             _warn(f"another process writes {path}: what this one logs is left out")
         except OSError as exc:

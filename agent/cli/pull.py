@@ -49,7 +49,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def pull(lab: Lab) -> int:
-    run = find(lab.api, lab.options.run)
+    run = _checked(find(lab.api, lab.options.run))
     folder = (lab.options.folder or Path(run["project"])).expanduser()
     status = lab.api.get(f"/api/sync/status/{quote(run['uid'])}")["data"]
     remote = _chosen(run, status["files"], lab.options.only)
@@ -81,8 +81,15 @@ def _show(
         lab.out.note(f"Still being written, so not checked: {', '.join(growing)}")
 
 
+def _checked(run: dict[str, Any]) -> dict[str, Any]:
+    """A name that could lead out of the folder is none of a lab server's."""
+    if not (wire.is_name(run["project"]) and wire.is_name(run["run_name"])):
+        raise CliError(f"The server names a run {title(run)!r}, which cannot be one")
+    return run
+
+
 def _chosen(run: dict[str, Any], files: dict[str, Any], only: list[str]) -> list[Remote]:
-    """Those asked for. A name that could lead out of the folder is none of a lab server's."""
+    """Those asked for; no name of a file leads out of the folder either."""
     found = [Remote.of(name, said) for name, said in sorted(files.items()) if _fits(name, only)]
     for one in found:
         if not wire.is_file_of(run["run_name"], one.name):

@@ -14,7 +14,11 @@ _SEQUENCE = re.compile(
     rb"|\x1b[ -/]*[0-Z\\^-~]"
 )
 _LINE_ERASED = (b"\x1b[K", b"\x1b[0K", b"\x1b[2K")  # what progress bars write
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
+#: C2 begins a control character in UTF-8; alone it would, once what lies between is taken out.
+_CONTROLS = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]|\xc2(?![\xa0-\xbf])"
+)
+_LEAD = b"\xc2"
 MAX_SEQUENCE_BYTES = 4096
 
 
@@ -41,5 +45,8 @@ class Screen:
             if _COLOUR.fullmatch(found[0]) or found[0] in _LINE_ERASED:
                 parts.append(found[0])
             at = found.end()
-        parts.append(_CONTROLS.sub(b"", text[at:]))
+        rest = text[at:]
+        if rest.endswith(_LEAD):  # of what, the next piece tells
+            rest, self._held = rest[:-1], _LEAD
+        parts.append(_CONTROLS.sub(b"", rest))
         return b"".join(parts)

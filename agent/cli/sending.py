@@ -44,12 +44,19 @@ def send(taken: Taken, api: Server, progress: Progress) -> str:
         raise CliError("The names of the code's files are too long together: ignore some of them")
     packed = _packed(document)
     for _ in range(ROUNDS):
-        answer = api.request("POST", "/api/code/", data=packed, headers=PACKED)
-        missing = answer.json()["missing"]
+        missing = _missing(api.request("POST", "/api/code/", data=packed, headers=PACKED))
         if not missing:
             return manifest.sha256_of(document)
         _send_files(taken, missing, api, progress)
     raise CliError("The server does not keep the code that it was sent", Exit.UNREACHABLE)
+
+
+def _missing(answer: requests.Response) -> list[str]:
+    try:
+        return list(answer.json()["missing"])
+    except (ValueError, KeyError, TypeError):  # a proxy that would have somebody sign in
+        words = "What answers is no lab server: is a proxy between it and here?"
+        raise CliError(words, Exit.UNREACHABLE) from None
 
 
 def _send_files(taken: Taken, missing: list[str], api: Server, progress: Progress) -> None:

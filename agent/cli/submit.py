@@ -193,7 +193,7 @@ def _names_code(config: str) -> bool:
 
     try:
         data = yaml.safe_load(config)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date of the 99th
         return False  # which the server says, with the place
     block = data.get("lab") if isinstance(data, dict) else None
     return isinstance(block, dict) and block.get("source") is not None

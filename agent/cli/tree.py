@@ -195,9 +195,11 @@ def _diff(top: Path, commit: str) -> str:
     """To the commit, with files that are new in full where they are short texts."""
     if not commit:
         return ""
-    options = ["--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"]
-    changed = git.run(top, "diff", "HEAD", *options).decode(errors="replace")
-    new = git.run(top, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")
+    try:
+        changed = _changed(top)
+        new = git.run(top, "ls-files", "-z", "-o", "--exclude-standard").split(b"\0")
+    except git.GitFailed as exc:  # such as a filter of LFS that is not installed
+        raise CliError(f"git does not compare {top} with its commit: {exc}") from exc
     for name in filter(None, new):
         if len(changed) > manifest.MAX_DIFF_CHARACTERS:
             break
@@ -205,13 +207,26 @@ def _diff(top: Path, commit: str) -> str:
     return changed
 
 
+def _changed(top: Path) -> str:
+    """What is in the commit and was changed since. Of a secret that was taken out of git only its
+    name: the lines that went are the secret."""
+    names = git.run(top, "diff", "HEAD", "--name-only", "--no-renames", "-z").split(b"\0")
+    secret = [name for name in map(os.fsdecode, filter(None, names)) if _is_secret(name)]
+    options = ["--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"]
+    but = [f":(top,exclude,literal){name}" for name in secret]
+    shown = git.run(top, "diff", "HEAD", *options, "--", ".", *but).decode(errors="replace")
+    return shown + "".join(f"diff --git a/{name} b/{name}\nnot shown\n" for name in secret)
+
+
 def _new(top: Path, name: str) -> str:
     """A file that is in no commit, as git would show it."""
     start = f"diff --git a/{name} b/{name}\nnew file\n"
+    if os.path.islink(top / name):  # to what may be no part of the code
+        return start
     try:
         with open(top / name, "rb") as file:
             content = file.read(MAX_UNTRACKED_BYTES + 1)
-    except OSError:  # a repository within, or a link to nothing
+    except OSError:  # a repository within
         return start
     if len(content) > MAX_UNTRACKED_BYTES or b"\0" in content:
         return start

@@ -14,6 +14,8 @@ import pytest
 from agent import manifest, shim, users, wire
 from agent.code import CodeLaying
 from agent.codecache import CodeCache
+from agent.codefolders import CodeFolder
+from agent.gitcode import Git, GivenUp
 from agent.manifest import File, Frame, Joined, Manifest, frames
 from tests.agent.conftest import AgentProcess, eventually
 from tests.agent.server import FakeServer, framed, make_order
@@ -207,6 +209,19 @@ def test_a_folder_that_the_job_closed_to_itself_goes_all_the_same(agent, server)
     eventually(lambda: not folder_of(agent, order).exists())
 
 
+def test_an_output_that_is_kept_on_the_host_outlives_the_folder(agent, server):
+    command = ["sh", "-c", "mkdir -p out; echo 123456789 > out/big.pt; echo 1 > out/small.pt"]
+    sync = {"checkpoints": "all", "max_file_bytes": 5}
+    order = order_code(server, document_of(FILES), command, outputs=["out/**"], sync=sync)
+    agent.start()
+
+    assert server.wait_event(order["id"], "exited")["exit_code"] == 0
+    eventually(lambda: not folder_of(agent, order).exists())
+    run = agent.run_dir() / order["run_name"]
+    assert [path.relative_to(run).as_posix() for path in run.rglob("*.pt")] == ["out/big.pt"]
+    assert (run / "out/big.pt").read_text() == "123456789\n"
+
+
 # --- git -----------------------------------------------------------------------------------------
 
 
@@ -266,6 +281,22 @@ def test_a_commit_that_cannot_be_had_is_said(agent, server, repository, url, wor
 
     assert words in why_failed(server, order)
     assert not [*agent.work.rglob("evil")]
+
+
+def test_git_that_is_given_up_takes_its_locks_away_itself(tmp_path):
+    fake = tmp_path / "git"
+    fake.write_text(f"#!/bin/sh\ntrap 'touch {tmp_path}/told; exit 1' TERM\nsleep 60 & wait\n")
+    fake.chmod(0o755)
+    order = wire.decode(wire.AttemptOrder, make_order(source=of_commit("/x.git", "abcdef1")))
+    folder = CodeFolder(order, tmp_path, tmp_path, nullcontext)
+    folder.begin()
+    began = iter([False])  # at the first look git may not have come to its trap
+    git = Git(users.own(), lambda: next(began, True), {"PATH": f"{tmp_path}:{os.defpath}"})
+
+    with pytest.raises(GivenUp):
+        git.lay(order.source, folder)
+
+    assert (tmp_path / "told").exists()
 
 
 # --- the host's cache ----------------------------------------------------------------------------

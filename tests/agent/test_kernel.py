@@ -49,15 +49,17 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert kernel.user_of(1) == "4000000"
 
 
-@pytest.mark.parametrize("has_pidfd", [True, False])
+@pytest.mark.parametrize("pidfd", ["is there", "is unknown to the kernel", "is not in Python"])
 def test_the_end_of_a_process_that_is_no_child_is_waited_for(
-    has_pidfd: bool, monkeypatch: pytest.MonkeyPatch
+    pidfd: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    if not has_pidfd:
+    if pidfd == "is unknown to the kernel":
         monkeypatch.setattr(os, "pidfd_open", _unknown)
+    if pidfd == "is not in Python":
+        monkeypatch.delattr(os, "pidfd_open")
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
     began = time.monotonic()

@@ -376,6 +376,7 @@ def test_a_file_of_the_scripts_own_becomes_the_checkpoint_and_stays(script, tmp_
     [
         ("labrun.log({'loss': 1.0}, step=2)", ["0", "1", "2"]),  # it found its own way back
         ("labrun.log({'loss': 1.0}, step=0)", ["0"]),  # it begins from the beginning
+        ("labrun.log({'loss': 1.0})", ["0", "1", "2", "3", "4"]),  # it counts no steps itself
         ("labrun.rewind(1); labrun.log({'loss': 1.0})", ["0", "1", "2"]),
         (
             "labrun.resume(load=False); labrun.rewind(9); labrun.log({})",

@@ -17,25 +17,32 @@ def order(**requires: list[str]) -> wire.AttemptOrder:
     return wire.decode(wire.AttemptOrder, make_order(requires=requires))
 
 
+def check(wanted: wire.AttemptOrder, path: str = "/usr/bin:/bin") -> None:
+    lacks.check_paths(wanted, users.own())
+    lacks.check_commands(wanted, path)
+
+
 def missing(path: str = "/usr/bin:/bin", **requires: Any) -> Lacking:
     with pytest.raises(Lacking) as caught:
-        lacks.check(order(**requires), path, users.own())
+        check(order(**requires), path)
     return caught.value
 
 
 def test_a_host_that_has_all_of_it_is_asked_nothing_more(tmp_path: Path) -> None:
     wanted = order(paths=[str(tmp_path)], commands=["sh"])
 
-    lacks.check(wanted, "/usr/bin:/bin", users.own())
+    check(wanted)
     assert missing(paths=[f"{tmp_path}/not"])
 
 
 def test_what_is_missing_is_named_in_one_sentence(tmp_path: Path) -> None:
-    why = missing(paths=[f"{tmp_path}/imagenet"], commands=["sh", "ffmpeg9"])
+    path = missing(paths=[f"{tmp_path}/imagenet", "/"])
+    command = missing(commands=["sh", "ffmpeg9"])
 
-    assert f"{tmp_path}/imagenet cannot be read here" in str(why)
-    assert "ffmpeg9 is not on the PATH" in str(why)
-    assert [one.name for one in why.lacks] == [f"{tmp_path}/imagenet", "ffmpeg9"]
+    assert f"{tmp_path}/imagenet cannot be read here" in str(path)
+    assert "ffmpeg9 is not on the PATH" in str(command)
+    assert [one.name for one in path.lacks] == [f"{tmp_path}/imagenet"]
+    assert [one.name for one in command.lacks] == ["ffmpeg9"]
 
 
 def test_it_is_told_until_it_is_there_also_by_the_next_agent(tmp_path: Path) -> None:
@@ -80,7 +87,11 @@ def test_a_start_that_fails_for_it_says_so_and_nothing_ran(
     server: FakeServer, agent: AgentProcess
 ) -> None:
     agent.start()
-    refused = server.order(requires={"paths": ["/nowhere/imagenet"]}, command=["true"])
+    refused = server.order(
+        requires={"paths": ["/nowhere/imagenet"]},
+        command=["true"],
+        working_directory="/nowhere/imagenet/code",  # not there either, which is no news
+    )
     fine = server.order(requires={"paths": ["/"], "commands": ["sh"]}, command=["true"])
 
     event = server.wait_event(refused["id"], "start_failed")

@@ -42,6 +42,16 @@ def test_what_urls_and_json_make_of_it_is_found_too() -> None:
     masks = Masks(['a b/c"d=e&f'])
 
     assert b"c" not in sent(masks, b'x=a%20b%2Fc%22d%3De%26f {"k": "a b/c\\"d=e&f"}', [])
+    assert b"c" not in sent(masks, b"x=a%20b/c%22d%3De%26f y=a+b%2Fc%22d%3De%26f", [])
+    korean = Masks(['비밀번호"입니다'])
+    assert sent(korean, '"비밀번호\\"입니다"'.encode(), []) == b'"' + b"*" * 23 + b'"'
+
+
+def test_of_values_that_reach_into_each_other_no_part_is_sent() -> None:
+    masks = Masks(["abcdef", "efghij", "hijklm"])
+
+    assert sent(masks, b"abcdefghijklm", [11]) == b"*" * 13
+    assert sent(masks, b"xx efghijklm", [10]) == b"xx *********"
 
 
 def test_only_what_may_become_a_value_is_held_back() -> None:

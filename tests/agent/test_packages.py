@@ -1,6 +1,7 @@
 """What an environment holds is read from its folders; nothing of it is run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,9 @@ def test_torch_says_for_which_cuda_it_was_built(tmp_path: Path) -> None:
 # --- python: uv ----------------------------------------------------------------------------------
 
 
-def launch(tmp_path: Path, path: str = "/usr/bin:/bin") -> environment.Launch:
-    order = wire.decode(wire.AttemptOrder, make_order(python="uv", command=["python", "train.py"]))
+def launch(tmp_path: Path, path: str = "/usr/bin:/bin", **more: Any) -> environment.Launch:
+    said = {"python": "uv", "command": ["python", "train.py"], **more}
+    order = wire.decode(wire.AttemptOrder, make_order(**said))
     places = Places(tmp_path / "logs", "run_001", None, None)
     return environment.launch(
         order, places, tmp_path, {}, users.own(), {"PATH": path}, environments=tmp_path / "uv"
@@ -74,6 +76,26 @@ def test_the_command_goes_through_uv_in_an_environment_of_the_lock(project: Path
     prefix = Path(made.variables["UV_PROJECT_ENVIRONMENT"])
     assert prefix.parent == project / "uv"
     assert prefix != Path(other.variables["UV_PROJECT_ENVIRONMENT"])
+
+
+@pytest.mark.parametrize("installed", ["editable", "directory", "virtual"])
+def test_what_imports_its_own_folder_shares_no_environment(project: Path, installed: str) -> None:
+    lock = f'[[package]]\nname = "x"\nsource = {{ {installed} = "." }}\n'
+    copy = project / "copy"
+    copy.mkdir()
+    for folder in (project, copy):
+        (folder / "uv.lock").write_text(lock)
+        (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    laid = {"kind": "snapshot", "sha256": "0" * 64}
+
+    def prefix(**more: Any) -> str:
+        made = launch(project, f"{project}/bin:/usr/bin:/bin", **more)
+        return made.variables["UV_PROJECT_ENVIRONMENT"]
+
+    here, there = prefix(), prefix(working_directory=str(copy))
+    is_shared = installed == "virtual"
+    assert (here == there) is is_shared
+    assert prefix(source=laid) == (here if is_shared else f"{project}/.venv")
 
 
 def test_without_a_lock_it_says_how_to_make_one(tmp_path: Path) -> None:

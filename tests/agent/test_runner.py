@@ -60,6 +60,9 @@ class Files:
     def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
         self.told.append(("doubt", attempt_id))
 
+    def bring_home(self, attempt_id: str) -> None:
+        self.told.append(("bring home", attempt_id))
+
     def leave(self, attempt_id: str) -> None:
         self.told.append(("leave", attempt_id))
 

@@ -303,6 +303,18 @@ def test_an_authority_with_another_fingerprint_is_not_trusted(
     assert pin(newcomer, None) is None
 
 
+def test_a_second_authority_behind_the_pinned_one_is_not_trusted_with_it(
+    newcomer: Host, server: FakeServer
+) -> None:
+    pinned, second = b"a certificate that ends in padding", b"of somebody in between"
+    both = "".join(map(ssl.DER_cert_to_PEM_cert, (pinned, second)))
+    server.refuse = {"/api/ca.pem": (200, both.encode())}  # type: ignore[dict-item]
+    assert ssl.PEM_cert_to_DER_cert(both.strip()) == pinned  # as Python reads it
+
+    with pytest.raises(ConfigError, match="somebody may be between"):
+        pin(newcomer, hashlib.sha256(pinned).hexdigest())
+
+
 def test_a_server_without_an_authority_of_its_own_says_so(
     newcomer: Host, server: FakeServer
 ) -> None:

@@ -62,6 +62,14 @@ def test_a_server_signed_in_to_by_https_is_found_without_its_scheme(folder):
         assert file.read() == "PEM"
 
 
+def test_an_authority_is_written_where_nobody_has_signed_in_yet(folder):
+    path = Credentials(folder, {}).ca_file(Known("https://a:1", TOKEN, ca="PEM"))
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with open(path) as file:
+        assert file.read() == "PEM"
+
+
 def test_after_a_logout_the_other_one_is_meant(folder):
     kept = Credentials(folder, {})
     kept.keep(Known("http://a:1", TOKEN))

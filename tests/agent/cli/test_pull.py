@@ -106,6 +106,14 @@ def test_a_name_that_leads_elsewhere_is_refused(name):
         pull._chosen(run, {name: said}, [])
 
 
+@pytest.mark.parametrize("run", [("p", ".."), ("../p", "run_001"), ("/etc", "run_001")])
+def test_a_run_whose_name_leads_elsewhere_is_refused(run):
+    project, name = run
+
+    with pytest.raises(CliError, match="which cannot be one"):
+        pull._checked({"project": project, "run_name": name})
+
+
 def test_only_what_is_asked_for_is_chosen():
     said = {"attempt": 1, "generation": 1, "sha256": None, "complete": False, "size": 1}
     names = ["run_001.csv", "run_001.pt", "run_001/a/plot.png", "run_001/b.txt"]

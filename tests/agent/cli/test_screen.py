@@ -22,10 +22,21 @@ TITLE = b"\x1b]0;pwned\x1b\\"
         (b"\x1b[6nanswer", b"answer"),
         (b"bell\x07back\x08\x7f", b"bellback"),
         ("csi \x9b2J".encode(), b"csi 2J"),
+        (b"\xc2\x1b[6n\x9b2J \xc2\x00\x9b2J", b"\x9b2J \x9b2J"),  # of no meaning without C2
+        ("±5 %".encode(), "±5 %".encode()),
     ],
 )
 def test_colours_stay_and_commands_do_not(printed, shown):
     assert Screen().shown(printed) == shown
+
+
+@pytest.mark.parametrize("text", ["\x9b2J", "±"])
+def test_a_letter_that_comes_in_two_pieces_is_told_from_a_command(text):
+    screen, printed = Screen(), text.encode()
+
+    shown = screen.shown(b"a" + printed[:1]) + screen.shown(printed[1:])
+
+    assert shown == (b"a2J" if "J" in text else b"a" + printed)
 
 
 @pytest.mark.parametrize("cut", range(1, len(CLIPBOARD)))

@@ -110,6 +110,42 @@ def test_what_looks_like_a_secret_is_refused_unless_it_is_named(top, name):
     assert name in taken(top).files
 
 
+def test_a_secret_that_was_taken_out_of_git_is_not_in_the_difference(top):
+    (top / ".env").write_text("TOKEN=abc\n")
+    run(top, "add", ".env")
+    run(top, "commit", "-qm", "a mistake")
+    run(top, "rm", "-q", "--cached", ".env")
+    (top / ".gitignore").write_text(".env\n")
+    (top / "train.py").write_text("lr = 0.2\n")
+
+    held = taken(top)
+
+    assert held.files.keys() == {"train.py", ".gitignore"}
+    assert "TOKEN" not in held.diff
+    assert "diff --git a/.env b/.env\nnot shown" in held.diff
+    assert "+lr = 0.2" in held.diff
+
+
+def test_a_new_link_is_sent_as_one_and_what_it_leads_to_is_not_shown(top, tmp_path):
+    (tmp_path / "notes").write_text("private\n")
+    (top / "notes").symlink_to(tmp_path / "notes")
+
+    held = taken(top)
+
+    assert held.links == {"notes": str(tmp_path / "notes")}
+    assert "private" not in held.diff
+    assert "b/notes\nnew file" in held.diff
+
+
+def test_what_git_cannot_compare_is_said(top):
+    (top / ".gitattributes").write_text("*.py filter=lost\n")
+    run(top, "config", "filter.lost.clean", "false")
+    run(top, "config", "filter.lost.required", "true")
+    (top / "train.py").write_text("lr = 0.2\n")
+
+    assert "git does not compare" in refusal(top)
+
+
 @pytest.mark.parametrize("name", ["id_mapping.json", "id_loss.py", ".env.example"])
 def test_what_is_no_secret_is_not_taken_for_one(top, name):
     (top / name).touch()
