@@ -201,7 +201,7 @@ def kept_of(job: Job) -> dict[str, Any]:
     alone = _alone(job) or replace(asked, environment={}, labels={})
     given: dict[str, Any] = {"source": job.source} if job.source else {}
     for name in ("environment", "python", "working_directory", "max_attempts", "on_device_lost",
-                 "outputs", "ignore", "links"):  # fmt: skip
+                 "outputs", "ignore", "links", "secrets", "requires"):  # fmt: skip
         if getattr(asked, name) != getattr(alone, name) and getattr(asked, name):
             given[name] = getattr(asked, name)
     if asked.stop_grace_seconds != alone.stop_grace_seconds:
