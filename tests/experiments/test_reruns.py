@@ -101,19 +101,18 @@ def test_a_run_of_a_plain_sweep_stays_one():
 
 
 def test_an_argument_holds_nothing_that_an_agent_could_not_read():
-    job = make.job(command=[*TRAIN, "--name", "a"])
+    job = make.job(config=CONFIG, command=[*TRAIN, "{config}", "--note", "a"])
 
-    made = again(job, name="a\0b\ud800c")
+    made = again(job, note="a\0b\ud800c")
 
-    assert made.command == [*TRAIN, "--name", "a\ufffdb\ufffdc"]
-    assert made.keys == {"name": "a\ufffdb\ufffdc"}
+    assert made.command == [*TRAIN, "{config}", "--note", "a\ufffdb\ufffdc"]
 
 
 def test_a_command_does_not_outgrow_what_one_may_have():
-    job = make.job(command=[*TRAIN, "--name", "a"])
+    job = make.job(command=[*TRAIN, "--note", "a"])
 
     with pytest.raises(NotSubmitted, match="longer than 65536 bytes"):
-        again(job, name="a" * 70_000)
+        again(job, note="a" * 70_000)
 
 
 def test_what_was_asked_for_besides_stays():
@@ -180,7 +179,7 @@ def test_a_sweep_of_a_config_leaves_the_command_alone():
 
 
 def test_the_command_of_a_point_does_not_outgrow_what_one_may_have():
-    sweep = {"grid": {"name": ["a" * 70_000, "b"]}, "arguments": True}
+    sweep = {"grid": {"note": ["a" * 70_000, "b"]}, "arguments": True}
 
     with pytest.raises(ConfigInvalid, match="longer than 65536 bytes"):
         points({"command": TRAIN, "sweep": sweep})
