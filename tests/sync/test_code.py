@@ -179,6 +179,7 @@ def test_without_room_nothing_is_kept(kim, monkeypatch, settings):
     too_much = kim.send(b"z" * 900)
 
     assert (full.status_code, full.json()["code"]) == (507, "disk_full")
+    assert full.json()["detail"].startswith("The server's disk has no room for the code")
     assert (too_much.status_code, too_much.json()["code"]) == (507, "quota_full")
     assert stored() == {sha256(b"y" * 900)}
 
