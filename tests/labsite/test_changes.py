@@ -105,6 +105,7 @@ def test_the_code_is_that_of_the_time_it_was_given_out(client, minjun):
         "dirty": True,
         "source_hash": "x",
     }
+    device.source_directory = "/home/lab/code"
     device.save()
     attempt = make.attempt(make.job(by=minjun), device, started=True)
     device.source = None
