@@ -239,7 +239,7 @@ class SnapshotDesk(Desk):
 @admin.register(PackageSet)
 class PackageSetDesk(Desk):
     list_display = ("sha256",)
-    search_fields = ("packages",)
+    search_fields = ("sha256",)
 
 
 @admin.register(JobEvent)

@@ -9,6 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.options import check_command
+from experiments.yamltree import storable
+
 
 def names(command: Sequence[str], key: str) -> bool:
     """Whether the key is one of the command's arguments."""
@@ -16,16 +19,22 @@ def names(command: Sequence[str], key: str) -> bool:
 
 
 def with_values(command: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    """The command with each key's value, which is JSON."""
+    """The command with each key's value, which is JSON.
+
+    Raises:
+        Wrong: it would be longer than a command may be.
+    """
     made = list(command)
     for key, value in values.items():
         made = _with(made, key, argument(value))
+    check_command(made)
     return made
 
 
 def argument(value: Any) -> str:
-    """`value` as one word: text as it is, all else as JSON writes it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """`value` as one word: text as it is, but for what no program can be given; all else as JSON
+    writes it."""
+    return storable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _with(command: list[str], key: str, text: str) -> list[str]:

@@ -118,6 +118,12 @@ def parse(
     return _spec(config, keys, options)
 
 
+def keys_of(config: bytes) -> dict[str, Any]:
+    """The experiment's own keys of a config that was queued, as its text has them: of what looks
+    like a secret a job itself keeps stars (experiments.discreet)."""
+    return _read_file(config, Mistakes())[0]
+
+
 def _read_file(config: bytes, mistakes: Mistakes) -> tuple[dict[str, Any], Options]:
     if len(config) > MAX_CONFIG_BYTES:
         words = _("the config has %(n)d bytes, and at most %(limit)d are taken")
@@ -204,6 +210,7 @@ __all__ = [
     "JobSpec",
     "Mistake",
     "Options",
+    "keys_of",
     "layered",
     "options_of",
     "parse",

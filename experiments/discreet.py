@@ -62,6 +62,7 @@ def masked_text(text: str) -> str:
     bom = len(text) - len(text.removeprefix("\ufeff"))
     spans = [(bom + a, bom + b) for a, b in set(_spans(root, "", set()))]
     for start, end in sorted(spans, reverse=True):
+        end = start + len(text[start:end].rstrip())  # a block's ends in the line after it
         text = text[:start] + MASK + text[end:]
     return text
 

@@ -222,9 +222,7 @@ class _Reader:
             words = split_command(text_of(node))
         if not words or not words[0].strip():
             raise Wrong(_("it is empty: write what to run, as in [python, train.py]"))
-        if sum(len(word.encode()) for word in words) > MAX_COMMAND_BYTES:
-            too_long = _("it is longer than %(limit)d bytes: put it into a script")
-            raise Wrong(too_long % {"limit": MAX_COMMAND_BYTES})
+        check_command(words)
         return words
 
     def environment(self, node: Node) -> dict[str, str]:
@@ -410,6 +408,16 @@ def _required_command(text: str) -> str:
         words = _("“%(name)s” is no command's name: write one such as ffmpeg, and files as paths")
         raise Wrong(words % {"name": clip(text)})
     return text
+
+
+def check_command(words: list[str]) -> None:
+    """
+    Raises:
+        Wrong: it is longer than a GPU server takes.
+    """
+    if sum(len(word.encode()) for word in words) > MAX_COMMAND_BYTES:
+        too_long = _("it is longer than %(limit)d bytes: put it into a script")
+        raise Wrong(too_long % {"limit": MAX_COMMAND_BYTES})
 
 
 def _at_most(limit: int, items: list[Any], what: str) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from experiments import arguments, sweeps
-from experiments.config import JobSpec
+from experiments.config import JobSpec, keys_of
 from experiments.errors import NotSubmitted
 from experiments.grid import Grid, grid_of
 from experiments.values import Wrong, node_of
@@ -26,6 +26,7 @@ def changed(spec: JobSpec, values: Mapping[str, Any]) -> JobSpec:
     Raises:
         NotSubmitted: a key cannot be set; the sentence says why.
     """
+    spec = replace(spec, keys=keys_of(spec.config))
     try:
         grid = _grid(values)
         written, given = _places(spec, values)

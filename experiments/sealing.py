@@ -6,7 +6,10 @@ of the data folder, mode 0600, made when the first secret is kept. Nothing is he
 between two calls: a key that was changed counts from the next call on, in every process.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -51,18 +54,24 @@ def has_key() -> bool:
     return bool(_keys())
 
 
-def make_key() -> str:
-    """A new key, laid before those that there are in the file. Returned for LAB_SECRETS_KEY."""
-    key = Fernet.generate_key().decode()
-    if not settings.LAB_SECRETS_KEYS:
-        _write([key, *_keys()])
-    return key
+def make_first_key() -> None:
+    """Unless there is one by now: of two who keep the first secret at once both seal by one."""
+    with _alone():
+        if not has_key():
+            _write([_new_key()])
+
+
+def make_key() -> None:
+    """A new key, laid before those that there are in the file."""
+    with _alone():
+        _write([_new_key(), *_keys()])
 
 
 def drop_old_keys() -> None:
     """Keep the first key of the file alone: whatever others have sealed is lost."""
     if not settings.LAB_SECRETS_KEYS:
-        _write(_keys()[:1])
+        with _alone():
+            _write(_keys()[:1])
 
 
 def _box() -> MultiFernet:
@@ -84,7 +93,23 @@ def _keys() -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def _new_key() -> str:
+    return Fernet.generate_key().decode()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Within the block nobody else changes the file."""
+    lock = os.open(_file().with_name(f".{_file().name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def _write(keys: list[str]) -> None:
+    """On the disk before it returns: what is sealed from then on could not be opened without."""
     part = _file().with_name(f".{_file().name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -93,6 +118,11 @@ def _write(keys: list[str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(_file())
+    folder = os.open(_file().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _file() -> Path:

@@ -104,17 +104,22 @@ def _edited(
         for name, value in plain.items():
             meant = set_in(meant, tuple(name.split(".")), value)
         made = config.parse(text, given=said, defaults_of=lambda _project: base)
+        command = _command(spec, plain)
     except Wrong as wrong:
         raise ConfigInvalid([_mistake(spec.sweep, key, str(wrong))]) from wrong
     except (ConfigInvalid, LookupError, ValueError) as exc:
         raise ConfigInvalid([_cannot(spec.sweep, _culprit(editor, written) or key)]) from exc
     if made.keys != meant or made.sweep is not None:
         raise ConfigInvalid([_cannot(spec.sweep, _culprit(editor, written) or key)])
-    grid = spec.sweep
-    command = with_values(spec.command, plain) if grid and grid.arguments else spec.command
     return replace(
         spec, config=made.config, keys=made.keys, name=made.name, command=command, sweep=None
     )
+
+
+def _command(spec: JobSpec, values: Mapping[str, Any]) -> list[str]:
+    """With the values of this run, where they are arguments. Raises: Wrong."""
+    is_given = spec.sweep is not None and spec.sweep.arguments
+    return with_values(spec.command, values) if is_given else spec.command
 
 
 def _culprit(editor: Editor, written: Mapping[str, str]) -> str | None:

@@ -19,15 +19,16 @@ def tidy() -> int:
     """Once an hour, and when something was deleted: bring the disk to what the rows say, and let
     go of what was kept for long enough. Returns how many files were removed of abandoned uploads.
     """
-    now, deadline = database_now(), time.monotonic() + SECONDS
+    now = database_now()
     disk.sample(now)
     sampling.forget(now)
     GivenSecret.forget(now)
     removed = chunks.tidy(now)
     lines.tidy()
-    moved_all = trash.tidy(now, deadline)
-    done = retention.tidy(now, deadline) and moved_all and code.tidy(now, deadline)
-    if not done and time.monotonic() >= deadline:
+    deadline = time.monotonic() + SECONDS
+    # All of them each time: one file that cannot be moved holds up none of the others.
+    done = [one.tidy(now, deadline) for one in (trash, retention, code)]
+    if not all(done) and time.monotonic() >= deadline:
         wake.ask_tidy()
     return removed
 

@@ -246,7 +246,7 @@ def _checked(value: str) -> str:
 def _sealed(value: str) -> str:
     """With a key made now, if no secret is kept yet: else the key is not missing but lost."""
     if not sealing.has_key() and not Secret.objects.exists():
-        sealing.make_key()
+        sealing.make_first_key()
     return sealing.seal(value)
 
 

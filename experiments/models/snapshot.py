@@ -33,15 +33,17 @@ def no_snapshot() -> str:
     )
 
 
+def just_removed() -> str:
+    return gettext("A file of it was just removed; send it once more.")
+
+
 class BlobQuerySet(models.QuerySet):
-    def lacking(self, sha256s: Collection[str], user: Any) -> list[str]:
-        """Those that this person has not sent, whoever else has."""
-        sent: set[str] = set()
-        for some in _in_slices(sorted(sha256s)):
-            sent.update(
-                self.filter(sha256__in=some, holders=user).values_list("sha256", flat=True)
-            )
-        return sorted(set(sha256s) - sent)
+    def lacking(self, sizes: Mapping[str, int], user: Any) -> list[str]:
+        """Those that this person has not sent, whoever else has; or not of that size."""
+        sent: dict[str, int] = {}
+        for some in _in_slices(sorted(sizes)):
+            sent.update(self.filter(sha256__in=some, holders=user).values_list("sha256", "size"))
+        return sorted(one for one, size in sizes.items() if sent.get(one) != size)
 
     def note(self, sizes: Mapping[str, int], user: Any, now: datetime) -> None:
         """These lie on the disk, and this person has sent them. Twice is once."""
@@ -66,7 +68,7 @@ class BlobQuerySet(models.QuerySet):
         for some in _in_slices(sorted(sha256s)):
             named = {"named": F("named") + 1, "idle_since": None}
             if self.filter(sha256__in=some).update(**named) < len(some):
-                raise LostRace(gettext("A file of it was just removed; send it once more."))
+                raise LostRace(just_removed())
 
     def count_out(self, sha256s: Collection[str], now: datetime) -> None:
         """One snapshot less holds these. Only inside a transaction."""
@@ -116,7 +118,7 @@ class SnapshotQuerySet(models.QuerySet):
         """Make it, or find it made; `by` has sent all that it holds, the document too.
 
         Raises:
-            LostRace: a file of it was let go of in between.
+            LostRace: it, or a file of it, was let go of in between.
         """
         with transaction.atomic():
             facts = {name: getattr(manifest, name) for name in FACTS}
@@ -124,8 +126,8 @@ class SnapshotQuerySet(models.QuerySet):
             kept, is_new = self.get_or_create(sha256=sha256, defaults={**facts, "used_at": now})
             if is_new:
                 Blob.objects.count_in(manifest.sizes)
-            else:
-                self.filter(pk=kept.pk).update(used_at=now)
+            elif not self.filter(pk=kept.pk).update(used_at=now):
+                raise LostRace(just_removed())
             kept.holders.add(by)
         return kept
 
@@ -184,8 +186,10 @@ class Snapshot(models.Model):
             sha256s: of its files, each once.
         """
         with transaction.atomic():
-            unused = Snapshot.objects.unused(now, deleted_before).filter(pk=self.pk)
-            if unused.select_for_update(of=("self",)).first() is None:
+            row = Snapshot.objects.filter(pk=self.pk)
+            row.select_for_update().first()
+            # Asked with the row locked: a job that named it until then is seen now.
+            if not row.unused(now, deleted_before).exists():
                 return False
             self.jobs.update(snapshot=None)
             Blob.objects.count_out(sha256s, now)

@@ -14,7 +14,7 @@ from devices.models import GPU
 from experiments import discreet, submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
-from experiments.models import Job, Project
+from experiments.models import Job, Project, Sweep
 from experiments.places import read_places
 from labsite.clock import database_now
 from labsite.errors import Refused
@@ -24,7 +24,16 @@ from labsite.pages.code import foreseen
 from labsite.pages.commands import typed
 from labsite.pages.fitting import fits_of, next_runs, product_of, turn_of
 from labsite.pages.queue import priorities
-from labsite.pages.starting import AS_TYPED, FIELDS, Start, choices, kept_of, start_from
+from labsite.pages.starting import (
+    AS_TYPED,
+    FIELDS,
+    Start,
+    choices,
+    kept_of,
+    kept_of_sweep,
+    start_from,
+    sweep_of,
+)
 
 SHOWN_PLACES = 8
 #: What the agent lays before the command of `python: uv`.
@@ -38,6 +47,7 @@ class Wish:
 
     values: dict[str, str]
     parent: Job | None
+    sweep: Sweep | None = None  # that it started from
 
     @property
     def text(self) -> str:
@@ -50,17 +60,23 @@ class Wish:
             NotSubmitted: the sweep is not of its form.
         """
         values = self.values
-        given = kept_of(self.parent) if self.parent else {}
+        given = self._kept()
         given |= {name: values[name] for name in AS_TYPED if values[name]}
         if values["tags"]:
             given["tags"] = [tag.strip() for tag in values["tags"].split(",") if tag.strip()]
         if resources := _resources(values):
             given["resources"] = {**given.get("resources", {}), **resources}
         if values["sweep"]:
-            given["sweep"] = sweepwords.grid_of(values["sweep"])
+            as_arguments = {"arguments": True} if given.get("sweep", {}).get("arguments") else {}
+            given["sweep"] = sweepwords.grid_of(values["sweep"]) | as_arguments
             if values["max_running"]:
                 given["sweep"]["max_running"] = _number(values["max_running"])
         return given
+
+    def _kept(self) -> dict[str, Any]:
+        if self.parent is not None:
+            return kept_of(self.parent)
+        return kept_of_sweep(self.sweep) if self.sweep is not None else {}
 
     def read(self, by: Any) -> JobSpec:
         """Raises: Refused, with what is wrong."""
@@ -88,7 +104,7 @@ class Look:
 def execute(request: HttpRequest) -> HttpResponse:
     """With `look` in the form nothing is queued: it is shown what would be."""
     start, refusal = _start(request), ()
-    wish = Wish(start.values, start.parent)
+    wish = Wish(start.values, start.parent, start.sweep)
     if request.method == "POST":
         wish = _wish(request)
         if "look" not in request.POST:
@@ -153,7 +169,8 @@ def _wish(request: HttpRequest) -> Wish:
         values["config"] = upload.read().decode("utf-8", "surrogateescape")  # byte for byte
     jobs = Job.objects.visible_to(request.user).present().select_related("project")
     uid = values["parent"].replace("\x00", "")
-    return Wish(values, jobs.filter(uid=uid).first() if uid else None)
+    parent = jobs.filter(uid=uid).first() if uid else None
+    return Wish(values, parent, sweep_of(values["again"], request.user))
 
 
 def _resources(values: dict[str, str]) -> dict[str, Any]:

@@ -164,14 +164,14 @@ def read_cards(**only: Any) -> list[Card]:
     devices = list(Device.objects.enrolled().filter(**only).prefetch_related(cards))
     # Of one server the claims of its cards alone; of all of them no card need be named.
     claims = GPUClaim.objects.filter(gpu__device__in=devices) if only else GPUClaim.objects.all()
-    held = dict(claims.values_list("gpu_id", "attempt_id"))
-    by_hand = {gpu for gpu, attempt in held.items() if attempt is None}
-    there = {one.pk: one for one in _there(set(held.values()), devices)}
+    held = list(claims.values_list("gpu_id", "attempt_id", "borrow_id"))
+    there = {one.pk: one for one in _there({attempt for _, attempt, _ in held}, devices)}
+    lent = _borrows({borrow for *_, borrow in held if borrow})
     seen = _Seen(
         now=now,
         lane=Pulse.last(Pulse.LANE),
-        claims={gpu: there.get(attempt) for gpu, attempt in held.items()},
-        borrows=_borrows(by_hand) if by_hand else {},
+        claims={gpu: there.get(attempt) for gpu, attempt, _ in held},
+        borrows={gpu: lent[borrow] for gpu, _, borrow in held if borrow in lent},
         sparks=of_last_hour(now),
         running=_by_device(one for one in there.values() if one.is_open),
         back=_found_back(devices, now),
@@ -179,16 +179,16 @@ def read_cards(**only: Any) -> list[Card]:
     return [_card(device, seen) for device in devices]
 
 
-def _there(holding: set[UUID], devices: Sequence[Device]) -> QuerySet[Attempt]:
+def _there(holding: set[UUID | None], devices: Sequence[Device]) -> QuerySet[Attempt]:
     """The open attempts of these, and those that have ended and hold a card still."""
     opened = Attempt.objects.open().filter(device__in=devices).order_by()
     keys = holding | set(opened.values_list("pk", flat=True))
     return _told().filter(pk__in=keys).order_by("number")
 
 
-def _borrows(cards: Iterable[int]) -> dict[int, Borrow]:
-    claims = GPUClaim.objects.filter(gpu__in=cards).select_related("borrow__user")
-    return {claim.gpu_id: claim.borrow for claim in claims if claim.borrow}
+def _borrows(keys: set[int]) -> dict[int, Borrow]:
+    """Also those that have ended since the claims were read."""
+    return Borrow.objects.select_related("user").in_bulk(keys) if keys else {}
 
 
 def _told() -> QuerySet[Attempt]:

@@ -22,10 +22,10 @@ OWN_RUNS, PROJECTS = 8, 20
 #: Fields that are said in the words of the `lab:` block as they were typed.
 AS_TYPED = ("project", "name", "priority", "command", "time_limit")
 RESOURCES = ("gpus", "gpu_memory", "gpu_type")
-#: Of the form, in its order; `parent` is the run that it started from.
+#: Of the form, in its order; `parent` is the run that it started from, `again` the sweep.
 FIELDS = (
     "project", "name", "priority", "gpus", "gpu_memory", "gpu_type", "time_limit", "tags",
-    "command", "sweep", "max_running", "config", "parent",
+    "command", "sweep", "max_running", "config", "parent", "again",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ class Start:
 
     values: dict[str, str] = field(default_factory=lambda: dict.fromkeys(FIELDS, ""))
     parent: Job | None = None
+    sweep: Sweep | None = None
 
 
 def choices(user) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -125,12 +126,13 @@ def _from_run(uid: str, user) -> Start:
 
 def _from_sweep(pk: str, user) -> Start:
     """A sweep once more: its config with its grid, and what was said besides."""
-    is_key = pk.isascii() and pk.isdecimal() and len(pk) < 19
-    found = Sweep.objects.visible_to(user).filter(pk=pk).first() if is_key else None
+    found = sweep_of(pk, user)
     if found is None:
         return Start()
     given, resources = found.given, found.given.get("resources", {})
-    said = {name: str(given[name]) for name in AS_TYPED if isinstance(given.get(name), str)}
+    said = {name: given[name] for name in AS_TYPED if isinstance(given.get(name), str)}
+    if isinstance(given.get("command"), list):
+        said["command"] = typed(given["command"])
     asked = {name: str(resources[name]) for name in RESOURCES if name in resources}
     sweep = _in_order(given.get("sweep", {}), found.keys)
     most = sweep.get("max_running", "")
@@ -143,8 +145,15 @@ def _from_sweep(pk: str, user) -> Start:
             "sweep": sweepwords.words_of(sweep),
             "max_running": str(most),
             "config": bytes(found.config).decode("utf-8", "replace"),
-        }
+            "again": str(found.pk),
+        },
+        sweep=found,
     )
+
+
+def sweep_of(pk: str, user: Any) -> Sweep | None:
+    is_key = pk.isascii() and pk.isdecimal() and len(pk) < 19
+    return Sweep.objects.visible_to(user).filter(pk=pk).first() if is_key else None
 
 
 def _in_order(sweep: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -194,6 +203,18 @@ def words_of(spec: JobSpec) -> dict[str, str]:
     }
 
 
+def kept_of_sweep(sweep: Sweep) -> dict[str, Any]:
+    """What was given besides its config, and the form has no field for: its code, say."""
+    in_form = {*AS_TYPED, "tags", "resources", "sweep"}
+    given = {name: value for name, value in sweep.given.items() if name not in in_form}
+    if labels := sweep.given.get("resources", {}).get("labels"):
+        given["resources"] = {"labels": labels}
+    block = _in_order(sweep.given.get("sweep", {}), sweep.keys)
+    if block and not sweepwords.words_of(block):
+        given["sweep"] = block
+    return given
+
+
 def kept_of(job: Job) -> dict[str, Any]:
     """What the form has no field for and the run's config does not say: it was given besides, and
     is again."""
@@ -201,7 +222,7 @@ def kept_of(job: Job) -> dict[str, Any]:
     alone = _alone(job) or replace(asked, environment={}, labels={})
     given: dict[str, Any] = {"source": job.source} if job.source else {}
     for name in ("environment", "python", "working_directory", "max_attempts", "on_device_lost",
-                 "outputs", "ignore", "links"):  # fmt: skip
+                 "outputs", "ignore", "links", "secrets", "requires"):  # fmt: skip
         if getattr(asked, name) != getattr(alone, name) and getattr(asked, name):
             given[name] = getattr(asked, name)
     if asked.stop_grace_seconds != alone.stop_grace_seconds:

@@ -5,6 +5,8 @@ that names another's file by its SHA-256 neither tells whether the server has it
 """
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -17,7 +19,7 @@ from experiments.models import Blob, Snapshot
 from labsite.errors import TooLarge
 from sync import room
 from sync.code import blobs
-from sync.errors import ChecksumDiffers, QuotaFull
+from sync.errors import ChecksumDiffers, DiskFull, QuotaFull
 
 #: Of files that a person has sent and no snapshot holds.
 MAX_IDLE_BYTES = 4 * manifest.MAX_BYTES
@@ -35,6 +37,20 @@ class Taken:
     snapshot: Snapshot | None
 
 
+@contextmanager
+def _told_to_people() -> Iterator[None]:
+    """Agents, to whom the rest of sync speaks, keep what a full disk does not take."""
+    try:
+        yield
+    except DiskFull as full:
+        words = _(
+            "The server's disk has no room for the code, so none of it was kept: a manager has to"
+            " make room."
+        )
+        raise DiskFull(words, **full.facts) from full
+
+
+@_told_to_people()
 def take_manifest(document: bytes, *, by: Any, now: datetime) -> Taken:
     """Make the snapshot, if all that it holds was sent.
 
@@ -56,6 +72,7 @@ def take_manifest(document: bytes, *, by: Any, now: datetime) -> Taken:
     return Taken(sha256, [], made)
 
 
+@_told_to_people()
 def take_files(body: BinaryIO, length: int, *, packed: bool, by: Any, now: datetime) -> int:
     """Keep the files of one request; all of them, or none. Return how many there were.
 

@@ -14,6 +14,7 @@ from experiments.errors import LostRace, NothingFree
 from experiments.models import Borrow, GPUClaim
 from labsite.clock import database_now
 from labsite.errors import BadRequest, NotFound
+from labsite.pages import hostcards
 from people.errors import NotAllowed
 from people.models import AuditEntry
 from tests import make
@@ -219,6 +220,21 @@ def test_pages_say_who_borrowed_what(client, kim):
     assert all("borrowed until" in text and "kim" in text for text in texts)
     assert "kim" in client.get("/").content.decode()
     assert reverse("borrow-end", args=[held.pk]) not in texts[0]  # it is not lee's
+
+
+def test_a_page_is_whole_when_a_borrow_ends_while_it_is_made(client, kim, monkeypatch):
+    make.device(gpus=1)
+    held = take(kim)
+    find = hostcards._borrows
+
+    def find_after_the_end(keys):
+        held.end(database_now())
+        return find(keys)
+
+    monkeypatch.setattr(hostcards, "_borrows", find_after_the_end)
+    client.force_login(kim)
+
+    assert "borrowed until" in client.get(reverse("devices")).content.decode()
 
 
 def test_what_runs_on_a_borrowed_card_is_not_called_outside_the_queue(client, kim):

@@ -61,6 +61,12 @@ def test_a_text_that_is_no_yaml_and_an_alias_are_no_trouble() -> None:
     assert shown == f"한글: 값\na: &x {{password: {MASK}}}\nb: *x\n"
 
 
+def test_what_follows_a_block_of_several_lines_stays_where_it_stands() -> None:
+    shown = discreet.masked_text("password: |\n  one\n  two\nlr: 0.1\n")
+
+    assert shown == f"password: {MASK}\nlr: 0.1\n"
+
+
 @pytest.mark.django_db
 def test_tables_api_and_page_show_stars_and_the_agent_gets_the_file(client) -> None:
     kim = make.user("kim")

@@ -2,11 +2,12 @@
 
 import pytest
 
-from experiments import arguments, reruns, submission
+from experiments import arguments, discreet, reruns, submission
 from experiments.errors import NotSubmitted
 from experiments.models import Job
 from experiments.sweeps import points_of
 from experiments.sweeps import submit as submit_sweep
+from experiments.yamltree import ConfigInvalid
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +56,15 @@ def test_a_key_of_the_config_is_set_in_its_text():
     assert made.parent == job
 
 
+def test_a_config_with_what_looks_like_a_secret_is_set_in_as_any_other():
+    config = "lr: 0.1\nwandb: {api_key: 0123456789abcdef}\n"
+
+    made = again(make.job(config=config, command=[*TRAIN, "{config}"]), lr=0.05)
+
+    assert bytes(made.config) == config.replace("0.1", "0.05").encode()
+    assert made.keys == {"lr": 0.05, "wandb": {"api_key": discreet.MASK}}
+
+
 def test_a_new_key_goes_into_the_config_that_somebody_wrote():
     made = again(make.job(config=CONFIG, command=[*TRAIN, "{config}"]), momentum=0.9)
 
@@ -88,6 +98,21 @@ def test_a_run_of_a_plain_sweep_stays_one():
     assert made.command == [*TRAIN, "--lr", "2", "--wd", "3"]
     assert made.keys == {"lr": 2, "wd": 3}
     assert made.sweep is None
+
+
+def test_an_argument_holds_nothing_that_an_agent_could_not_read():
+    job = make.job(config=CONFIG, command=[*TRAIN, "{config}", "--note", "a"])
+
+    made = again(job, note="a\0b\ud800c")
+
+    assert made.command == [*TRAIN, "{config}", "--note", "a\ufffdb\ufffdc"]
+
+
+def test_a_command_does_not_outgrow_what_one_may_have():
+    job = make.job(command=[*TRAIN, "--note", "a"])
+
+    with pytest.raises(NotSubmitted, match="longer than 65536 bytes"):
+        again(job, note="a" * 70_000)
 
 
 def test_what_was_asked_for_besides_stays():
@@ -151,6 +176,13 @@ def test_a_sweep_of_a_config_leaves_the_command_alone():
     )
 
     assert one.spec.command == [*TRAIN, "{config}"]
+
+
+def test_the_command_of_a_point_does_not_outgrow_what_one_may_have():
+    sweep = {"grid": {"note": ["a" * 70_000, "b"]}, "arguments": True}
+
+    with pytest.raises(ConfigInvalid, match="longer than 65536 bytes"):
+        points({"command": TRAIN, "sweep": sweep})
 
 
 @pytest.mark.parametrize("word", ["yes", 3, [True]])

@@ -1,6 +1,7 @@
 """Secrets: who may keep and use which, what a try is given, and that nobody reads one again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_what_is_kept_is_sealed_by_a_key_that_is_its_owners_alone(kim, key_file)
     assert VALUE not in kept.sealed
     assert sealing.unseal(kept.sealed) == VALUE
     assert key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_those_who_keep_the_first_at_once_seal_by_one_key(key_file) -> None:
+    def first(value: str) -> str:
+        sealing.make_first_key()
+        return sealing.seal(value)
+
+    values = [f"value {number}" for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        sealed = list(pool.map(first, values))
+
+    assert len(key_file.read_text().splitlines()) == 1
+    assert [sealing.unseal(one) for one in sealed] == values
 
 
 @pytest.mark.parametrize("value", ["", "brief", "x" * 5000, "two\nlines of it", "nul\0 in the it"])

@@ -4,13 +4,20 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from experiments.models import Job
+from experiments.models import Job, Secret
+from labsite.clock import database_now
 from labsite.pages.yamldiff import MAX_LINES, difference
 from tests import make
 from tests.labsite.reading import text_of
 
 pytestmark = pytest.mark.django_db
 CONFIG = "lr: 0.1\nepochs: 3\nseed: 1\n"
+
+
+@pytest.fixture(autouse=True)
+def key_file(settings, tmp_path):
+    settings.LAB_SECRETS_KEYS = []
+    settings.LAB_SECRETS_KEY_FILE = tmp_path / "secrets_key"
 
 
 @pytest.fixture
@@ -70,6 +77,18 @@ def test_the_same_once_more_is_told_as_such(client, parent):
     assert "the same as digits/run_001's" in page
 
 
+def test_what_the_form_does_not_show_is_asked_for_again(client, minjun):
+    requires = {"paths": ["/data/imagenet"]}
+    Secret.put(minjun, "HF_TOKEN", "hf_0123456789", database_now(), by=minjun)
+    parent = make.job(by=minjun, config=CONFIG, secrets=["HF_TOKEN"], requires=requires)
+
+    client.post(reverse("execute"), form(parent, config=CONFIG.replace("0.1", "0.2")))
+
+    again = Job.objects.get(parent=parent)
+    assert again.secrets == ["HF_TOKEN"]
+    assert again.requires == requires
+
+
 @pytest.mark.parametrize("uid", ["nothing", "x\x00", "", "20260101_ffff"])
 def test_a_run_that_is_not_there_is_nobodys_parent(client, parent, uid):
     client.post(reverse("execute"), form(parent) | {"parent": uid})
@@ -87,6 +106,7 @@ def test_the_code_is_that_of_the_time_it_was_given_out(client, minjun):
         "dirty": True,
         "source_hash": "x",
     }
+    device.source_directory = "/home/lab/code"
     device.save()
     attempt = make.attempt(make.job(by=minjun), device, started=True)
     device.source = None

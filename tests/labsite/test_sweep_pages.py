@@ -386,6 +386,28 @@ def test_one_starts_from_a_sweep_with_all_that_it_was_given(client):
     assert f"start=sweep:{made.pk}" in page(client, made).content.decode()
 
 
+def test_what_was_given_with_a_sweep_and_has_no_field_is_given_again(client, ann):
+    git = {"kind": "git", "url": "https://git.example.org/x", "commit": "c0ffee1"}
+    given = {"project": "digits", "command": ["python", "a b.py"], "source": git}
+    given |= {"requires": {"commands": ["ffmpeg"]}, "resources": {"labels": {"room": "1"}}}
+    given |= {"sweep": {"grid": {"lr": [1, 2]}, "arguments": True}}
+    made = sweeps.submit("", given, by=ann)
+
+    html = client.get(f"/execute/?start=sweep:{made.pk}").content.decode()
+    form = {"again": str(made.pk), "project": "digits", "command": "python 'a b.py'"}
+    client.post("/execute/", form)
+    client.post("/execute/", form | {"sweep": "lr=3,4"})
+
+    assert f'name="again" value="{made.pk}"' in html
+    assert "2 runs" in read(html)
+    _first, second, third = Sweep.objects.order_by("pk")
+    jobs = [*second.jobs.order_by("pk"), *third.jobs.order_by("pk")]
+    assert [job.command[2:] for job in jobs] == [["--lr", f"{lr}"] for lr in (1, 2, 3, 4)]
+    for job in jobs:
+        assert (job.source["commit"], job.labels) == ("c0ffee1", {"room": "1"})
+        assert job.requires["commands"] == ["ffmpeg"]
+
+
 @pytest.mark.parametrize(
     "start", ["sweep:0", "sweep:x", "example:../manage.py", "run:%00", "x", "run:", "config:a"]
 )

@@ -124,6 +124,15 @@ def test_what_is_no_manifest_is_refused(kim, body):
     assert kim.announce(body).status_code == 400
 
 
+def test_a_manifest_says_how_long_a_file_is_as_it_was_sent(kim):
+    kim.send(b"ten bytes.")
+
+    said = Manifest({"a": File(sha256(b"ten bytes."), 11)})
+
+    assert kim.announce(said.dump()).json()["missing"] == [sha256(b"ten bytes.")]
+    assert not Snapshot.objects.exists()
+
+
 def test_a_manifest_has_one_form_only(kim):
     document = manifest_of(FILES).dump()
 
@@ -170,6 +179,7 @@ def test_without_room_nothing_is_kept(kim, monkeypatch, settings):
     too_much = kim.send(b"z" * 900)
 
     assert (full.status_code, full.json()["code"]) == (507, "disk_full")
+    assert full.json()["detail"].startswith("The server's disk has no room for the code")
     assert (too_much.status_code, too_much.json()["code"]) == (507, "quota_full")
     assert stored() == {sha256(b"y" * 900)}
 
@@ -346,6 +356,18 @@ def test_what_no_job_names_goes_after_a_week_and_what_one_names_stays(kim):
     assert stored() == {kept, *map(sha256, (b"both", b"kept"))}
     assert Snapshot.objects.get().sha256 == kept
     assert kim.announce(manifest_of({"c": b"gone"}).dump()).json()["missing"] == [sha256(b"gone")]
+
+
+def test_what_a_job_names_after_it_was_found_unused_is_not_let_go_of(kim):
+    name = kim.keep(FILES)
+    later = database_now() + KEEP + timedelta(hours=1)
+    [found] = Snapshot.objects.unused(later, later)
+    job = submission.submit("", wish(name), by=kim.user)
+
+    assert not found.drop(manifest_of(FILES).sizes, later, later)
+
+    job.refresh_from_db()
+    assert job.snapshot == found
 
 
 def test_a_deleted_run_holds_its_code_until_it_cannot_be_restored(kim, settings):
