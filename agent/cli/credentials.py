@@ -77,7 +77,7 @@ class Credentials:
         digest = hashlib.sha256(known.ca.encode()).hexdigest()[:16]
         path = self._folder / f"ca-{digest}.pem"
         if not path.exists():
-            _write(path, known.ca)
+            self._write(path, known.ca)
         return str(path)
 
     # --- changing ---------------------------------------------------------------------------
@@ -114,12 +114,14 @@ class Credentials:
             one.url: {"token": one.token, "username": one.username, "ca": one.ca}
             for one in kept.values()
         }
-        text = json.dumps({"default": default, "servers": servers}, indent=1)
+        self._write(self._path, json.dumps({"default": default, "servers": servers}, indent=1))
+
+    def _write(self, path: Path, text: str) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self._path, text)
+            _write(path, text)
         except OSError as exc:
-            raise CliError(f"{self._path} cannot be written: {exc.strerror}") from None
+            raise CliError(f"{path} cannot be written: {exc.strerror}") from None
 
 
 def folder_of(environ: Mapping[str, str] = os.environ) -> Path:
