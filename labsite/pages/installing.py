@@ -1,5 +1,5 @@
-"""What a machine fetches: a GPU server the agent, and the script that puts it there; a person's the
-command `lab`; a script's labrun.
+"""What a machine fetches: a GPU server the agent and the script that puts it there; a person's
+machine the command `lab`; and labrun, for scripts on any of them.
 
 All of it is the lab's own program and no secret; a code is needed to be let in, and it is in none
 of these addresses.

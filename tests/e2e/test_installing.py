@@ -223,6 +223,6 @@ def test_a_line_brings_lab_and_the_next_signs_in_with_it_among_ones_own_files(
     )
 
     assert typed.returncode == 0, typed.stderr + typed.stdout
-    assert f"You are {SIGNED_IN} (manager) at {manager.lab.url} now." in typed.stdout
+    assert f"You are {SIGNED_IN} (administrator) at {manager.lab.url} now." in typed.stdout
     assert [line.split()[-1] for line in typed.stdout.splitlines()[-2:]] == ["2", "1"]
     assert set(os.listdir(host.home)) == {"bin", ".cache", ".config", ".local"}

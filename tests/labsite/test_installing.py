@@ -25,7 +25,7 @@ PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 CODE = "0123456789abcdef" * 2
 BOTH = pytest.mark.parametrize("one", [AGENT, LAB], ids=lambda one: one.name)
 #: A student's own files, which are none of ours.
-TRAPS = ("agent.py", "requests.py", "yaml.py", "tempfile.py", "labcommand.py")
+TRAPS = ("agent.py", "requests.py", "yaml.py", "argparse.py", "labcommand.py")
 
 
 def served(client, path: str) -> bytes:
