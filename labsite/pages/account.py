@@ -147,7 +147,7 @@ def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpRespon
     context = {
         "profile": Profile.of(request.user),
         "install": lab_line(site_url(request)),
-        "lab_version": LAB.version,
+        "command_version": LAB.version,
         "login": login_command(request),
         "tokens": _tokens(request.user),
         "secrets": Secret.objects.filter(user=request.user).select_related("changed_by"),

@@ -248,6 +248,7 @@ def test_an_account_names_the_line_that_installs_lab_and_the_build_that_it_bring
 
     assert enrolling.lab_line("http://testserver") in page
     assert f"version {LAB.version}." in page
+    assert page.count(LAB.version) == 1
 
 
 def finds(tmp_path, environ: dict[str, str]) -> str:
