@@ -4,6 +4,8 @@ From a folder and not from the file itself: Python keeps there what it compiled,
 be replaced by a newer one while this agent runs. The folder is named by the file's content, is
 held by a lock as long as an agent runs from it, and goes when none does and another one starts.
 
+`lab.pyz` keeps what is in it by the same functions (labcommand.py).
+
 Standard library only, and nothing that a Python before 3.10 could not read: it is told what it
 lacks.
 """
@@ -80,12 +82,12 @@ def unpacked(archive: str, parent: str) -> str:
 def _unpack(file: zipfile.ZipFile, folder: str) -> None:
     # A home may be shared by hosts that unpack at once, each with the same pid.
     part = tempfile.mkdtemp(prefix=f"{os.path.basename(folder)}.", dir=os.path.dirname(folder))
-    file.extractall(part)
     try:
+        file.extractall(part)
         os.rename(part, folder)
     except OSError:
-        shutil.rmtree(part)
-        if not os.path.isdir(folder):  # or another agent was quicker
+        shutil.rmtree(part, ignore_errors=True)
+        if not os.path.isdir(folder):  # or somebody else was quicker
             raise
 
 

@@ -19,16 +19,16 @@ REPEATS = 3
 
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "labsite.settings")
-    from labsite.agentzip import agent_zip
+    from labsite.zipapps import AGENT
 
     first, again = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving() as server:
             pyz = Path(folder) / "agent.pyz"
-            pyz.write_bytes(agent_zip().content)
+            pyz.write_bytes(AGENT.content)
             first.append(start(pyz, server))
             again.append(start(pyz, server))
-    size = len(agent_zip().content) / 1e6
+    size = len(AGENT.content) / 1e6
     print(
         f"agent.pyz ({size:.2f} MB) to its first heartbeat: {min(first):.2f} s on a new host "
         f"(to hold: {FIRST_SECONDS:.0f}), {min(again):.2f} s once unpacked"

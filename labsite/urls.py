@@ -22,6 +22,8 @@ urlpatterns = [
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),
     path("agent.pyz", installing.agent, name="agent-pyz"),
     path("agent.pyz.sha256", installing.agent_sha256, name="agent-pyz-sha256"),
+    path("lab.pyz", installing.lab, name="lab-pyz"),
+    path("lab.pyz.sha256", installing.lab_sha256, name="lab-pyz-sha256"),
     path("install.sh", installing.script, name="install-script"),
     path("labrun.py", installing.labrun, name="labrun"),
     path("", include("labsite.pages.urls")),

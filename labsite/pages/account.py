@@ -22,7 +22,8 @@ from experiments.models import Secret
 from labsite.clock import database_now
 from labsite.pages import secrets
 from labsite.pages.access import submitters_only
-from labsite.pages.enrolling import login_command, site_url
+from labsite.pages.enrolling import lab_line, login_command, site_url
+from labsite.zipapps import LAB
 from people.models import ApiToken, Profile
 from people.models.profile import Theme, check_zone
 from people.roles import may_submit
@@ -145,6 +146,8 @@ def _tokens(user: Any) -> Any:
 def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpResponse:
     context = {
         "profile": Profile.of(request.user),
+        "install": lab_line(site_url(request)),
+        "command_version": LAB.version,
         "login": login_command(request),
         "tokens": _tokens(request.user),
         "secrets": Secret.objects.filter(user=request.user).select_related("changed_by"),

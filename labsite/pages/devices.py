@@ -21,7 +21,6 @@ from devices.models import GPU, Device, DeviceState, EnrollmentCode, EnrollmentU
 from experiments.deciding import changed_by
 from experiments.leases import mass_loss
 from experiments.models import Borrow
-from labsite.agentzip import agent_zip
 from labsite.clock import database_now
 from labsite.pages import serving
 from labsite.pages.access import asked, managers_only
@@ -31,6 +30,7 @@ from labsite.pages.frame import troubled_count
 from labsite.pages.hostcards import Card, gpu_type, read_cards
 from labsite.pages.states import Badge
 from labsite.pages.versions import other_code
+from labsite.zipapps import AGENT
 from people.audit import facts_of, note, recorded
 from people.roles import may_manage
 
@@ -121,7 +121,7 @@ def add(request: HttpRequest) -> HttpResponse:
     name = request.POST.get("device", "").replace("\x00", "") or asked(request, "device")
     known = get_object_or_404(Device, host_id=name) if name else None
     if request.method != "POST":
-        context = {"known": known, "agent": agent_zip(), "renewal": renewal_line(request)}
+        context = {"known": known, "agent": AGENT, "renewal": renewal_line(request)}
         return render(request, "pages/add_device.html", context)
     uses = 1 if known else _whole(request.POST.get("uses", ""), 1, MOST_USES)
     with transaction.atomic():
@@ -132,7 +132,7 @@ def add(request: HttpRequest) -> HttpResponse:
         "command": command_for(request, text, known),
         "code": code,
         "known": known,
-        "agent": agent_zip(),
+        "agent": AGENT,
     }
     return render(request, "pages/add_device.html", context)
 

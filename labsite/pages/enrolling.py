@@ -1,5 +1,5 @@
-"""The one line to type: on a GPU server, with the script that it fetches, and where somebody signs
-in to `lab`."""
+"""The one line to type: on a GPU server, with the script that it fetches; and where somebody wants
+`lab`, and signs in with it."""
 
 import hashlib
 import re
@@ -11,8 +11,10 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 
 from devices.models import Device
-from labsite.agentzip import agent_zip
 from labsite.authority import ca_sha256
+from labsite.zipapps import AGENT, LAB
+
+LAB_PLACE = "~/.local/bin/lab"
 
 
 def site_url(request: HttpRequest) -> str:
@@ -47,6 +49,22 @@ def login_command(request: HttpRequest) -> str:
     return shlex.join(command)
 
 
+def lab_line(server: str) -> str:
+    """The line that puts `lab` where a person's own programs lie, or renews it there.
+
+    Where the server's authority is its own, as line() has it: known by its hash, by which of both
+    programs for it there is (macOS has no sha256sum).
+    """
+    url = shlex.quote(f"{server}/{LAB.name}")
+    if ca_sha256() is None:
+        return f"curl -fsS --create-dirs -o {LAB_PLACE} {url} && chmod +x {LAB_PLACE}"
+    return (
+        f'f={LAB_PLACE} && curl -fsSk --create-dirs -o "$f.new" {url} && '
+        f'echo "{LAB.sha256}  $f.new" | $(command -v sha256sum || echo shasum -a 256) -c && '
+        f'chmod +x "$f.new" && mv "$f.new" "$f"'
+    )
+
+
 def _named(known: Device | None) -> list[str]:
     return ["--host-id", known.host_id] if known else []
 
@@ -73,11 +91,10 @@ def line(server: str, *arguments: str) -> str:
 
 def script_text(server: str) -> str:
     """`install.sh` for the server at this address, which may be any that a browser came by."""
-    found = agent_zip()
     values = {
         "server": server,
-        "version": found.version,
-        "sha256": found.sha256,
+        "version": AGENT.version,
+        "sha256": AGENT.sha256,
         "ca_sha256": ca_sha256() or "",
         "place": re.sub(r"[^A-Za-z0-9.-]", "-", urlsplit(server).netloc),
     }

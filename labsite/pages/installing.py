@@ -1,4 +1,5 @@
-"""What a new GPU server fetches: the agent, the script that puts it there, and labrun.
+"""What a machine fetches: a GPU server the agent and the script that puts it there; a person's
+machine the command `lab`; and labrun, for scripts on any of them.
 
 All of it is the lab's own program and no secret; a code is needed to be let in, and it is in none
 of these addresses.
@@ -11,8 +12,8 @@ from pathlib import Path
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from labsite.agentzip import NAME, agent_zip
 from labsite.pages.enrolling import script_text, site_url
+from labsite.zipapps import AGENT, LAB, Zipapp
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -20,18 +21,38 @@ TEXT = "text/plain; charset=utf-8"
 @require_safe
 def agent(request: HttpRequest) -> HttpResponse:
     """GET /agent.pyz"""
-    found = agent_zip()
-    answer = HttpResponse(found.content, content_type="application/zip")
-    answer["Content-Disposition"] = f'attachment; filename="{NAME}"'
-    answer["ETag"] = f'"{found.sha256}"'
-    answer["Cache-Control"] = "no-cache"
-    return answer
+    return _file(AGENT)
 
 
 @require_safe
 def agent_sha256(request: HttpRequest) -> HttpResponse:
-    """GET /agent.pyz.sha256, as `sha256sum -c` reads it."""
-    return HttpResponse(f"{agent_zip().sha256}  {NAME}\n", content_type=TEXT)
+    """GET /agent.pyz.sha256"""
+    return _sha256(AGENT)
+
+
+@require_safe
+def lab(request: HttpRequest) -> HttpResponse:
+    """GET /lab.pyz"""
+    return _file(LAB)
+
+
+@require_safe
+def lab_sha256(request: HttpRequest) -> HttpResponse:
+    """GET /lab.pyz.sha256"""
+    return _sha256(LAB)
+
+
+def _file(one: Zipapp) -> HttpResponse:
+    answer = HttpResponse(one.content, content_type="application/zip")
+    answer["Content-Disposition"] = f'attachment; filename="{one.name}"'
+    answer["ETag"] = f'"{one.sha256}"'
+    answer["Cache-Control"] = "no-cache"
+    return answer
+
+
+def _sha256(one: Zipapp) -> HttpResponse:
+    """As `sha256sum -c` reads it."""
+    return HttpResponse(f"{one.sha256}  {one.name}\n", content_type=TEXT)
 
 
 @require_safe

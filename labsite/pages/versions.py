@@ -9,7 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from devices.models import Device
-from labsite import agentzip
+from labsite.zipapps import AGENT
 
 #: What a device tells of itself -> what people call it.
 NAMES = {
@@ -69,7 +69,7 @@ def versions_of(device: Device, usual: dict[str, str]) -> list[Version]:
     for name, value in told_by(device).items():
         other = usual.get(name, "")
         differs = bool(value and other and _alike(name, value) != other)
-        newer = agentzip.version() if name == "agent" and has_older_agent(device) else ""
+        newer = AGENT.version if name == "agent" and has_older_agent(device) else ""
         made.append(Version(name, str(NAMES[name]), value, other if differs else "", newer))
     return made
 
@@ -78,7 +78,7 @@ def has_older_agent(device: Device) -> bool:
     """Than the one that this server hands out: of an earlier version; or, of two that were both
     handed out and call themselves alike, another build."""
     release, _, build = told_by(device)["agent"].partition("+")
-    our_release, _, our_build = agentzip.version().partition("+")
+    our_release, _, our_build = AGENT.version.partition("+")
     if release != our_release:
         return bool(_numbers(release)) and _numbers(release) < _numbers(our_release)
     return bool(build) and build != our_build

@@ -1,5 +1,6 @@
 """`agent.pyz` as a Python meets it: what it unpacks, and what befalls that."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -49,6 +50,20 @@ def test_it_runs_what_is_in_it_from_the_state_folder(pyz: Path) -> None:
     [folder] = folders(pyz)
     assert done.stdout == f"agent ['status', '--state-dir', '{state(pyz)}'] {folder}\n"
     assert (state(pyz) / "code").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_there_is_no_room_for_leaves_nothing_behind(
+    pyz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+
+    with pytest.raises(OSError, match="No space"):
+        bootstrap.unpacked(str(pyz), str(state(pyz)))
+
+    assert list(state(pyz).iterdir()) == []
 
 
 def test_what_a_power_cut_left_without_its_content_is_unpacked_again(pyz: Path) -> None:

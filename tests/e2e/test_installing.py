@@ -51,9 +51,12 @@ class Manager:
 
     def line(self) -> str:
         """That of the page, as it is copied."""
-        page = self.post("/devices/add/")
-        [code, *_] = re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)
-        return html.unescape(re.sub(r"<[^>]+>", "", code))
+        return commands(self.post("/devices/add/"))[0]
+
+    def lab_lines(self) -> list[str]:
+        """Those of the page of one's account: a new key, what tries it, and what fetches `lab` and
+        signs in with it."""
+        return commands(self.post("/account/tokens/", {"name": "laptop", "days": "30"}))
 
     def agent_version(self) -> str:
         return str(json.loads(self.get(f"/api/devices/{HOST_ID}/"))["versions"]["agent"])
@@ -68,6 +71,11 @@ class Manager:
         return job if job["state"] == state else None
 
 
+def commands(page: str) -> list[str]:
+    found = re.findall(r"<pre[^>]*><code>(.*?)</code>", page, re.DOTALL)
+    return [html.unescape(re.sub(r"<[^>]+>", "", code)) for code in found]
+
+
 class Host:
     """A new GPU server, as far as one account can tell."""
 
@@ -78,11 +86,11 @@ class Host:
         self.home.mkdir()
         self.work.mkdir()
         pythons = Path.home().glob(".pyenv/versions/3.1[023].*/bin/python3")
-        found = max(pythons, default=Path("/usr/bin/python3"))
+        self.python = max(pythons, default=Path("/usr/bin/python3"))
         self._environ = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.home),
-            "LAB_PYTHON": str(found),
+            "LAB_PYTHON": str(self.python),
             "LAB_AGENT_DIR": str(folder / "agent"),
         }
         self.options = f"--host-id {HOST_ID} --state-dir {self.state} --lock-dir {folder}"
@@ -197,3 +205,25 @@ def test_over_plain_http_the_line_is_short_and_says_what_is_wrong(
     assert host.agent().is_running()
     log = (lab.data_dir / "log" / "server.log").read_text()
     assert code not in log + lab.output()
+
+
+def test_a_line_brings_lab_and_the_next_signs_in_with_it_among_ones_own_files(
+    make_lab: MakeLab, host: Host
+) -> None:
+    manager = Manager(make_lab("--tls", "self"))
+    key, _curl, install, login = manager.lab_lines()
+    for name in ("agent.py", "requests.py", "yaml.py"):
+        (host.work / name).write_text("raise SystemExit('a file of yours was imported')\n")
+    (host.home / "bin").mkdir()
+    (host.home / "bin" / "python3").symlink_to(host.python)
+    set_up = "export PATH=~/bin:~/.local/bin:$PATH PYTHONPATH=."
+
+    typed = host.type(
+        f"{set_up}; {install} && echo {key} | {login} && "
+        "lab submit --json --sweep lr=1,2 -- python train.py && lab ls -c lr"
+    )
+
+    assert typed.returncode == 0, typed.stderr + typed.stdout
+    assert f"You are {SIGNED_IN} (administrator) at {manager.lab.url} now." in typed.stdout
+    assert [line.split()[-1] for line in typed.stdout.splitlines()[-2:]] == ["2", "1"]
+    assert set(os.listdir(host.home)) == {"bin", ".cache", ".config", ".local"}

@@ -63,7 +63,7 @@ PAGES = {
         (GET, "/join/"), (GET, "/reset/MQ/x/"), (POST, "/language/"), (GET, "/words.js"),
         (POST, "/logout/"), (GET, "/api/ca.pem"), (GET, "/"),
         (GET, "/agent.pyz"), (GET, "/agent.pyz.sha256"), (GET, "/install.sh"),
-        (GET, "/labrun.py"),
+        (GET, "/lab.pyz"), (GET, "/lab.pyz.sha256"), (GET, "/labrun.py"),
     ],
     "signed in": [
         (GET, "/account/"), (POST, "/account/wishes/"), (POST, "/account/password/"),

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,21 @@ def test_the_server_signed_in_to_last_is_meant(folder):
     assert kept.chosen(None).url == "http://b:2"
     assert kept.chosen("a:1").token == TOKEN
     assert Credentials(folder, {"LAB_SERVER": "http://a:1"}).chosen(None).token == TOKEN
+
+
+def test_the_authority_of_a_first_server_is_kept_before_there_is_a_folder(folder):
+    path = Credentials(folder, {}).ca_file(Known("https://a:1", TOKEN, ca="PEM"))
+
+    assert path is not None
+    assert Path(path).read_text() == "PEM"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_where_nothing_can_be_kept_is_a_sentence(tmp_path):
+    (tmp_path / "config").touch()
+
+    with pytest.raises(CliError, match="cannot be written: Not a directory"):
+        Credentials(tmp_path / "config" / "lab", {}).ca_file(Known("https://a:1", TOKEN, ca="PEM"))
 
 
 def test_a_token_of_the_environment_needs_no_file(folder):
