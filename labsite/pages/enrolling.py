@@ -33,6 +33,10 @@ def renewal_line(request: HttpRequest) -> str:
     return line(site_url(request))
 
 
+#: Whichever of the two programs for it there is: macOS has no sha256sum.
+SHA256SUM = "$(command -v sha256sum || echo shasum -a 256)"
+
+
 def command_for(request: HttpRequest, code: str, known: Device | None = None) -> str:
     """The same for a GPU server on which the agent is installed already."""
     command = ["lab-agent", "--server", site_url(request), "--enroll-code", code, *_named(known)]
@@ -52,15 +56,14 @@ def login_command(request: HttpRequest) -> str:
 def lab_line(server: str) -> str:
     """The line that puts `lab` where a person's own programs lie, or renews it there.
 
-    Where the server's authority is its own, as line() has it: known by its hash, by which of both
-    programs for it there is (macOS has no sha256sum).
+    Where the server's authority is its own, as line() has it: known by its hash.
     """
     url = shlex.quote(f"{server}/{LAB.name}")
     if ca_sha256() is None:
         return f"curl -fsS --create-dirs -o {LAB_PLACE} {url} && chmod +x {LAB_PLACE}"
     return (
         f'f={LAB_PLACE} && curl -fsSk --create-dirs -o "$f.new" {url} && '
-        f'echo "{LAB.sha256}  $f.new" | $(command -v sha256sum || echo shasum -a 256) -c && '
+        f'echo "{LAB.sha256}  $f.new" | {SHA256SUM} -c && '
         f'chmod +x "$f.new" && mv "$f.new" "$f"'
     )
 

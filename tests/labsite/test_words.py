@@ -58,7 +58,7 @@ FOR_PROGRAMMERS |= {
 }  # fmt: skip
 PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,}")
 #: How other languages than a person's begin.
-CODE = ("<", "manage.py ")
+CODE = ("<", "manage.py ", "$(")
 
 
 def spoken() -> list[str]:
