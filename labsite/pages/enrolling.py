@@ -15,6 +15,8 @@ from labsite.authority import ca_sha256
 from labsite.zipapps import AGENT, LAB
 
 LAB_PLACE = "~/.local/bin/lab"
+#: Whichever of the two programs for it there is: macOS has no sha256sum.
+SHA256SUM = "$(command -v sha256sum || echo shasum -a 256)"
 
 
 def site_url(request: HttpRequest) -> str:
@@ -31,10 +33,6 @@ def line_for(request: HttpRequest, code: str, known: Device | None = None) -> st
 def renewal_line(request: HttpRequest) -> str:
     """The line that renews the agents of this site that are on a GPU server."""
     return line(site_url(request))
-
-
-#: Whichever of the two programs for it there is: macOS has no sha256sum.
-SHA256SUM = "$(command -v sha256sum || echo shasum -a 256)"
 
 
 def command_for(request: HttpRequest, code: str, known: Device | None = None) -> str:
