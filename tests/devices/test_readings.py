@@ -110,4 +110,7 @@ def test_a_batch_costs_as_many_queries_as_a_beat(django_assert_max_num_queries):
     heartbeat.record(batch())
 
     with django_assert_max_num_queries(8):  # clock, identity, transaction, devices, cards, writes
-        heartbeat.record(batch())
+        answers = heartbeat.record(batch())
+
+    assert len(answers) == len(devices)
+    assert all(stored(one).uuid == f"GPU-{one.pk}" for one in devices)

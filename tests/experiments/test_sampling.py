@@ -138,3 +138,5 @@ def test_a_large_lab_costs_a_few_statements(now, django_assert_max_num_queries):
 
     with django_assert_max_num_queries(20):
         sampling.sample(now)
+
+    assert GPUSample.objects.count() == 6 * 8

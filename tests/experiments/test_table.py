@@ -226,6 +226,9 @@ def test_a_summary_that_has_not_changed_costs_no_cell(django_assert_num_queries)
     with django_assert_num_queries(1 + 2 + 2):  # the job; a savepoint; known columns, cells
         job.note_summary(metrics(acc=0.6, loss=1))
 
+    cells = Cell.objects.filter(job=job, column__name__in=["acc", "loss"])
+    assert dict(cells.values_list("column__name", "number")) == {"acc": 0.6, "loss": 1}
+
 
 def test_a_key_varies_once_runs_differ_in_it():
     run("lr: 1\nseed: 0\n")
