@@ -73,6 +73,7 @@ def test_outputs_come_back_while_the_run_goes_on_and_after_its_end(tmp_path: Pat
 
         wait_for(lambda: said_to_be_there() == wanted.keys(), "all has come", 30)
         wait_for(lambda: state(lab, uid)["sync_status"] == "synced", "all is synced", 30)
+        wait_for(lambda: state(lab, uid)["left_out"], "a poll tells what is kept there", 30)
         said, found = state(lab, uid), said_to_be_there()
         assert early.startswith(b"epoch,val_loss\n")
         assert found == wanted.keys()
