@@ -3,28 +3,29 @@
 from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
-from experiments import agent_views, secret_api, views
+from experiments import agent_views
+from experiments.api import borrows, jobs, projects, secrets, sweeps, unixaccounts
 
-_PROJECT = f"(?P<project>{views.ProjectViewSet.lookup_value_regex})"
+_PROJECT = f"(?P<project>{projects.ProjectViewSet.lookup_value_regex})"
 router = SimpleRouter()
-router.register("projects", views.ProjectViewSet, basename="project")
-router.register("jobs", views.JobViewSet, basename="job")
-router.register("borrows", views.BorrowViewSet, basename="borrow")
-router.register("claims", views.ClaimViewSet, basename="claim")
-router.register("sweeps", views.SweepViewSet, basename="sweep")
-router.register("unix-accounts", views.UnixAccountViewSet, basename="unix-account")
+router.register("projects", projects.ProjectViewSet, basename="project")
+router.register("jobs", jobs.JobViewSet, basename="job")
+router.register("borrows", borrows.BorrowViewSet, basename="borrow")
+router.register("claims", borrows.ClaimViewSet, basename="claim")
+router.register("sweeps", sweeps.SweepViewSet, basename="sweep")
+router.register("unix-accounts", unixaccounts.UnixAccountViewSet, basename="unix-account")
 
 urlpatterns = [
-    path("secrets/", secret_api.OwnSecretsView.as_view(), name="secrets"),
-    path("secrets/<str:name>/", secret_api.OwnSecretView.as_view(), name="secret"),
+    path("secrets/", secrets.OwnSecretsView.as_view(), name="secrets"),
+    path("secrets/<str:name>/", secrets.OwnSecretView.as_view(), name="secret"),
     re_path(
         rf"^projects/{_PROJECT}/secrets/$",
-        secret_api.ProjectSecretsView.as_view(),
+        secrets.ProjectSecretsView.as_view(),
         name="project-secrets",
     ),
     re_path(
         rf"^projects/{_PROJECT}/secrets/(?P<name>[^/]+)/$",
-        secret_api.ProjectSecretView.as_view(),
+        secrets.ProjectSecretView.as_view(),
         name="project-secret",
     ),
     path("agent/poll", agent_views.PollView.as_view(), name="poll"),
