@@ -8,6 +8,8 @@ import pytest
 from experiments.options import KEYS, RESOURCES
 
 ROOT = Path(__file__).parents[1]
+#: English, and beside it Korean.
+LANGUAGES = ["docs", "docs/ko"]
 PAGES = sorted(
     path
     for path in [
@@ -47,21 +49,24 @@ def options(*sources: str) -> set[str]:
     "source",
     ["labsite/run/options.py", "agent/config.py", "agent/options.py", "agent/managers.py"],
 )
-def test_every_option_stands_in_operations(source):
-    page = (ROOT / "docs/operations.md").read_text()
+@pytest.mark.parametrize("docs", LANGUAGES)
+def test_every_option_stands_in_operations(source, docs):
+    page = (ROOT / docs / "operations.md").read_text()
 
     assert {option for option in options(source) if option not in page} == set()
 
 
-def test_every_setting_stands_in_operations():
-    page = (ROOT / "docs/operations.md").read_text()
+@pytest.mark.parametrize("docs", LANGUAGES)
+def test_every_setting_stands_in_operations(docs):
+    page = (ROOT / docs / "operations.md").read_text()
     settings = set(re.findall(r"\"(LAB_[A-Z_]+)\"", (ROOT / "labsite/env.py").read_text()))
 
     assert {name for name in settings if name not in page} == set()
 
 
-def test_every_key_of_the_lab_block_stands_in_config():
-    page = (ROOT / "docs/config.md").read_text()
+@pytest.mark.parametrize("docs", LANGUAGES)
+def test_every_key_of_the_lab_block_stands_in_config(docs):
+    page = (ROOT / docs / "config.md").read_text()
 
     assert {word for word in [*KEYS, *RESOURCES] if f"{word}:" not in page} == set()
 
