@@ -109,7 +109,7 @@ class Disk:
     def _listed(self, folder: Path) -> dict[str, int]:
         return {
             path.name: self._identity[inode]
-            for path in folder.iterdir()
+            for path in _in_order(folder)
             if (inode := path.lstat().st_ino) in self._identity
         }
 
@@ -117,7 +117,7 @@ class Disk:
         """Take all beneath `path` for safe, as it is."""
         identity = self._begin(path.lstat().st_ino)
         if path.is_dir():
-            self._entries[identity] = {below.name: self._adopt(below) for below in path.iterdir()}
+            self._entries[identity] = {below.name: self._adopt(below) for below in _in_order(path)}
         else:
             self._bytes[identity] = path.read_bytes()
         return identity
@@ -146,8 +146,13 @@ class Disk:
             yield identity, path.read_bytes()
             return
         yield identity, self._listed(path)
-        for below in path.iterdir():
+        for below in _in_order(path):
             yield from self._all(below)
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The same on any file system, so that a power cut that is repeated takes the same away."""
+    return sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name))
 
 
 class _Rebuilt:

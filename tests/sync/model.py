@@ -64,7 +64,10 @@ HEALING_STEPS = 120
 MOST_ATTEMPTS = 5
 FOR_EVER = 1e6
 COUNTS: Counter[str] = Counter()
-_serial = itertools.count(1)
+_tokens = itertools.count(1)
+#: Where an inode's number is never given again: the agent tells files by it, and a life that is
+#: repeated must go as it went before, whatever else happens on the machine.
+_MEMORY = "/dev/shm"
 
 
 @dataclass
@@ -129,7 +132,8 @@ def owns_results(attempt: Attempt) -> bool:
 class Lives(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="model-"))
+        in_memory = _MEMORY if os.path.isdir(_MEMORY) else None
+        self.home = Path(tempfile.mkdtemp(prefix="model-", dir=in_memory))
         django_settings.LAB_LOGS_DIR = self.home / "logs"
         self.disk = storage.os = Disk(self.home / "logs")
         # Or how fast the machine is would decide what is asked of the database.
@@ -143,6 +147,7 @@ class Lives(RuleBasedStateMachine):
         self.acked: dict[tuple[str, int, int], int] = {}
         self.by_hand: set[tuple[str, int, int]] = set()
         self.sent = 0  # since the last power cut, or since all was well
+        self.written = itertools.count(1)  # checkpoints, each another
         COUNTS["lives"] += 1
         self.begin_attempt(make.job(gpus=1))
 
@@ -162,7 +167,7 @@ class Lives(RuleBasedStateMachine):
     # --- who is there ---
 
     def begin_attempt(self, job: Job, files: dict[str, bytes] | None = None) -> None:
-        token = f"labd_{next(_serial):08d}_" + "s" * 43
+        token = f"labd_{next(_tokens):08d}_" + "s" * 43
         attempt = make.attempt(job, make.device(gpus=1, token=token), started=True)
         folder = self.home / f"host{len(self.sides) + 1}"
         folder.mkdir()
@@ -217,7 +222,7 @@ class Lives(RuleBasedStateMachine):
         side = self.newest
         if name == self.checkpoint:
             size = 3 * sum(content[:1])  # some are small, most go in chunks
-            return side.write(name, b"%d:" % next(_serial) + b"w" * (size % 41), anew=True)
+            return side.write(name, b"%d:" % next(self.written) + b"w" * (size % 41), anew=True)
         now = side.current(name)
         side.write(name, {"append": now + content, "anew": content, "widen": content + now}[how])
 
