@@ -18,6 +18,9 @@ KILLS ?= 2000
 WORKERS ?= 3
 STORMS ?= 500
 LIVES ?= 5000
+SEED ?= 1
+#: Of the lives, each with a seed of its own, so that one that fails is repeated in minutes.
+SHARDS ?= 20
 
 PY := $(VENV)/bin/python
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PY) -m pip install -qq --no-input
@@ -47,8 +50,9 @@ kills: $(VENV)/.dev  ## the kill matrix at length (KILLS=2000 ARGS="--seed 1 --m
 storms: $(VENV)/.dev  ## files of jobs in bad weather, at length (STORMS=500 ARGS="--seed 1 --minutes 90")
 	@$(PY) -m tests.faults.storms --storms $(STORMS) $(ARGS)
 
-model: $(VENV)/.dev  ## file sync as a state machine, 60 steps a life (LIVES=5000 ARGS="--hypothesis-seed 1")
-	@LAB_EXAMPLES=$(LIVES) LAB_STEPS=60 $(PY) -m pytest -q -s tests/sync/test_model.py $(ARGS)
+model: $(VENV)/.dev  ## file sync as a state machine, 60 steps a life, by seeds side by side (LIVES=5000 SEED=1)
+	@seq $(SEED) $$(($(SEED) + $(SHARDS) - 1)) | LAB_EXAMPLES=$$(($(LIVES) / $(SHARDS))) LAB_STEPS=60 \
+		xargs -P $$(nproc) -I {} $(PY) -m pytest -q -s tests/sync/test_model.py --hypothesis-seed {} $(ARGS)
 
 guards: $(VENV)/.dev  ## take each guard of file sync out: a test must fail
 	@$(PY) -m tests.sync.guards $(ARGS)

@@ -10,8 +10,8 @@ by curl.
 What must hold after every step is in the invariants below; their numbers are those of
 docs/protocol.md.
 
-    make model                           5 000 lives of 60 steps, with a report
-    make model ARGS="--hypothesis-seed=7"
+    make model                           5 000 lives of 60 steps, in shards, each with a report
+    make model LIVES=250 SHARDS=1 SEED=7    one shard once more
 """
 
 import hashlib
