@@ -41,6 +41,8 @@ LOOK_AT_MOST = 20_000
 #: A pass gives out jobs for so long and leaves the rest to the next one, which it asks for: the
 #: cluster's watchdog takes a task that runs for long for a dead one.
 PASS_SECONDS = 1.0
+#: But for so long at least, however long a long queue took to plan: or nothing ever would be.
+LEAST_SECONDS = 0.5
 #: How often a pass that lost races plans anew; the next tick does the rest.
 PLANS_AT_MOST = 5
 
@@ -73,12 +75,13 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
         plan = Plan(read_places(now), held_gpus(), now, read_rooms())
         jobs = queued.select_related("project").in_line()
         planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
-        done, lost = _assign_all(planned, now, until)
+        soon = max(until, time.monotonic() + LEAST_SECONDS)
+        done, lost = _assign_all(planned, now, soon)
         made += done
-        if time.monotonic() >= until:
-            wake.ask_dispatch()  # there may be more to give out: another pass goes on
+        if len(done) + lost < len(planned):
+            wake.ask_dispatch()  # there is more to give out: another pass goes on
             break
-        if not lost:
+        if not lost or time.monotonic() >= until:
             break  # else another dispatcher was at work, and the reading is out of date
     _write_reasons(plan.waiting)
     return made
@@ -183,8 +186,8 @@ class Plan:
                 place = min(fitting, key=lambda one: len(one.free_for(job)))
                 return place, place.take(job)
             self._refused[wish] = self._why(job)
-            if job.gpus and job.submitted_at <= self._hold_back_since:
-                self._hold_back(job)
+        if job.gpus and job.submitted_at <= self._hold_back_since:
+            self._hold_back(job)  # also behind a younger one that asks for the same
         self.waiting.append((job, self._refused[wish]))
         return None
 
@@ -241,6 +244,7 @@ class Plan:
             for place in self._places
             if place.accepts
             and place.could_ever(job)
+            and place.could_have(job)
             and place.admits(job)
             and not place.lacking(job)
         ]

@@ -44,8 +44,10 @@ MAX_ATTEMPTS = 3
 BY_HAND = ("name", "tags", "notes")
 #: A reboot costs no try, but a job that brings its hosts down must end some day.
 MAX_REBOOTS = 10
-#: A device on which a start failed is avoided for so long, twice as long each further time.
+#: A device on which a start failed is avoided for so long, twice as long each further time: up to
+#: about an hour, since whatever was wrong there is mended some day.
 AVOID = timedelta(minutes=1)
+MOST_DOUBLINGS = 6
 #: One whose GPU another lab server had, or that lacks something: a few heartbeats, which say how
 #: it is with that.
 AVOID_TAKEN = timedelta(seconds=5)
@@ -377,11 +379,12 @@ class Job(models.Model):
 
         Raises:
             LostRace: somebody else had the job, a GPU, the device's last slot or its sweep's
-                last place first, or took away the name that it is to run as or a secret of its.
+                last place first, or kept it queued, or took away the name that it is to run as or
+                a secret of its.
                 The database may also say so with an IntegrityError.
         """
         with change():
-            self._move(JobState.ASSIGNED, None, waiting={}, placed=None)
+            self._move(JobState.ASSIGNED, None, if_still={"held": False}, waiting={}, placed=None)
             if self.sweep_id:
                 self.sweep.take_place()
             if not device.take_slot(with_gpu=bool(gpus)):
@@ -498,7 +501,7 @@ class Job(models.Model):
             device: until for device, until in self.avoids.items() if until > now.isoformat()
         }
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
-            for_how_long = AVOID * 2 ** self._ended(*COUNTED)
+            for_how_long = AVOID * 2 ** min(self._ended(*COUNTED), MOST_DOUBLINGS)
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()
         elif attempt.outcome in (Outcome.GPU_TAKEN, Outcome.LACKING):
             avoids[str(attempt.device_id)] = (now + AVOID_TAKEN).isoformat()
@@ -546,13 +549,21 @@ class Job(models.Model):
         wake.ask_dispatch()
 
     def _move(
-        self, to: JobState, kind: EventKind | None, *, attempt=None, by=None, **also: Any
+        self,
+        to: JobState,
+        kind: EventKind | None,
+        *,
+        attempt=None,
+        by=None,
+        if_still: dict[str, Any] | None = None,
+        **also: Any,
     ) -> None:
         if to not in TRANSITIONS.get(self.state, ()):
             words = gettext("%(job)s is %(state)s and cannot become %(next)s.")
             raise IllegalTransition.of(self, words, next=JobState(to).label)
         was = self.state
-        if not Job.objects.filter(pk=self.pk, state=was).update(state=to, **also):
+        still = Job.objects.filter(pk=self.pk, state=was, **(if_still or {}))
+        if not still.update(state=to, **also):
             words = gettext("%(job)s is no longer %(state)s.")
             raise LostRace(words % {"job": self, "state": JobState(was).label})
         self.state = to

@@ -162,6 +162,22 @@ def test_failed_starts_are_bounded_by_max_attempts():
     assert job.state == JobState.FAILED
 
 
+def test_however_often_a_start_failed_elsewhere_a_device_is_avoided_for_an_hour_at_most():
+    attempt = make.attempt(max_attempts=100)
+    job, now = attempt.job, database_now()
+    told = {"device": attempt.device, "created_at": now, "ended_at": now}
+    Attempt.objects.bulk_create(
+        Attempt(job=job, number=number, outcome=Outcome.START_FAILED, **told)
+        for number in range(2, 60)
+    )
+
+    end(attempt, Outcome.START_FAILED)
+
+    assert job.state == JobState.QUEUED
+    [until] = job.avoids.values()
+    assert until < (now + timedelta(minutes=90)).isoformat()
+
+
 def test_giving_up_is_for_unreachable_devices_only():
     attempt = make.attempt(started=True)
 
