@@ -1,6 +1,7 @@
 """Runs that came from one config and a grid."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -123,10 +124,15 @@ class Sweep(models.Model):
 
     # --- what people wish -----------------------------------------------------------------------
 
-    def cancel(self, *, by=None) -> int:
-        """End all that waits or runs, and return how many that concerns."""
+    def cancel(self, *, by=None, told: AbstractContextManager[Any] | None = None) -> int:
+        """End all that waits or runs, and return how many that concerns. Not in a transaction: of
+        what lives each is told in one of its own, for which only its own rows are locked.
+
+        Args:
+            told: entered around what is done at once, such as what writes the audit log.
+        """
         now = database_now()
-        with change():
+        with told or nullcontext(), change():
             waiting = self._lock_queued()
             ended = {"state": JobState.CANCELLED, "cancel_requested_at": now, "finished_at": now}
             Job.objects.filter(pk__in=[job.pk for job in waiting]).update(**ended)
@@ -150,9 +156,15 @@ class Sweep(models.Model):
         wake.ask_dispatch()
 
     def rerun_failed(self, *, by=None) -> int:
-        """Queue those that failed once more, as runs of their own."""
+        """Queue those that failed once more, as runs of their own.
+
+        Raises:
+            IllegalTransition: none did.
+            NotAllowed: `by` does not work in the project any more.
+        """
         with change():
             self.project.lock()
+            self.project.check_submit(by)
             failed = list(self.newest_runs().filter(state=JobState.FAILED).order_by("pk"))
             if not failed:
                 raise IllegalTransition(gettext("No run of %(sweep)s failed.") % {"sweep": self})
@@ -197,7 +209,8 @@ class Sweep(models.Model):
     # --- inside ---------------------------------------------------------------------------------
 
     def _cancel_live(self, by) -> int:
-        """Each by itself: a process has to be told, or is given up with its host."""
+        """Each by itself: a process has to be told, or is given up with its host. Its events come
+        last in a transaction, so that nobody waits for rows while those of others wait for them."""
         live = list(self.jobs.present().live().filter(cancel_requested_at=None))
         done = 0
         for job in live:

@@ -247,7 +247,8 @@ def _query(request: HttpRequest) -> str:
 
 
 def _cancel(sweep: Sweep, request: HttpRequest) -> str:
-    n = sweep.cancel(by=request.user)
+    told = changed_by(request.user, sweep, "cancel")
+    n = sweep.cancel(by=request.user, told=told)
     words = ngettext("%(n)d run was cancelled.", "%(n)d runs were cancelled.", n)
     return words % {"n": n}
 
@@ -337,6 +338,13 @@ QUESTIONS = {
 }
 
 
+def _do(verb: str, sweep: Sweep, request: HttpRequest) -> str:
+    if verb == "cancel":
+        return _cancel(sweep, request)  # in several transactions
+    with changed_by(request.user, sweep, verb):
+        return VERBS[verb](sweep, request)
+
+
 @login_required
 @require_POST
 def act(request: HttpRequest, pk: str, verb: str) -> HttpResponse:
@@ -350,9 +358,7 @@ def act(request: HttpRequest, pk: str, verb: str) -> HttpResponse:
         }  # fmt: skip
         return render(request, "pages/sure.html", context)
     try:
-        with changed_by(request.user, found, verb):
-            done = VERBS[verb](found, request)
-        messages.success(request, done)
+        messages.success(request, _do(verb, found, request))
     except Refused as refused:
         messages.error(request, str(refused))
     gone = verb == "delete" and not found.jobs.present().exists()
