@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Coalesce
 
 from devices.models import GPU
@@ -78,11 +78,12 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
         soon = max(until, time.monotonic() + LEAST_SECONDS)
         done, lost = _assign_all(planned, now, soon)
         made += done
-        if len(done) + lost < len(planned):
-            wake.ask_dispatch()  # there is more to give out: another pass goes on
+        if not lost and len(done) == len(planned):
             break
-        if not lost or time.monotonic() >= until:
-            break  # else another dispatcher was at work, and the reading is out of date
+        # Another dispatcher was at work, and the reading is out of date; or time is up.
+        if time.monotonic() >= until:
+            wake.ask_dispatch()  # there may be more to give out: another pass goes on
+            break
     _write_reasons(plan.waiting)
     return made
 
@@ -331,5 +332,12 @@ def _write_reasons(waiting: Sequence[tuple[Job, dict[str, Any]]]) -> None:
             changed.setdefault(str(reason), (reason, []))[1].append(job.pk)
     for reason, pks in changed.values():
         for start in range(0, len(pks), 500):
-            queued = Job.objects.queued().filter(pk__in=pks[start : start + 500])
-            queued.update(waiting=reason)
+            _write_reason(reason, pks[start : start + 500])
+
+
+@transaction.atomic
+def _write_reason(reason: dict[str, Any], pks: Sequence[int]) -> None:
+    """What somebody changes just now is left to the next pass, which sees it changed."""
+    queued = Job.objects.queued().filter(pk__in=pks)
+    free = queued.select_for_update(no_key=True, skip_locked=True).values_list("pk", flat=True)
+    Job.objects.filter(pk__in=list(free)).update(waiting=reason)

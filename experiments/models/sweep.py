@@ -209,8 +209,8 @@ class Sweep(models.Model):
     # --- inside ---------------------------------------------------------------------------------
 
     def _cancel_live(self, by) -> int:
-        """Each by itself: a process has to be told, or is given up with its host. Its events come
-        last in a transaction, so that nobody waits for rows while those of others wait for them."""
+        """Each by itself: a process has to be told, or is given up with its host. Events come last
+        in a transaction: who has written some waits for no row that others hold."""
         live = list(self.jobs.present().live().filter(cancel_requested_at=None))
         done = 0
         for job in live:
