@@ -132,6 +132,6 @@ def _lay(job: Job, line: Sequence[Job]) -> None:
 def _write(column: str, rows: Sequence[tuple[int, int]]) -> None:
     """Of each job by its key, which is locked. One prepared UPDATE: of a long line one of the
     ORM's for each would keep SQLite's only writer for seconds."""
-    table = connection.ops.quote_name(Job._meta.db_table)
+    table, value, key = map(connection.ops.quote_name, (Job._meta.db_table, column, "id"))
     with connection.cursor() as cursor:
-        cursor.executemany(f"UPDATE {table} SET {column} = %s WHERE id = %s", rows)  # noqa: S608
+        cursor.executemany(f"UPDATE {table} SET {value} = %s WHERE {key} = %s", rows)  # noqa: S608

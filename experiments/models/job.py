@@ -21,7 +21,7 @@ from experiments.models.attempt import Attempt, GPUClaim
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
-from experiments.models.queue import JobManager, named_in
+from experiments.models.queue import JobManager, check_may_call, named_in
 from experiments.models.secret import GivenSecret, Vault
 from experiments.models.snapshot import Snapshot
 from experiments.states import (
@@ -336,6 +336,12 @@ class Job(models.Model):
             setattr(self, name, value)
 
     def set_priority(self, priority: Priority, *, by=None) -> None:
+        """
+        Raises:
+            NotAllowed: only a manager calls it urgent.
+            IllegalTransition: it does not wait.
+        """
+        check_may_call(priority, by)
         self._edit_queued(EventKind.PRIORITY, by, priority=priority)
         Job.objects.filter(pk=self.pk).update(placed=None)  # it was among others
 

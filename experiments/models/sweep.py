@@ -18,6 +18,7 @@ from experiments.grid import MAX_RUNNING
 from experiments.models.event import change, record
 from experiments.models.job import Job
 from experiments.models.project import Project
+from experiments.models.queue import check_may_call
 from experiments.states import EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now
@@ -146,6 +147,8 @@ class Sweep(models.Model):
         return self._edit_queued(EventKind.HELD if held else EventKind.UNHELD, by, held=held)
 
     def set_priority(self, priority: Priority, *, by=None) -> int:
+        """As Job.set_priority(), of all that wait."""
+        check_may_call(priority, by)
         return self._edit_queued(EventKind.PRIORITY, by, priority=priority)
 
     def set_max_running(self, most: int | None) -> None:

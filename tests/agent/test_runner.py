@@ -305,13 +305,17 @@ def test_jobs_that_have_filled_the_journals_disk_can_be_stopped(
     assert all(house.around.supervision(one.id).ended().cause == "stopped" for one in orders)
 
 
-def test_a_lease_that_cannot_be_noted_keeps_no_answer_from_being_carried_out(house: House) -> None:
+def test_a_lease_that_cannot_be_noted_keeps_no_answer_from_being_carried_out(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     order = house.accept(on_device_lost="requeue")
     (house.around.attempts_dir / order.id / "fence").mkdir()
     (house.around.attempts_dir / order.id / "fence.tmp").mkdir()
     reply = wire.PollReply("server-1", "r", [], False, 1.0, [order])
 
     Attempts(house.around).renew(reply, shim.now())
+
+    assert "cannot be renewed" in caplog.text
 
 
 def _disk_full(*_: Any) -> None:
