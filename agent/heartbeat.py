@@ -158,24 +158,29 @@ class _Disk:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: kernel.Disk | None = None
-        self._asking: threading.Thread | None = None
-        self._asked_seconds = 0.0
+        self._told_seconds = 0.0
+        self._asked, self._told = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._answer, name="disk", daemon=True)
 
     def latest(self) -> kernel.Disk | None:
         """As it told last; None: it cannot be asked, or has told nothing for long."""
-        if self._asking is None or not self._asking.is_alive():
-            self._asking = threading.Thread(target=self._ask, name="disk", daemon=True)
-            self._asked_seconds = shim.now()
-            self._asking.start()
-        self._asking.join(DISK_SECONDS)
-        is_old = shim.now() - self._asked_seconds > OLD_DISK_SECONDS
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._told.clear()
+        self._asked.set()
+        self._told.wait(DISK_SECONDS)
+        is_old = shim.now() - self._told_seconds > OLD_DISK_SECONDS
         return None if is_old else self._last
 
-    def _ask(self) -> None:
-        try:
-            self._last = kernel.disk(self._path)
-        except OSError:
-            self._last = None
+    def _answer(self) -> None:
+        while self._asked.wait():
+            self._asked.clear()
+            try:
+                self._last = kernel.disk(self._path)
+            except OSError:
+                self._last = None
+            self._told_seconds = shim.now()
+            self._told.set()
 
 
 def fitting(beat: wire.Heartbeat) -> wire.Heartbeat:
