@@ -1,5 +1,6 @@
 """All attempts of this agent: what the poll says of them, and what it does to them."""
 
+import errno
 import logging
 import sqlite3
 import threading
@@ -203,7 +204,10 @@ class Attempts:
             target=self._guard, args=(order.id, run), name=f"attempt {order.id}", daemon=True
         )
         self._threads[order.id] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:  # a job of this user has taken all there are: it passes
+            raise OSError(errno.EAGAIN, str(exc)) from exc
 
     def _guard(self, attempt_id: str, run: Run) -> None:
         """An error in one attempt (a full disk, a mistake of ours) is no reason to leave it, nor

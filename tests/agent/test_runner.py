@@ -305,6 +305,25 @@ def test_jobs_that_have_filled_the_journals_disk_can_be_stopped(
     assert all(house.around.supervision(one.id).ended().cause == "stopped" for one in orders)
 
 
+def test_a_host_without_a_thread_to_spare_starts_the_job_a_little_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that passes, as the daemon takes it; any other would be the end of the agent."""
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    order, attempts = house.accept(), Attempts(house.around)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(OSError, match="thread"):
+            attempts.carry_out(Plan(starts=[order]))
+
+    attempts.carry_out(Plan(starts=[order]))
+
+    eventually(lambda: "exited" in house.said(order))
+
+
 def test_a_lease_that_cannot_be_noted_keeps_no_answer_from_being_carried_out(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
