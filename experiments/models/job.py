@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
-from devices.models import GPU, Device, DeviceState
+from devices.models import GPU, Device
 from experiments import reasons
 from experiments.errors import AttemptEnded, IllegalTransition, LostRace, NotSubmitted
 from experiments.metrics import values_of
@@ -314,7 +314,7 @@ class Job(models.Model):
             attempt = self.open_attempt()
             if attempt is None:
                 raise IllegalTransition.of(self, gettext("%(job)s does not run anywhere."))
-            if attempt.device.state(now) != DeviceState.DISCONNECTED:
+            if attempt.device.can_be_told(now):
                 words = gettext("%(device)s can be reached: cancel or requeue %(job)s instead.")
                 raise IllegalTransition.of(self, words, device=attempt.device)
             then = JobState.QUEUED if requeue else JobState.FAILED
@@ -529,7 +529,7 @@ class Job(models.Model):
 
     def _end_unreachable(self, attempt: Attempt, outcome: Outcome, now: datetime, by) -> None:
         """End at once an attempt that has no process yet, or whose device cannot be asked."""
-        gone = attempt.device.state(now) == DeviceState.DISCONNECTED
+        gone = not attempt.device.can_be_told(now)
         if attempt.accepted_at is None or gone or attempt.device.is_demo:
             self._end_at_once(attempt, outcome, now, by)
 

@@ -158,8 +158,8 @@ def test_a_job_is_cancelled_held_and_given_another_priority(api, ann):
     job = make.job(by=ann)
 
     assert api("POST", f"jobs/{job.uid}/hold/").json()["held"] is True
-    answer = api("POST", f"jobs/{job.uid}/priority/", {"priority": "urgent"})
-    assert answer.json()["priority"] == "urgent"
+    answer = api("POST", f"jobs/{job.uid}/priority/", {"priority": "high"})
+    assert answer.json()["priority"] == "high"
     assert api("POST", f"jobs/{job.uid}/cancel/").json()["state"] == "cancelled"
     again = api("POST", f"jobs/{job.uid}/cancel/")
     assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
