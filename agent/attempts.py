@@ -1,6 +1,8 @@
 """All attempts of this agent: what the poll says of them, and what it does to them."""
 
+import errno
 import logging
+import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -133,7 +135,13 @@ class Attempts:
             if order.on_device_lost is OnDeviceLost.REQUEUE:
                 folder = self._around.attempts_dir / order.id
                 if folder.is_dir():
-                    self._around.supervision(order.id).touch_fence(sent_at_seconds)
+                    self._renew(order.id, sent_at_seconds)
+
+    def _renew(self, attempt_id: str, sent_at_seconds: float) -> None:
+        try:
+            self._around.supervision(attempt_id).touch_fence(sent_at_seconds)
+        except OSError as exc:  # what else the answer says is carried out all the same
+            logger.warning("the lease of attempt %s cannot be renewed: %s", attempt_id, exc)
 
     def _accept(self, order: AttemptOrder) -> None:
         folder = self._around.attempts_dir / order.id
@@ -170,12 +178,17 @@ class Attempts:
             return
         if attempt.stop_reason is None:
             logger.info("stopping attempt %s: %s", attempt_id, reason)
-        journal.wish_stop(attempt_id, reason)
         if attempt.state is AttemptState.ACCEPTED and not self._lives(attempt_id):
+            journal.wish_stop(attempt_id, reason)
             journal.exited(attempt_id, cause=ExitCause.STOPPED, ended_at=shim.wall_clock())
             self._spawn(attempt.order)
-        else:
-            self._around.supervision(attempt_id).ask_to_stop()
+            return
+        # First: it may be this job that has filled the disk on which the journal lies.
+        self._around.supervision(attempt_id).ask_to_stop()
+        try:
+            journal.wish_stop(attempt_id, reason)
+        except sqlite3.OperationalError as exc:  # the others are to be stopped as well
+            logger.warning("the stop of attempt %s is not in the journal: %s", attempt_id, exc)
 
     def _lives(self, attempt_id: str) -> bool:
         thread = self._threads.get(attempt_id)
@@ -191,7 +204,10 @@ class Attempts:
             target=self._guard, args=(order.id, run), name=f"attempt {order.id}", daemon=True
         )
         self._threads[order.id] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:  # a job of this user has taken all there are: it passes
+            raise OSError(errno.EAGAIN, str(exc)) from exc
 
     def _guard(self, attempt_id: str, run: Run) -> None:
         """An error in one attempt (a full disk, a mistake of ours) is no reason to leave it, nor

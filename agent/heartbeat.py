@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 HOPELESS_SECONDS = 60.0
 ANOTHER_SERVER = "another server answers at that address: the log says more"
+DISK_SECONDS = 0.2  # that a beat waits for a disk to tell how full it is
+OLD_DISK_SECONDS = 60.0
 JITTER = 0.1  # so that agents started together do not beat together for ever
 
 
@@ -77,6 +79,7 @@ class HeartbeatLoop:
         self._numbers = itertools.count(1)
         self._constant = _constant_facts()
         self._load = kernel.Load()
+        self._disk = _Disk(hardware.workdir)
         self._bell = Bell()
         self._complaint = Complaint(logger)
 
@@ -121,7 +124,7 @@ class HeartbeatLoop:
         self._complaint.about(text)
 
     def _message(self) -> wire.Heartbeat:
-        memory, disk = kernel.memory(), kernel.disk(self._hardware.workdir)
+        memory, disk = kernel.memory(), self._disk.latest()
         driver, cuda = self._hardware.driver()
         return fitting(
             replace(
@@ -133,8 +136,8 @@ class HeartbeatLoop:
                 cpu_percent=self._load.percent(),
                 memory_used_bytes=memory.used_bytes,
                 memory_total_bytes=memory.total_bytes,
-                disk_free_bytes=disk.free_bytes,
-                disk_total_bytes=disk.total_bytes,
+                disk_free_bytes=disk.free_bytes if disk else None,
+                disk_total_bytes=disk.total_bytes if disk else None,
                 driver_version=driver,
                 cuda_version=cuda,
                 source_directory=str(self._hardware.source_directory),
@@ -146,6 +149,38 @@ class HeartbeatLoop:
                 lacks=self._hardware.lacks(),
             )
         )
+
+
+class _Disk:
+    """How full a disk is. It is asked in a thread of its own: one that hangs, as a network's does
+    whose server is away, holds up no beat, and one that is gone keeps none from being sent."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: kernel.Disk | None = None
+        self._told_seconds = 0.0
+        self._asked, self._told = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._answer, name="disk", daemon=True)
+
+    def latest(self) -> kernel.Disk | None:
+        """As it told last; None: it cannot be asked, or has told nothing for long."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._told.clear()
+        self._asked.set()
+        self._told.wait(DISK_SECONDS)
+        is_old = shim.now() - self._told_seconds > OLD_DISK_SECONDS
+        return None if is_old else self._last
+
+    def _answer(self) -> None:
+        while self._asked.wait():
+            self._asked.clear()
+            try:
+                self._last = kernel.disk(self._path)
+            except OSError:
+                self._last = None
+            self._told_seconds = shim.now()
+            self._told.set()
 
 
 def fitting(beat: wire.Heartbeat) -> wire.Heartbeat:

@@ -32,6 +32,7 @@ QUIET_LOOKS = 2  # a process in the middle of exec() shows no environment
 UNKILLABLE_SECONDS = 60.0
 #: After the end of a fenced job's grace; the server gives it to another host 15 s after that.
 FENCE_WAKE_SECONDS, FENCE_KILL_SECONDS = 3.0, 6.0
+FENCE_BYTES = 32  # more than a number has: what is written over an older one covers all of it
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,19 @@ class Supervision:
                 os.kill(supervisor.pid, signal.SIGUSR1)
 
     def touch_fence(self, sent_at_seconds: float) -> None:
-        """A poll sent then (CLOCK_BOOTTIME) was answered: the lease is renewed."""
-        new = self._folder / "fence.tmp"
-        new.write_text(repr(sent_at_seconds))
-        new.rename(self._folder / "fence")
+        """A poll sent then (CLOCK_BOOTTIME) was answered: the lease is renewed.
+
+        Raises:
+            OSError: that cannot be noted.
+        """
+        new, fence = self._folder / "fence.tmp", self._folder / "fence"
+        try:
+            new.write_text(repr(sent_at_seconds))
+            new.rename(fence)
+        except OSError:  # a full disk has the place of the old one still
+            with open(fence, "r+b") as file:
+                file.write(repr(sent_at_seconds).encode().ljust(FENCE_BYTES))
+                file.truncate()
 
     def clear_away(self, attempt_id: str, grace_seconds: float) -> list[int]:
         """End what lives on without its supervisor. Return the pids that cannot be killed."""

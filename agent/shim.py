@@ -171,6 +171,7 @@ class Supervisor:
         self.born = now()
         self.status: int | None = None  # as waitpid gives it
         self.started_at = ""
+        self.is_noted = False
         self.deadline = float("inf")
         self.look_seconds = FENCE_LOOK_SECONDS if order["fence_seconds"] else LOOK_SECONDS
         self.terminated = False  # somebody sent SIGTERM to us: the host is going down
@@ -205,6 +206,7 @@ class Supervisor:
     def supervise(self) -> str | None:
         """Block until the command has ended. Return why it was made to, None: by itself."""
         while self.status is None:
+            self.note_process()
             if cause := self.reason_to_stop():
                 self.stop(self.grace_of(cause))
                 return cause
@@ -214,11 +216,16 @@ class Supervisor:
     # --- what they are made of ---
 
     def note_process(self) -> None:
-        """Not synced to disk: after a power cut there is no process to be found by it."""
+        """Not synced to disk: after a power cut there is no process to be found by it. While the
+        disk is full it is left for later: the command runs, and is watched over all the same."""
         path = os.path.join(self.folder, "run.json")
-        with open(f"{path}.tmp", "w") as file:
-            json.dump({**identity(self.pid), "started_at": self.started_at}, file)
-        os.rename(f"{path}.tmp", path)
+        if self.is_noted:
+            return
+        with suppress(OSError):
+            with open(f"{path}.tmp", "w") as file:
+                json.dump({**identity(self.pid), "started_at": self.started_at}, file)
+            os.rename(f"{path}.tmp", path)
+            self.is_noted = True
 
     def reason_to_stop(self) -> str | None:
         if os.path.exists(os.path.join(self.folder, "stop")):

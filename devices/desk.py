@@ -115,5 +115,8 @@ class Desk(Audited, ModelAdmin):
             else:
                 done += 1
         if done:
-            words = ngettext("Done for %(n)d.", "Done for %(n)d.", done) % {"n": done}
-            self.message_user(request, words, messages.SUCCESS)
+            self.done(request, done)
+
+    def done(self, request: HttpRequest, count: int) -> None:
+        words = ngettext("Done for %(n)d.", "Done for %(n)d.", count) % {"n": count}
+        self.message_user(request, words, messages.SUCCESS)

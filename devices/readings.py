@@ -45,8 +45,10 @@ ALWAYS_OF_GPU = (
 
 
 def load(ids: Iterable[int]) -> dict[int, Device]:
-    """The devices of a batch, with what take_over() and write() compare."""
-    return Device.objects.only(*JUDGED, *SELDOM_OF_DEVICE).in_bulk(set(ids))
+    """The devices of a batch, with what take_over() and write() compare, locked in one order:
+    whoever writes to several at a time (polls, another web process) takes them in that order."""
+    rows = Device.objects.only(*JUDGED, *SELDOM_OF_DEVICE).filter(pk__in=set(ids))
+    return {one.pk: one for one in rows.order_by("pk").select_for_update(no_key=True)}
 
 
 def write(
@@ -55,7 +57,7 @@ def write(
     """Store the newest beat of each device. In a transaction."""
     heard_at = connection.ops.adapt_datetimefield_value(now)
     rows = []
-    for pk, beat in sorted(newest.items()):  # two web processes lock rows in one order
+    for pk, beat in sorted(newest.items()):
         used, free = beat.memory_used_bytes, beat.disk_free_bytes
         rows.append((beat.seq, heard_at, beat.cpu_percent, used, free, pk))
         facts = _seldom_of_device(beat)

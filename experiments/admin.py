@@ -23,6 +23,7 @@ from experiments.models import (
 )
 from experiments.states import Priority
 from labsite.clock import database_now
+from people.audit import recorded
 
 
 class MemberInline(Rows):
@@ -142,7 +143,9 @@ class SweepDesk(Desk):
 
     @admin.action(description=gettext_lazy("Cancel"))
     def cancel(self, request: HttpRequest, sweeps) -> None:
-        self.each(request, sweeps, lambda sweep: sweep.cancel(by=request.user), "cancel")
+        for sweep in sweeps:  # each in several transactions
+            told = recorded(request.user, sweep, "cancel")
+            self.done(request, sweep.cancel(by=request.user, told=told))
 
     @admin.action(description=gettext_lazy("Keep queued"))
     def keep_queued(self, request: HttpRequest, sweeps) -> None:

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Coalesce
 
 from devices.models import GPU
@@ -41,6 +41,8 @@ LOOK_AT_MOST = 20_000
 #: A pass gives out jobs for so long and leaves the rest to the next one, which it asks for: the
 #: cluster's watchdog takes a task that runs for long for a dead one.
 PASS_SECONDS = 1.0
+#: But for so long at least, however long a long queue took to plan: or nothing ever would be.
+LEAST_SECONDS = 0.5
 #: How often a pass that lost races plans anew; the next tick does the rest.
 PLANS_AT_MOST = 5
 
@@ -73,13 +75,15 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
         plan = Plan(read_places(now), held_gpus(), now, read_rooms())
         jobs = queued.select_related("project").in_line()
         planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
-        done, lost = _assign_all(planned, now, until)
+        soon = max(until, time.monotonic() + LEAST_SECONDS)
+        done, lost = _assign_all(planned, now, soon)
         made += done
+        if not lost and len(done) == len(planned):
+            break
+        # Another dispatcher was at work, and the reading is out of date; or time is up.
         if time.monotonic() >= until:
             wake.ask_dispatch()  # there may be more to give out: another pass goes on
             break
-        if not lost:
-            break  # else another dispatcher was at work, and the reading is out of date
     _write_reasons(plan.waiting)
     return made
 
@@ -183,8 +187,8 @@ class Plan:
                 place = min(fitting, key=lambda one: len(one.free_for(job)))
                 return place, place.take(job)
             self._refused[wish] = self._why(job)
-            if job.gpus and job.submitted_at <= self._hold_back_since:
-                self._hold_back(job)
+        if job.gpus and job.submitted_at <= self._hold_back_since:
+            self._hold_back(job)  # also behind a younger one that asks for the same
         self.waiting.append((job, self._refused[wish]))
         return None
 
@@ -241,6 +245,7 @@ class Plan:
             for place in self._places
             if place.accepts
             and place.could_ever(job)
+            and place.could_have(job)
             and place.admits(job)
             and not place.lacking(job)
         ]
@@ -327,5 +332,12 @@ def _write_reasons(waiting: Sequence[tuple[Job, dict[str, Any]]]) -> None:
             changed.setdefault(str(reason), (reason, []))[1].append(job.pk)
     for reason, pks in changed.values():
         for start in range(0, len(pks), 500):
-            queued = Job.objects.queued().filter(pk__in=pks[start : start + 500])
-            queued.update(waiting=reason)
+            _write_reason(reason, pks[start : start + 500])
+
+
+@transaction.atomic
+def _write_reason(reason: dict[str, Any], pks: Sequence[int]) -> None:
+    """What somebody changes just now is left to the next pass, which sees it changed."""
+    queued = Job.objects.queued().filter(pk__in=pks)
+    free = queued.select_for_update(no_key=True, skip_locked=True).values_list("pk", flat=True)
+    Job.objects.filter(pk__in=list(free)).update(waiting=reason)

@@ -46,10 +46,11 @@ def _set_aside(attempt: Attempt, one: wire.HeldGPU, now: datetime) -> None:
 
 
 def _facts(attempt: Attempt, one: wire.HeldGPU) -> dict[str, Any]:
-    """What the sentence says: the run, and of the processes the one that holds the most."""
+    """What the sentence says: the run, unless it is a private project's, since everybody reads it;
+    and of the processes the one that holds the most."""
     facts = {
         "attempt": str(attempt.pk),
-        "run": f"{attempt.job.project.name}/{attempt.job.run_name}",
+        "run": "" if attempt.job.project.private else str(attempt.job),
         "memory_bytes": one.memory_bytes,
     }
     if one.processes:

@@ -17,7 +17,8 @@ class Place:
     accepts: bool  # healthy, polling, not stopped, with nothing left over from an ended attempt
     is_stopping: bool  # only the last of these keeps it from accepting
     gpus: list[GPU]  # all that are present and not faulty
-    free: list[GPU]  # those of them that nobody holds or uses, here or elsewhere
+    ours: list[GPU]  # those of them that nobody uses outside the queue, here or elsewhere
+    free: list[GPU]  # those of these that nobody holds
     cpu_free: int
     jobs_free: float  # how many more jobs `max_jobs` admits
     claimed: int = 0
@@ -46,6 +47,11 @@ class Place:
         if not self._has_labels(job):
             return False
         return self.able(job) >= job.gpus if job.gpus else self.device.cpu_slots > 0
+
+    def could_have(self, job: Job) -> bool:
+        """Whether it fits once jobs have ended here. Who works outside the queue may stay for
+        weeks: for a GPU of theirs no other is to stand idle."""
+        return sum(_suits(gpu, job) for gpu in self.ours) >= job.gpus
 
     def admits(self, job: Job) -> bool:
         """Whether it has a Unix user to run the job as."""
@@ -120,7 +126,8 @@ def _place(
     elsewhere = [gpu for gpu in gpus if gpu.used_elsewhere]
     others = [gpu for gpu in gpus if not gpu.used_elsewhere]
     outside = [gpu for gpu in others if gpu.used_outside(claimed=gpu.pk in claimed)]
-    free = [gpu for gpu in others if gpu.pk not in claimed and gpu not in outside]
+    ours = [gpu for gpu in others if gpu not in outside]
+    free = [gpu for gpu in ours if gpu.pk not in claimed]
     most = device.max_jobs if device.max_jobs is not None else float("inf")
     is_here = (
         device.state(now) == DeviceState.HEALTHY and device.is_polling(now) and not device.draining
@@ -130,6 +137,7 @@ def _place(
         accepts=is_here and not device.runs_ended_attempt,
         is_stopping=is_here and device.runs_ended_attempt,
         gpus=gpus,
+        ours=ours,
         free=[] if device.driver_answers is False else free,  # what is said of them is old
         cpu_free=device.cpu_slots - device.open_cpu_attempts,
         jobs_free=most - device.open_attempts,

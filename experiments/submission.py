@@ -1,6 +1,7 @@
 """From what a person sends (YAML, form, command line) to a queued job: one way for all doors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,11 @@ from django.utils.translation import gettext as _
 from experiments import config
 from experiments.errors import NotSubmitted
 from experiments.models import Job, Project, Snapshot
+from experiments.models.queue import check_may_call, priority_again
 from experiments.models.secret import check_all_kept
 from experiments.models.snapshot import no_snapshot
 from experiments.options import Options, options_of
+from experiments.states import Priority
 
 
 def read(
@@ -26,7 +29,7 @@ def read(
     Raises:
         config.ConfigInvalid: with every mistake and its place.
         NotSubmitted: no project is named anywhere, or a secret that is kept nowhere.
-        NotAllowed: `by` may not queue anything, or not in that project.
+        NotAllowed: `by` may not queue anything, or not in that project, or not with that priority.
     """
     seen = Project.objects.all() if by is None else Project.objects.visible_to(by)
     spec = config.parse(text, given=given, defaults_of=partial(defaults_of, seen=seen))
@@ -45,6 +48,7 @@ def _check_allowed(spec: config.JobSpec, by: Any) -> None:
     name = spec.project or ""
     project = Project.objects.filter(name=name).first() or Project(name=name, created_by=by)
     project.check_submit(by)
+    check_may_call(Priority[spec.priority.upper()], by)
     check_all_kept(Job(project=project, user=by, secrets=spec.secrets))
 
 
@@ -88,8 +92,9 @@ def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | Non
     Raises:
         NotSubmitted: there is no checkpoint to go on from.
     """
+    spec = replace(spec or spec_of(job), priority=priority_again(job, by).name.lower())
     return Job.objects.submit(
-        spec or spec_of(job),
+        spec,
         project=job.project.name,
         by=by,
         name=job.name,

@@ -204,6 +204,11 @@ class Device(models.Model):
     def is_polling(self, now: datetime) -> bool:
         return self.last_poll_at is not None and now - self.last_poll_at <= POLL_SILENCE
 
+    def can_be_told(self, now: datetime) -> bool:
+        """Whether its agent hears of a wish: it is heard of, and it asks. One whose disk hangs may
+        beat on and never poll again."""
+        return self.state(now) != DeviceState.DISCONNECTED and self.is_polling(now)
+
     # --- verbs ----------------------------------------------------------------------------
 
     def lock(self) -> None:

@@ -30,7 +30,7 @@ def _by_hand(facts: dict[str, Any]) -> str:
 
 def _held(facts: dict[str, Any]) -> str:
     known = {
-        "run": facts.get("run"),
+        "run": facts.get("run") or _("a private run"),
         "gib": round((facts.get("memory_bytes") or 0) / 2**30, 1),
         "pid": facts.get("pid"),
         "user": facts.get("user"),

@@ -81,7 +81,9 @@ class SweepViewSet(
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: str) -> Response:
         """End all that waits at once, and what runs when its process has stopped."""
-        return self._done("cancel", lambda sweep: sweep.cancel(by=request.user))
+        sweep = self.get_object()
+        told = changed_by(request.user, sweep, "cancel")
+        return self._concerned(sweep.cancel(by=request.user, told=told))
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
@@ -120,5 +122,8 @@ class SweepViewSet(
         sweep = self.get_object()
         with changed_by(self.request.user, sweep, verb):
             concerned = act(sweep)
+        return self._concerned(concerned)
+
+    def _concerned(self, concerned: int) -> Response:
         fresh = self.get_object()
         return Response({**self.get_serializer(fresh).data, "concerned": concerned})

@@ -149,7 +149,13 @@ class Attempt(models.Model):
             IllegalTransition: it has started already.
         """
         with change():
-            self._update_open({}, started_at=now, pid=pid, accepted_at=self.accepted_at or now)
+            self._update_open(
+                {},
+                started_at=now,
+                pid=pid,
+                accepted_at=self.accepted_at or now,
+                renewed_at=self.renewed_at or now,  # or its lease would never run out
+            )
             self.job.note_started(self)
 
     def end(

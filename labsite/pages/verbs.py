@@ -19,7 +19,6 @@ from experiments.states import Priority
 from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.pages.access import back_of, posted, require_change, submitters_only
-from people.roles import may_manage
 
 Verb = Callable[[Job, HttpRequest], None]
 
@@ -28,8 +27,6 @@ def _set_priority(job: Job, request: HttpRequest) -> None:
     name = request.POST.get("priority", "").upper()
     if name not in Priority.__members__:
         raise Refused(_("Choose one of the priorities."))
-    if name == "URGENT" and not may_manage(request.user):
-        raise Refused(_("Only a manager may call a run urgent."))
     job.set_priority(Priority[name], by=request.user)
 
 

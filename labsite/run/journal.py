@@ -37,7 +37,8 @@ class Journal:
         self._file.handle(logging.makeLogRecord({"msg": stamped}))
 
     def status(self, programs: dict[str, dict[str, object]]) -> None:
-        """Replace the status file: a reader finds the old one or the new one."""
+        """Replace the status file: a reader finds the old one or the new one. A disk that is full
+        costs the news, and ends nothing that runs."""
         facts = {
             "url": self._url,
             "supervisor_pid": os.getpid(),
@@ -45,5 +46,6 @@ class Journal:
             "programs": programs,
         }
         unfinished = self._status.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(facts, indent=1))
-        unfinished.replace(self._status)
+        with suppress(OSError):
+            unfinished.write_text(json.dumps(facts, indent=1))
+            unfinished.replace(self._status)

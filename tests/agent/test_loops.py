@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent import wire
+from agent import kernel, wire
 from agent.backoff import Backoff, Bell
 from agent.complaint import Complaint
 from agent.errors import AgentError, Rejected, ServerUnreachable, Unauthorized, WrongProtocol
@@ -111,6 +111,26 @@ def test_after_silence_nothing_is_sent_before_our_server_has_answered(store: Sto
         may_send.append(not raises(known.check, ServerUnreachable))
 
     assert may_send == [True, False, False, True]
+
+
+def test_a_disk_that_is_gone_or_hangs_holds_up_no_beat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Script(answer(), answer(), answer())
+    beating(store, send, heard=lambda: None).beat()
+    gone = replace(HARDWARE, workdir=Path("/gone"))
+    identity = ServerIdentity(store)
+    HeartbeatLoop(send, Instance("new", None), gone, identity, 1.0, heard=lambda: None).beat()
+    with monkeypatch.context() as patch:
+        answers = threading.Event()
+        patch.setattr(kernel, "disk", lambda path: answers.wait())
+
+        beating(store, send, heard=lambda: None).beat()
+
+        answers.set()
+    free = [message.disk_free_bytes for message in send.asked]
+    assert free[0] > 0
+    assert free[1:] == [None, None]
 
 
 def raises(function: Callable[[], None], kind: type[Exception]) -> bool:

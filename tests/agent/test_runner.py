@@ -19,6 +19,7 @@ from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.journal import Journal
 from agent.lacks import Lacks
+from agent.reconcile import Plan
 from agent.runner import Run, Surroundings
 from agent.store import Store
 from agent.transport import Transport
@@ -287,6 +288,53 @@ def test_files_are_watched_also_when_the_start_could_not_be_noted_at_once(
     house.stop.set()
     thread.join(10)
     assert ("watch", order.id) in house.files.told
+
+
+def test_jobs_that_have_filled_the_journals_disk_can_be_stopped(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = [house.accept(command=["sh", "-c", "exec sleep 100"]) for _ in range(2)]
+    attempts = Attempts(house.around)
+    attempts.carry_out(Plan(starts=orders))
+    eventually(lambda: all("started" in house.said(order) for order in orders))
+    monkeypatch.setattr(house.journal, "wish_stop", _disk_full)
+
+    attempts.carry_out(Plan(stops={order.id: "cancelled" for order in orders}))
+
+    eventually(lambda: all("exited" in house.said(order) for order in orders))
+    assert all(house.around.supervision(one.id).ended().cause == "stopped" for one in orders)
+
+
+def test_a_host_without_a_thread_to_spare_starts_the_job_a_little_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that passes, as the daemon takes it; any other would be the end of the agent."""
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    order, attempts = house.accept(), Attempts(house.around)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(OSError, match="thread"):
+            attempts.carry_out(Plan(starts=[order]))
+
+    attempts.carry_out(Plan(starts=[order]))
+
+    eventually(lambda: "exited" in house.said(order))
+
+
+def test_a_lease_that_cannot_be_noted_keeps_no_answer_from_being_carried_out(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = house.accept(on_device_lost="requeue")
+    (house.around.attempts_dir / order.id / "fence").mkdir()
+    (house.around.attempts_dir / order.id / "fence.tmp").mkdir()
+    reply = wire.PollReply("server-1", "r", [], False, 1.0, [order])
+
+    Attempts(house.around).renew(reply, shim.now())
+
+    assert "cannot be renewed" in caplog.text
 
 
 def _disk_full(*_: Any) -> None:

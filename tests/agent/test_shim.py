@@ -139,6 +139,31 @@ def test_the_time_limit_is_kept_without_any_agent(job: Job) -> None:
     assert job.end().cause == "timed_out"
 
 
+def test_a_command_that_cannot_be_noted_runs_and_is_watched_over_all_the_same(job: Job) -> None:
+    """A disk that became full at that moment: what runs must not be told as not started."""
+    in_its_way = job.folder / "run.json.tmp"
+    in_its_way.mkdir()
+    job.start("sh", "-c", "echo up; sleep 100")
+    eventually(lambda: "up" in job.log.read_text())
+    assert (job.supervision.running(), job.supervision.ended()) == (None, None)
+
+    in_its_way.rmdir()
+    os.kill(job.supervisor_pid(), signal.SIGUSR1)  # else it looks after some seconds
+    eventually(lambda: job.supervision.running() is not None)
+    job.supervision.ask_to_stop()
+
+    assert job.end().cause == "stopped"
+
+
+def test_a_lease_that_is_renewed_though_the_disk_is_full_does_not_stop_it(job: Job) -> None:
+    job.supervision.touch_fence(shim.now() - 100.123)
+    (job.folder / "fence.tmp").mkdir()  # nothing new can be written
+
+    job.supervision.touch_fence(sent_at := shim.now())
+
+    assert float((job.folder / "fence").read_text()) == sent_at
+
+
 def test_a_lease_that_is_not_renewed_stops_the_job(job: Job) -> None:
     job.supervision.touch_fence(shim.now() - 100)
 

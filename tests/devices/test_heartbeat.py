@@ -1,8 +1,10 @@
 """Heartbeats: what they write, whose they are, and how a device is by their age."""
 
+import threading
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from devices.heartbeat import Beat
 from devices.models import GPU, Device, DeviceState, allowance
 from labsite.clock import database_now
 from tests import make
+from tests.waiting import until_somebody_waits_for_a_row
 
 db = pytest.mark.django_db
 
@@ -49,6 +52,30 @@ def test_an_older_beat_is_ignored():
     device.refresh_from_db()
     assert reply.ignored
     assert device.cpu_percent == 1
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one lock")
+@pytest.mark.django_db(transaction=True)
+def test_beats_and_whoever_else_writes_to_several_devices_lock_them_in_one_order():
+    first, second = make.device(), make.device()
+    anew = [make.beat(device, instance_id="anew", boot_id="boot-2") for device in (second, first)]
+    beats = [Beat(second.pk, anew[0]), Beat(first.pk, anew[1])]
+
+    def record():
+        try:
+            heartbeat.record(beats)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=record)
+    with transaction.atomic():
+        first.drain()
+        thread.start()
+        until_somebody_waits_for_a_row()
+        second.drain()  # or: deadlock detected
+    thread.join()
+
+    assert set(Device.objects.values_list("instance_id", flat=True)) == {"anew"}
 
 
 @db

@@ -9,7 +9,7 @@ from devices.models import Device
 from devices.serializers import DeviceSerializer
 from experiments.models import Attempt, Job, Project, Pulse
 from experiments.serializers import JobSerializer, ProjectSerializer
-from experiments.states import JobState, Outcome
+from experiments.states import JobState, Outcome, Priority
 from labsite.clock import database_now
 from tests import make
 
@@ -55,6 +55,35 @@ def _json(data) -> str:
     import json
 
     return json.dumps(data)
+
+
+def test_only_a_manager_calls_a_run_urgent_by_whatever_door(api, ann):
+    wish = {"command": ["true"], "project": "digits"}
+    job = make.job(by=ann)
+    sweep = api("POST", "sweeps/", {**wish, "sweep": {"grid": {"lr": [1, 2]}}}).json()
+    doors = {
+        "jobs/": {**wish, "priority": "urgent"},
+        "sweeps/": {**wish, "priority": "urgent", "sweep": {"grid": {"lr": [1, 2]}}},
+        f"jobs/{job.uid}/priority/": {"priority": "urgent"},
+        f"sweeps/{sweep['id']}/priority/": {"priority": "urgent"},
+    }
+
+    answers = [api("POST", path, said) for path, said in doors.items()]
+
+    assert [answer.status_code for answer in answers] == [403] * 4
+    assert {answer.json()["detail"] for answer in answers} == {
+        "Only a manager may call a run urgent."
+    }
+
+
+def test_what_a_manager_called_urgent_is_not_when_its_owner_runs_it_again(api, ann):
+    job = make.job(by=ann)
+    job.set_priority(Priority.URGENT, by=make.manager())
+    job.cancel()
+
+    again = api("POST", f"jobs/{job.uid}/rerun/").json()
+
+    assert again["priority"] == "high"
 
 
 def test_a_yaml_is_queued_and_kept_byte_for_byte(api, ann):
@@ -129,8 +158,8 @@ def test_a_job_is_cancelled_held_and_given_another_priority(api, ann):
     job = make.job(by=ann)
 
     assert api("POST", f"jobs/{job.uid}/hold/").json()["held"] is True
-    answer = api("POST", f"jobs/{job.uid}/priority/", {"priority": "urgent"})
-    assert answer.json()["priority"] == "urgent"
+    answer = api("POST", f"jobs/{job.uid}/priority/", {"priority": "high"})
+    assert answer.json()["priority"] == "high"
     assert api("POST", f"jobs/{job.uid}/cancel/").json()["state"] == "cancelled"
     again = api("POST", f"jobs/{job.uid}/cancel/")
     assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")

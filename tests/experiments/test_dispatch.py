@@ -11,6 +11,7 @@ from agent.wire import AttemptState
 from experiments import dispatch as dispatching
 from experiments import leases
 from experiments.dispatch import dispatch
+from experiments.errors import LostRace
 from experiments.models import Attempt, GPUClaim, Job, Pulse
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
@@ -247,12 +248,36 @@ def test_a_large_job_that_waited_long_is_not_passed_by_small_ones(settings):
     make.attempt(make.job(), device)
     large = make.job(name="large", gpus=2)
     small = make.job(name="small")
-    Job.objects.filter(pk=large.pk).update(
-        submitted_at=database_now() - timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
-    )
+    _waited_long(large, settings)
 
     assert dispatch() == []
     assert "held back for digits/run_002" in reason(small)
+
+
+def test_a_large_job_is_held_back_for_also_behind_a_younger_one_that_asks_for_the_same(settings):
+    device, ann = make.device(gpus=2), make.user("ann")
+    make.attempt(make.job(by=ann), device)
+    old = make.job(name="old", gpus=2, by=ann)
+    make.job(name="young", gpus=2)  # of somebody who holds nothing: looked at first
+    make.job(name="small", by=ann)
+    _waited_long(old, settings)
+
+    assert dispatch() == []
+
+
+def test_no_gpu_stands_idle_for_a_large_job_where_somebody_works_outside_the_queue(settings):
+    device = make.device(gpus=1)
+    make.gpu(device, index=1, memory_used_bytes=8 * 2**30)
+    large = make.job(name="large", gpus=2)
+    make.job(name="small")
+    _waited_long(large, settings)
+
+    assert names(dispatch()) == ["small"]
+
+
+def _waited_long(job: Job, settings) -> None:
+    waited = timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
+    Job.objects.filter(pk=job.pk).update(submitted_at=database_now() - waited)
 
 
 def test_a_job_avoids_the_device_where_it_did_not_start():
@@ -314,13 +339,35 @@ def test_a_pass_that_takes_too_long_leaves_the_rest_to_another(monkeypatch):
         make.job()
     asked = []
     monkeypatch.setattr(dispatching.wake, "ask_dispatch", lambda: asked.append(True))
-    clock = iter([0.0, 0.5, 1.5])
+    clock = iter([0.0, 0.1, 0.5, 1.5])
     monkeypatch.setattr(dispatching.time, "monotonic", lambda: next(clock, 1.5))
 
     assert len(dispatch()) == 1
     assert asked
     monkeypatch.undo()
     assert len(dispatch()) == 2
+
+
+def test_a_queue_that_takes_long_to_plan_is_given_out_all_the_same(monkeypatch):
+    make.device(gpus=1)
+    make.job(name="first")
+    make.job(name="second")
+    asked = []
+    monkeypatch.setattr(dispatching.wake, "ask_dispatch", lambda: asked.append(True))
+    clock = iter([0.0])
+    monkeypatch.setattr(dispatching.time, "monotonic", lambda: next(clock, 5.0))
+
+    assert names(dispatch()) == ["first"]
+    assert asked == []  # nothing more can be given out now, so that it would go round and round
+
+
+def test_a_job_that_is_kept_queued_while_a_pass_runs_is_not_given_out():
+    device = make.device(gpus=1)
+    planned = Job.objects.get(pk=make.job().pk)
+    Job.objects.get().hold(True)
+
+    with pytest.raises(LostRace):
+        planned.assign(device, list(device.gpus.all()), database_now())
 
 
 @pytest.mark.django_db(transaction=True)  # real transactions in real threads

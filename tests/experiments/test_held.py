@@ -8,7 +8,7 @@ from devices.models import GPU, Fault
 from experiments import leases, reports
 from experiments.dispatch import dispatch
 from experiments.leases import Call
-from experiments.models import GPUClaim
+from experiments.models import GPUClaim, Project
 from experiments.states import Outcome
 from labsite.clock import database_now
 from tests import make
@@ -65,6 +65,14 @@ def test_its_other_cards_are_given_out_at_once(ended):
     make.job()
     [attempt] = dispatch()
     assert attempt.gpu_uuids == [ended.gpu_uuids[1]]
+
+
+def test_of_a_private_run_everybody_reads_that_it_is_one_and_no_more(ended):
+    Project.objects.update(private=True)
+
+    say(ended, held(ended, 61.0))
+
+    assert first().quarantine_reason.startswith("Memory of a private run was not given back")
 
 
 def test_after_a_minute_the_card_is_faulty_and_says_who_holds_it(ended):

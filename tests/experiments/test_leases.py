@@ -1,7 +1,6 @@
 """Polls: who is told what, what a poll changes, and what ends by time alone."""
 
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,6 +19,7 @@ from experiments.models import Attempt, GPUClaim, Job, Project, Pulse
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from tests import make
+from tests.waiting import until_somebody_waits_for_a_row
 
 pytestmark = pytest.mark.django_db
 RUNNING, ACCEPTED, EXITED = AttemptState.RUNNING, AttemptState.ACCEPTED, AttemptState.EXITED
@@ -292,6 +292,16 @@ def test_policy_wait_never_requeues_by_itself():
     assert Job.objects.get().state == JobState.RUNNING
 
 
+def test_a_start_that_came_before_its_acceptance_holds_no_lease_for_ever():
+    """An acceptance that a restored backup has forgotten; and the device is never heard again."""
+    attempt = make.attempt(accepted=False)
+    attempt.start(database_now(), pid=4711)
+    now = database_now() + timedelta(days=8)
+    sight(now)
+
+    assert leases.reap(now) == [attempt]
+
+
 def test_policy_wait_gives_up_after_a_week():
     lease_out(policy="wait", seconds=7 * 24 * 3600 + 1)
     now = database_now()
@@ -329,6 +339,26 @@ def test_a_gap_in_the_stamps_begins_the_sight_anew():
         Pulse.beat(Pulse.LANE, now + timedelta(seconds=second))
 
     assert Pulse.last(Pulse.LANE).unbroken_since == now + timedelta(seconds=8)
+
+
+def test_a_clock_that_was_set_back_blinds_the_server_for_no_longer_than_a_gap():
+    """A host that comes up with a wrong clock stamps of the future before it is put right."""
+    now = database_now()
+    Pulse.beat(Pulse.LANE, now + timedelta(hours=9))
+
+    Pulse.beat(Pulse.LANE, now)
+    Pulse.beat(Pulse.LANE, now + timedelta(seconds=1))
+
+    assert Pulse.sees_since(now + timedelta(seconds=1)) == now
+
+
+def test_a_stamp_that_comes_late_takes_nothing_back():
+    now = database_now()
+    Pulse.beat(Pulse.LANE, now)
+
+    Pulse.beat(Pulse.LANE, now - timedelta(seconds=20))
+
+    assert Pulse.sees_since(now) == now
 
 
 def test_a_lease_renewed_meanwhile_is_not_ended():
@@ -422,22 +452,11 @@ def test_a_poll_and_the_end_that_it_crosses_lock_rows_in_one_order():
     with transaction.atomic():
         attempt.device.polled(10**9, database_now(), runs_ended_attempt=False, unknown=[])
         thread.start()
-        _until_somebody_waits_for_a_row()
+        until_somebody_waits_for_a_row()
         attempt.advertise({}, database_now())  # or: deadlock detected
     thread.join()
 
     assert not Attempt.objects.get().is_open
-
-
-def _until_somebody_waits_for_a_row():
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
-        time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 @pytest.mark.parametrize("name", ["-" * 36, "f" * 36, "unknown"])

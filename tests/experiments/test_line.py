@@ -1,8 +1,10 @@
 """The queue's order: people change it among their own, managers as they see fit."""
 
+import threading
 from collections import Counter
 
 import pytest
+from django.db import connection, transaction
 from rest_framework.test import APIClient
 
 from experiments import line
@@ -12,6 +14,7 @@ from experiments.models import Job
 from labsite.clock import database_now
 from people.models import AuditEntry
 from tests import make
+from tests.waiting import until_somebody_waits_for_a_row
 
 pytestmark = pytest.mark.django_db
 NOBODY = Counter()
@@ -38,6 +41,52 @@ def test_a_job_moves_among_its_owners_and_overtakes_nobody(people):
     line.move(last, first, after=False, held_gpus=NOBODY, by=minjun)
 
     assert order() == ["j3", "j1", "j0", "j2"]
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one lock")
+@pytest.mark.django_db(transaction=True)
+def test_who_moves_a_job_and_whoever_else_writes_to_several_lock_them_in_one_order(people):
+    minjun, _, _ = people
+    first, last = queue(minjun, minjun)
+    line.move(last, first, after=False, held_gpus=NOBODY, by=minjun)  # ranks no longer as keys
+
+    def move_back():
+        try:
+            line.move(first, last, after=False, held_gpus=NOBODY, by=minjun)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=move_back)
+    with transaction.atomic():
+        first.lock()
+        thread.start()
+        until_somebody_waits_for_a_row()
+        last.lock()  # or: deadlock detected
+    thread.join()
+
+    assert order() == ["j0", "j1"]
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one lock")
+@pytest.mark.django_db(transaction=True)
+def test_dispatch_waits_for_nobody_to_tell_a_job_why_it_waits(people):
+    changed, other = queue(*people[:2])
+
+    def one_pass():
+        try:
+            dispatch()
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        changed.lock()
+        thread = threading.Thread(target=one_pass)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    other.refresh_from_db()
+    assert other.waiting == {"code": "no_devices"}
 
 
 def api_of(user) -> APIClient:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from devices.models import Device
 from experiments.errors import AttemptEnded, IllegalTransition, LostRace
 from experiments.models import Attempt, GPUClaim, Job, JobEvent
 from experiments.models.event import change, record
@@ -121,6 +122,19 @@ def test_a_cancel_on_an_unreachable_device_is_done_at_once_and_unconfirmed():
     assert GPUClaim.objects.count() == 1  # its process may live on
 
 
+def test_a_device_that_beats_and_does_not_poll_keeps_no_job_for_ever():
+    """Its agent's disk hangs: it would never hear of the wish."""
+    cancelled, given_up = (make.attempt(started=True) for _ in range(2))
+    Device.objects.update(last_poll_at=database_now() - timedelta(minutes=2))
+
+    Job.objects.get(pk=cancelled.job_id).cancel()
+    Job.objects.get(pk=given_up.job_id).give_up(requeue=True)
+
+    states = Job.objects.order_by("pk").values_list("state", flat=True)
+    assert list(states) == [JobState.CANCELLED, JobState.QUEUED]
+    assert GPUClaim.objects.count() == 2
+
+
 def test_a_requeue_comes_true_when_the_attempt_ends_whatever_the_exit_code():
     attempt = make.attempt(started=True)
     attempt.job.requeue()
@@ -160,6 +174,22 @@ def test_failed_starts_are_bounded_by_max_attempts():
         job.refresh_from_db()
 
     assert job.state == JobState.FAILED
+
+
+def test_however_often_a_start_failed_elsewhere_a_device_is_avoided_for_an_hour_at_most():
+    attempt = make.attempt(max_attempts=100)
+    job, now = attempt.job, database_now()
+    told = {"device": attempt.device, "created_at": now, "ended_at": now}
+    Attempt.objects.bulk_create(
+        Attempt(job=job, number=number, outcome=Outcome.START_FAILED, **told)
+        for number in range(2, 60)
+    )
+
+    end(attempt, Outcome.START_FAILED)
+
+    assert job.state == JobState.QUEUED
+    [until] = job.avoids.values()
+    assert until < (now + timedelta(minutes=90)).isoformat()
 
 
 def test_giving_up_is_for_unreachable_devices_only():

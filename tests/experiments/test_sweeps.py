@@ -1,18 +1,25 @@
 """Sweeps: what is varied, what each run receives, how many run at a time, and the verbs."""
 
+import threading
+
 import pytest
+from django.db import connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import submission, sweeps
 from experiments.config import ConfigInvalid
+from experiments.deciding import changed_by
 from experiments.dispatch import dispatch
 from experiments.errors import IllegalTransition, LostRace, NotSubmitted, SweepNotEnded
-from experiments.models import Job, JobEvent, Project, Sweep
-from experiments.states import JobState, Outcome, Priority
+from experiments.models import Job, JobEvent, Member, MemberRole, Project, Sweep
+from experiments.models.event import change, record
+from experiments.states import EventKind, JobState, Outcome, Priority
 from experiments.yamledit import Editor
 from labsite.clock import database_now
+from people.errors import NotAllowed
 from tests import make
+from tests.waiting import until_somebody_waits_for_a_row
 
 pytestmark = pytest.mark.django_db
 
@@ -326,6 +333,32 @@ def test_a_sweep_is_cancelled_whole(sweep):
     assert JobEvent.objects.filter(kind="cancelled").count() >= 2
 
 
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one lock")
+@pytest.mark.django_db(transaction=True)
+def test_a_sweep_is_cancelled_while_its_devices_have_something_to_tell():
+    sweep = sweeps.submit(CONFIG, by=make.user("ann"))
+    make.device(gpus=4)
+    live = dispatch()[0].job
+    cancelled = []
+
+    def cancel():
+        try:
+            told = changed_by(sweep.user, sweep, "cancel")
+            cancelled.append(sweep.cancel(by=sweep.user, told=told))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=cancel)
+    with change():
+        live.lock()
+        thread.start()
+        until_somebody_waits_for_a_row()
+        record(live, EventKind.EDITED)  # it is written last: or deadlock detected
+    thread.join()
+
+    assert cancelled == [4]
+
+
 def test_a_sweep_is_held_let_go_and_given_another_priority(sweep):
     make.device(gpus=4)
 
@@ -354,6 +387,17 @@ def test_what_failed_is_queued_again_within_the_sweep(sweep):
     assert sweep.counts() == {"queued": 3, "succeeded": 1}
     with pytest.raises(IllegalTransition, match="failed"):
         sweep.rerun_failed()
+
+
+def test_whoever_does_not_work_in_a_project_any_more_queues_none_of_its_runs_again(sweep):
+    make.device(gpus=4)
+    end(dispatch()[0])
+    Project.objects.update(private=True, created_by=make.user("lead"))
+    Member.put(sweep.project, sweep.user, MemberRole.LOOK)
+    sweep.project.refresh_from_db()
+
+    with pytest.raises(NotAllowed, match="private"):
+        sweep.rerun_failed(by=sweep.user)
 
 
 def test_a_run_that_its_owner_reruns_stays_in_the_sweep(sweep):

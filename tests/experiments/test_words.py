@@ -21,7 +21,7 @@ from experiments import configfiles, submission
 from experiments.config import parse
 from experiments.models import Attempt, Job, JobEvent, Project, UnixAccount
 from experiments.options import options_of
-from experiments.states import JobState, Outcome
+from experiments.states import JobState, Outcome, Priority
 from experiments.yamltree import ConfigInvalid
 from labsite.clock import database_now
 from labsite.errors import Refused
@@ -246,6 +246,7 @@ REFUSALS = {
     "nobody": assigned_as_nobody,
     "secret": assigned_without_its_secret,
     "private": lambda: refusal(make.project(private=True).check_submit, make.user()),
+    "urgent": lambda: refusal(make.job().set_priority, Priority.URGENT, by=make.user()),
 }
 
 

@@ -3,7 +3,19 @@
 import gc
 import os
 
+from labsite.run.journal import Journal
 from labsite.run.supervise import _empty_all_but
+
+
+def test_a_disk_without_room_for_its_status_ends_no_program(tmp_path):
+    (tmp_path / "run" / "status.tmp").mkdir(parents=True)  # nothing can be written there
+
+    journal = Journal(tmp_path, "http://127.0.0.1:8000")
+
+    journal.status({})
+
+    journal._file.close()
+    assert not (tmp_path / "run" / "status.json").exists()
 
 
 def test_a_file_object_of_the_supervisor_closes_nothing_of_the_programs(tmp_path):
