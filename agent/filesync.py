@@ -12,7 +12,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -328,6 +328,14 @@ def kind_of(name: str) -> type[Tracked]:
     return Growing if name.endswith(growing.SUFFIXES) else Whole
 
 
+def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
+    """Say of each file of one run whether it is to be sent; what grows always is."""
+    whole = [file for file in files if not isinstance(file, Growing)]
+    reasons = wishes.left_out(whole, policy)
+    for file in whole:
+        file.left_out = reasons.get(file.name)
+
+
 def _is_gone(file: Tracked, now_seconds: float) -> bool:
     return not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
 
@@ -339,14 +347,11 @@ def _tell_lost(file: Tracked) -> None:
 
 def _leave_out(watched: _Watched) -> None:
     """Decide which files are not sent, and gather what is to be said of those."""
-    run = watched.run
-    whole = [file for file in watched.files.values() if not isinstance(file, Growing)]
-    reasons = wishes.left_out(whole, run.policy)
-    for file in whole:
-        file.left_out = reasons.get(file.name)
+    run, files = watched.run, watched.files.values()
+    mark_left_out(files, run.policy)
     kept = [
         wire.LeftOut(file.name, file.left_out, file.seen.size)
-        for file in whole
+        for file in files
         if file.left_out is not None and not file.confirmed
     ]
     where = run.outputs.directory if run.outputs and watched.shared else None

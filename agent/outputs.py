@@ -16,6 +16,7 @@ from pathlib import Path
 
 from agent.globs import Globs
 from agent.runfiles import Mark, is_in
+from agent.wire import AttemptOrder
 
 #: Entries of a walk through the folder: what comes after so many is not found, and said to be so.
 MAX_ENTRIES = 20_000
@@ -35,6 +36,8 @@ class Outputs:
     leave: Path | None = None  # what lies below this is sent otherwise
     #: Whose rights that folder is looked at with; the notes are the agent's.
     rights: Callable[[], AbstractContextManager[None]] = nullcontext
+    #: All of the folder is searched at each look, and nothing is noted: for whoever only asks.
+    at_once: bool = False
     cut: bool = False  # there is more than is looked at
     links: set[str] = field(default_factory=set)  # that lead out of the folder
     _before: "_Before | None" = None
@@ -58,7 +61,7 @@ class Outputs:
         what comes later is another's.
         """
         if not self._frozen:
-            if exited:
+            if exited or self.at_once:
                 self._freeze()
             else:
                 self._search()
@@ -89,6 +92,8 @@ class Outputs:
         known = self._known
         with self.rights():
             self._take(self._entries(), known)
+        if self.at_once:
+            return
         with suppress(OSError):  # no room: after a restart it is what is there by then
             _write(self.notes / AFTER, sorted(self._found))
 
@@ -147,6 +152,22 @@ class Outputs:
             if left <= 0:
                 self.cut = True
                 return
+
+
+def of_order(
+    order: AttemptOrder, directory: Path, attempts_dir: Path, leave: Path
+) -> Outputs | None:
+    """Those of an attempt; None: nothing is to be looked for.
+
+    Args:
+        directory: where its command runs.
+        attempts_dir: of the agent's state.
+        leave: what lies below is sent otherwise.
+    """
+    if not order.outputs:
+        return None
+    ignore = Globs(order.ignore, everywhere=True)
+    return Outputs(directory, Globs(order.outputs), ignore, attempts_dir / order.id, leave)
 
 
 _Entry = tuple[str, os.stat_result]
