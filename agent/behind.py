@@ -35,7 +35,7 @@ NOBODY_SENDS = "no agent runs, so nobody sends it"
 class FileBehind:
     """A file that has not arrived. `behind_bytes` may be 0: all is there, and not confirmed."""
 
-    name: str
+    name: str  # with a slash at its end: a folder that cannot be looked at
     size_bytes: int
     acked_bytes: int
     behind_bytes: int
@@ -104,6 +104,7 @@ class Glance:
             for file in self._seen(run)
             if not file.has_arrived
         ]
+        files += [_closed(folder, exc) for folder, exc in run.closed.items()]
         return RunBehind(
             run.project,
             run.run_name,
@@ -174,6 +175,14 @@ class Glance:
         if "why" in told:
             return told["state"], told["why"], told["since"]
         return file.state, file.why or "", None
+
+
+def _closed(folder: str, exc: OSError) -> FileBehind:
+    """Nobody knows what is in it; a person has to open it."""
+    why = f"it cannot be looked at: {exc.strerror}"
+    return FileBehind(
+        f"{folder}/", 0, 0, 0, None, "refused", why, None, grows=False, is_confirmed=False
+    )
 
 
 @contextmanager

@@ -76,6 +76,18 @@ class _Watched:
     def settled(self) -> bool:
         return self.all_seen and all(file.settled for file in self.files.values())
 
+    def has_lost(self, file: Tracked, now_seconds: float) -> bool:
+        is_gone = not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
+        return is_gone and not self.run.is_closed(file.name)
+
+    def complain(self) -> None:
+        """Of what could not be looked at, though the folder could; or say that all can again."""
+        run_dir, closed = self.run.run_dir, self.run.closed
+        if not closed:
+            self.complaint.over(f"{run_dir} can be looked at again")
+        for part, exc in list(closed.items())[:1]:
+            self.complaint.about(f"{run_dir / part} cannot be looked at, and all else is: {exc}")
+
 
 class FileSync:
     """See agent.runner.Files for what may be asked of it."""
@@ -264,18 +276,18 @@ class FileSync:
             made = self._made(watched, marks)
         except (OSError, sqlite3.Error) as exc:  # a disk that hangs: nothing is gone by that
             return watched.complaint.about(f"{run_dir} cannot be looked at: {exc}")
-        watched.complaint.over(f"{run_dir} can be looked at again")
+        watched.complain()
         now = shim.now()
         with self._turn:
             for name, mark in marks.items():
                 made[name].see(mark, now)
-            gone = {name for name, file in made.items() if _is_gone(file, now)}
+            gone = {name for name, file in made.items() if watched.has_lost(file, now)}
             for name in gone - marks.keys():
                 _tell_lost(made.pop(name))
             watched.files = made
             _leave_out(watched)
-            same_place = watched.run.run_dir == run_dir
-            watched.all_seen = exited and same_place and made.keys() == marks.keys()
+            whole = watched.run.run_dir == run_dir and not watched.run.closed
+            watched.all_seen = exited and whole and made.keys() == marks.keys()
             due = [file for file in made.values() if file.seen_at == now and file.is_due(now)]
             for file in due:
                 file.queued = True
@@ -334,10 +346,6 @@ def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
     reasons = wishes.left_out(whole, policy)
     for file in whole:
         file.left_out = reasons.get(file.name)
-
-
-def _is_gone(file: Tracked, now_seconds: float) -> bool:
-    return not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
 
 
 def _tell_lost(file: Tracked) -> None:

@@ -9,6 +9,7 @@ send what it alone can read. In the folder of another Unix user the agent has, m
 user's rights only (agent.userfolders).
 """
 
+import errno
 import logging
 import os
 import stat
@@ -89,19 +90,21 @@ class RunFiles:
     masks: Masks | None = None
     #: What there is that is not sent, by the last look.
     left_out: list[LeftOut] = field(default_factory=list)
+    #: Folders that could not be read then, each with why: what was in them is not gone.
+    closed: dict[str, OSError] = field(default_factory=dict)
     _odd: dict[str, WhyLeftOut] = field(default_factory=dict)
     #: Name → where it lies and the real folder above it, where that is not `run_dir / name`.
     _places: dict[str, "_Place"] = field(default_factory=dict)
     _complained: set[str] = field(default_factory=set)
 
     def look(self) -> dict[str, Mark]:
-        """Name → mark of each file there is now.
+        """Name → mark of each file there is now; see also `closed`.
 
         Raises:
             OSError: the folder cannot be read just now. One that is gone has no files.
         """
         found: dict[str, Mark] = {}
-        self._odd = {}
+        self._odd, self.closed = {}, {}
         places: dict[str, _Place] = {}
         with self.rights_in(self.run_dir):
             self._find(found, places)
@@ -176,11 +179,26 @@ class RunFiles:
             os.makedirs(target.parent, exist_ok=True)
             os.rename(os.path.realpath(path), target)
 
+    def is_closed(self, name: str) -> bool:
+        """Whether it lies in a folder that could not be read at the last look."""
+        return any(name.startswith(f"{part}/") for part in self.closed)
+
+    def _entries_of(self, part: str) -> "list[os.DirEntry[str]]":
+        """One that a container made for root alone keeps nothing else from being sent."""
+        try:
+            return list(_entries(self.run_dir / part))
+        except OSError as exc:
+            if exc.errno == errno.ENAMETOOLONG:  # so are the names of all that is in it
+                self._odd[part] = WhyLeftOut.NAME
+            else:
+                self.closed[part] = exc
+            return []
+
     def _look_into(self, found: dict[str, Mark], places: "_Places") -> None:
         below = [(self.run_name, self.ignore.start)]
         while below:
             part, ignored = below.pop()
-            for entry in _entries(self.run_dir / part):
+            for entry in self._entries_of(part):
                 off = self.ignore.step(ignored, entry.name)
                 if entry.name.startswith(".") or self.ignore.matched(off):
                     continue  # a temporary file, by its name, or not wished

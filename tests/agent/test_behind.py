@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from agent import behind, config, presence
+from agent import behind, config, presence, status, wire
 from agent.behind import FileBehind, size_words
 from agent.filejournal import FileJournal
+from agent.journal import Journal
 from agent.presence import Record
 from agent.state import State
-from agent.store import StoreReader
-from tests.agent.conftest import ROOT, AgentProcess, eventually
+from agent.store import Store, StoreReader
+from tests.agent.conftest import ROOT, AgentProcess, closed, eventually
 from tests.agent.jobs import started
-from tests.agent.server import FakeServer
+from tests.agent.server import FakeServer, make_order
 
 RUNNING, NOT_ARRIVED, CANNOT, NOT_RUNNING, HELD_UP, INTERRUPTED = 0, 1, 2, 3, 4, 130
 BUSY = (503, {"code": "busy"})
@@ -216,6 +217,26 @@ def test_what_a_job_wishes_is_told_of_and_pushed_as_the_agent_would(
     [(folder, _)] = presence.records(agent.state)
     with closing(StoreReader(folder / "files.sqlite3")) as journal:
         assert FileJournal(journal).of(order["id"]).keys() == mine
+
+
+def test_a_folder_that_cannot_be_looked_at_is_told_and_needs_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = wire.decode(wire.AttemptOrder, make_order())
+    journal = Journal(Store(tmp_path / "journal.sqlite3"))
+    FileJournal(Store(tmp_path / "files.sqlite3"))
+    journal.accept(attempt)
+    journal.own(str(tmp_path), attempt)
+    (tmp_path / attempt.run_name).mkdir()
+    monkeypatch.setattr(os, "scandir", closed(attempt.run_name))
+    me = presence.of_this_process("http://lab", "gpu1", tmp_path)
+
+    found = behind.runs_behind(tmp_path, me)
+
+    assert found is not None
+    assert [file.is_held_up for run in found for file in run.files] == [True]
+    name = f"{attempt.run_name}/"
+    assert f"  {name}: it cannot be looked at: Permission denied" in status.lines_of(found)
 
 
 def test_push_says_what_has_not_arrived_in_time(

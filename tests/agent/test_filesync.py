@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from agent import shim, wire
+from agent import filesync, shim, wire
 from agent.filejournal import FileJournal
 from agent.filesync import FileSync
 from agent.globs import Globs
@@ -21,7 +21,7 @@ from agent.runfiles import Mark, RunFiles
 from agent.store import Store
 from agent.transport import Transport
 from agent.upload import Whole
-from tests.agent.conftest import eventually
+from tests.agent.conftest import closed, eventually
 from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
 
 NAME = "run_001.pt"
@@ -478,6 +478,27 @@ def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
     eventually(lambda: lab.sync.settled("a1"))
 
     assert lab.host.results["run_001.csv"].content == b"0,1\n"
+
+
+def test_a_folder_within_that_cannot_be_read_keeps_nothing_else_from_being_sent(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container of root's made it; what had been seen in it before is not lost either."""
+    monkeypatch.setattr(filesync, "GONE_SECONDS", 0.0)
+    lab.write("run_001/mine.txt", b"x")
+    eventually(lab.has("run_001/mine.txt", b"x"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "scandir", closed("run_001"))
+        lab.append("run_001.csv", b"0,1\n")
+        lab.sync.exited("a1")
+        eventually(lab.has("run_001.csv", b"0,1\n"))
+        eventually(lambda: lab.host.results["run_001.csv"].complete)
+        eventually(lambda: "Permission denied" in caplog.text)
+        assert set(lab.sync.reports("a1")) == {"run_001.csv", "run_001/mine.txt"}
+        assert not lab.sync.settled("a1")
+
+    eventually(lambda: lab.sync.settled("a1"))
 
 
 # --- what a job does not wish to have at the server ---
