@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 #: Between two looks. A row is to be at the server within a second of being written.
 SYNC_INTERVAL = 0.5
-LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
+#: Of the time, at most. A run of 100 000 images is looked at less often, but for its own curves
+#: and logs.
+LOOKING_SHARE = 0.05
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
 MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
 WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
@@ -71,6 +73,8 @@ class _Watched:
         self.shared = False  # another run worked in the folder that its outputs are in
         self.left_out: list[wire.LeftOut] = []
         self.complaint = Complaint(logger)
+        self.not_before = 0.0  # to be looked at again, unless somebody wishes it now:
+        self.is_wanted = False
 
     @property
     def settled(self) -> bool:
@@ -160,6 +164,7 @@ class FileSync:
             watched = self._watched.setdefault(attempt_id, _Watched(run))
             watched.run.run_dir = run_dir
             watched.all_seen = False
+            watched.is_wanted = True
         self._bell.ring()
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
@@ -167,6 +172,7 @@ class FileSync:
             if watched := self._watched.get(attempt_id):
                 watched.run.run_dir = run_dir
                 watched.all_seen = False
+                watched.is_wanted = True
         if self._keeping is not None:
             self._keeping.moved(attempt_id, run_dir)
         self._bell.ring()
@@ -175,6 +181,7 @@ class FileSync:
         with self._turn:
             if watched := self._watched.get(attempt_id):
                 watched.run.exited = True
+                watched.is_wanted = True
         self._bell.ring()
 
     def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
@@ -200,6 +207,7 @@ class FileSync:
             if watched := self._watched.get(attempt_id):
                 watched.doubted = names
                 watched.all_seen = False
+                watched.is_wanted = True
         self._bell.ring()
 
     def bring_home(self, attempt_id: str) -> None:
@@ -223,9 +231,10 @@ class FileSync:
 
     def nudge(self) -> None:
         with self._turn:
-            files = [file for watched in self._watched.values() for file in watched.files.values()]
-        for file in files:
-            file.nudge()
+            for watched in self._watched.values():
+                watched.is_wanted = True
+                for file in watched.files.values():
+                    file.nudge()
         self._bell.ring()
 
     # --- the thread that looks ---
@@ -239,14 +248,11 @@ class FileSync:
         for worker in workers:
             worker.start()
         while not stop.is_set():
-            began = shim.now()
             if self._is_pushed():
                 self.nudge()
             busy = self._look_at_all()
             busy = self._state.write() or busy
-            took = shim.now() - began
-            pause = max(self._interval_seconds, took / LOOKING_SHARE)
-            self._bell.wait(pause if busy else None)
+            self._bell.wait(self._interval_seconds if busy else None)
         self._end(workers)
 
     def _end(self, workers: list[threading.Thread]) -> None:
@@ -263,11 +269,31 @@ class FileSync:
             everything = list(self._watched.values())
             left, self._left = self._left, []
         _note_shared(everything)
-        for watched in everything:
-            self._look_at(watched)
-        for watched in left + everything:
+        for watched in left:
             self._state.note(watched.run, watched.files, watched.left_out)
+        for watched in everything:
+            began = shim.now()
+            if began < watched.not_before and not watched.is_wanted:
+                self._glance_at(watched)
+                continue
+            watched.is_wanted = False
+            self._look_at(watched)
+            self._state.note(watched.run, watched.files, watched.left_out)
+            ended = shim.now()
+            watched.not_before = ended + (ended - began) * len(everything) / LOOKING_SHARE
         return bool(everything)
+
+    def _glance_at(self, watched: _Watched) -> None:
+        """At its own curves and logs only, between two looks at all that it has."""
+        try:
+            marks = watched.run.glance(name for name in watched.files if _is_curve_or_log(name))
+        except OSError:
+            return  # the next look tells
+        with self._turn:
+            now = shim.now()
+            for name, mark in marks.items():
+                watched.files[name].see(mark, now)
+            self._queue([watched.files[name] for name in marks], now)
 
     def _look_at(self, watched: _Watched) -> None:
         exited, run_dir = watched.run.exited, watched.run.run_dir
@@ -288,11 +314,7 @@ class FileSync:
             _leave_out(watched)
             whole = watched.run.run_dir == run_dir and not watched.run.closed
             watched.all_seen = exited and whole and made.keys() == marks.keys()
-            due = [file for file in made.values() if file.seen_at == now and file.is_due(now)]
-            for file in due:
-                file.queued = True
-        for file in due:
-            self._put(file)
+            self._queue((file for file in made.values() if file.seen_at == now), now)
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
         """The files known so far and those that are new."""
@@ -304,6 +326,12 @@ class FileSync:
         for name in made if doubted is None else doubted & made.keys():
             made[name].doubt()
         return made
+
+    def _queue(self, files: Iterable[Tracked], now_seconds: float) -> None:
+        for file in files:
+            if file.is_due(now_seconds):
+                file.queued = True
+                self._put(file)
 
     def _put(self, file: Tracked) -> None:
         if isinstance(file, Growing):
@@ -338,6 +366,10 @@ class FileSync:
 def kind_of(name: str) -> type[Tracked]:
     """How a file of that name is sent."""
     return Growing if name.endswith(growing.SUFFIXES) else Whole
+
+
+def _is_curve_or_log(name: str) -> bool:
+    return "/" not in name and kind_of(name) is Growing
 
 
 def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +115,18 @@ class RunFiles:
             self._complain(name, _WHY[why])
         odd = list(self._odd.items())[:MAX_LEFT_OUT]
         self.left_out = [LeftOut(shown(name), why) for name, why in odd]
+        return found
+
+    def glance(self, names: Iterable[str]) -> dict[str, Mark]:
+        """Of these, as the last look found them, those that are there: their marks by now."""
+        found = {}
+        with self.rights_in(self.run_dir):
+            for name in names:
+                path, _root = self._places.get(name) or (self.run_dir / name, "")
+                with suppress(OSError):
+                    result = os.stat(path)
+                    if stat.S_ISREG(result.st_mode):
+                        found[name] = Mark.of(result)
         return found
 
     def _find(self, found: dict[str, Mark], places: "_Places") -> None:

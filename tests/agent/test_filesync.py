@@ -647,6 +647,30 @@ def test_while_nothing_changes_nothing_is_opened(
     assert opened == {}
 
 
+def test_a_run_of_many_files_is_seldom_looked_at_but_for_its_curves(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often there is news of what was sent."""
+    lab.append("run_001.csv", b"")
+    looks, really = [], RunFiles.look
+
+    def slowly(run: RunFiles) -> dict[str, Mark]:
+        looks.append(1)
+        threading.Event().wait(0.2)
+        return really(run)
+
+    monkeypatch.setattr(RunFiles, "look", slowly)
+    lab.sync.nudge()
+    eventually(lambda: looks)
+    for row in range(1, 11):
+        lab.append("run_001.csv", b"0,1\n")
+        eventually(lab.has("run_001.csv", b"0,1\n" * row))
+
+    assert len(looks) < 4
+
+    lab.settle()  # what somebody wishes is done at once
+
+
 def test_a_checkpoint_is_read_once_a_version_however_often_the_line_is_cut(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
