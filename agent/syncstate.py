@@ -95,7 +95,14 @@ def _told(file: Tracked) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Run and attempt (see key_of) → what is told of it; nothing, if that cannot be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return dict(json.loads(path.read_text())["runs"])
+    """Run and attempt (see key_of) → what is told of it; nothing, if that cannot be read. Any
+    script may write there: what is not as we write it is left out."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        runs = json.loads(path.read_text())["runs"].items()
+        return {key: run for key, run in runs if _is_ours(run)}
     return {}
+
+
+def _is_ours(run: Any) -> bool:
+    files = run.get("files") if isinstance(run, dict) and "ended" in run else None
+    return isinstance(files, dict) and all(isinstance(file, dict) for file in files.values())

@@ -266,9 +266,10 @@ class Lab:
         eventually(lambda: self.sync.settled("a1"))
 
     def states(self) -> set[object]:
-        if not (self.root / ".sync_state.json").exists():
+        try:
+            return {file["state"] for file in self.told().values()}
+        except (OSError, ValueError, KeyError, TypeError):
             return set()
-        return {file["state"] for file in self.told().values()}
 
     def told(self) -> dict[str, dict[str, object]]:
         state = json.loads((self.root / ".sync_state.json").read_text())
@@ -459,6 +460,20 @@ def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     eventually(lambda: "run_001.yaml" in lab.sync.reports("a1"))
 
     assert len(lab.sync.reports("a1")) == 64
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"runs": [1]}', '{"runs": {"a": 1, "b": {}, "c": {"ended": 1}}}']
+)
+def test_what_somebody_wrote_over_the_state_for_people_stops_nothing(
+    lab: Lab, content: str
+) -> None:
+    lab.end()
+    (lab.root / ".sync_state.json").write_text(content)
+    lab.start()
+    lab.append("run_001.csv", b"0,1\n")
+
+    eventually(lambda: lab.states() == {"synced"})
 
 
 def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
