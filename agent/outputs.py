@@ -54,6 +54,13 @@ class Outputs:
             marks = {name: str(Mark.of(result)) for name, result in self._entries()}
         _write(self.notes / BEFORE, {"directory": directory, "cut": self.cut, "marks": marks})
 
+    def note_again(self, names: set[str]) -> None:
+        """These are the attempt's, and no others, if its notes are gone: it had ended by then."""
+        if self.notes.exists():
+            return
+        self.notes.mkdir(parents=True)
+        _write(self.notes / AFTER, sorted(names))
+
     def look(self, *, exited: bool) -> dict[str, tuple[Path, Mark]]:
         """Path below the folder → where and what it is now, of each that is this attempt's.
 

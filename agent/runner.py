@@ -137,6 +137,13 @@ class Surroundings:
         leave = self.workspace.places(order).run_dir.parent
         return outputs.of_order(order, directory, self.attempts_dir, leave)
 
+    def note_outputs(self, attempt: Attempt, names: set[str]) -> None:
+        """What an attempt that was done is to offer again: its notes went with its folder."""
+        directory, order = attempt.facts.get("working_directory"), attempt.order
+        found = self.outputs(order, Path(directory)) if directory else None
+        if found is not None:
+            found.note_again({name.removeprefix(f"{order.run_name}/") for name in names})
+
     def watch_files(self, order: AttemptOrder, run_dir: Path) -> None:
         attempt = self.journal.find(order.id)
         directory = attempt and attempt.facts.get("working_directory")
