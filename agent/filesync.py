@@ -352,7 +352,8 @@ class FileSync:
                     lane.put(file)  # behind the others: a long backlog is one of many
                 else:
                     file.queued = False
-                    self._bell.ring()
+                    if file.run.exited and file.settled:  # else a progress bar would set the pace
+                        self._bell.ring()
 
     def _work(self, file: Tracked, transport: Transport) -> bool:
         try:

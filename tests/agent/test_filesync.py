@@ -5,9 +5,9 @@ import json
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -219,6 +219,7 @@ class Lab:
         self.policy = wire.SyncPolicy()
         self.outputs: Outputs | None = None
         self.keeping: Keeping | None = None
+        self.interval_seconds = 0.02
         self.start()
 
     def start(self) -> None:
@@ -228,7 +229,7 @@ class Lab:
             store,
             lambda: Transport(self.served.url, "t"),
             self.root,
-            0.02,
+            self.interval_seconds,
             keeping=self.keeping,
         )
         self.sync.watch(
@@ -332,6 +333,28 @@ def test_a_large_file_is_in_the_way_of_neither_a_row_nor_the_metadata(
     lab.settle()
 
     assert len(lab.host.results["run_001.pt"].content) == 9_000_000
+
+
+def test_a_progress_bar_is_sent_no_more_often_than_it_is_looked_at(lab: Lab) -> None:
+    lab.end()
+    lab.interval_seconds = 0.2
+    lab.start()
+    sent = 0
+    really = lab.host.delta
+
+    def count(name: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        return really(name, headers, body)
+
+    lab.host.delta = count  # type: ignore[method-assign]
+    began = shim.now()
+    for _ in range(100):
+        lab.append("run_001.log", b"\r 1%")
+        threading.Event().wait(0.01)
+
+    assert sent <= 1 + (shim.now() - began) / lab.interval_seconds
+    eventually(lab.has("run_001.log", b"\r 1%" * 100))
 
 
 def test_days_without_a_server_cost_nothing_but_time(lab: Lab) -> None:
