@@ -1,6 +1,7 @@
 """A file that grows, sent step by step to a host in memory."""
 
 import random
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -404,6 +405,28 @@ def test_a_refusal_parks_the_file_for_an_hour_and_is_told_once(
     bench.sync()
     assert bench.stored == HEAD
     assert bench.file.state == "synced"
+
+
+def test_a_full_disk_of_the_agents_own_does_not_send_a_long_log_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has the chunk by then, and the journal has no room to say so."""
+    bench.write(b"0123456\n" * (growing.ALWAYS_READ_BYTES // 4))
+    bench.sync()
+
+    def full(*row: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileJournal, "put", full)
+        bench.append(b"1,0.5\n")
+        assert not bench.step()
+        assert bench.file.state == "waiting"
+    bench.append(b"2,0.4\n")
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 1
 
 
 @pytest.mark.parametrize("status", [408, 423, 429, 503, 507])
