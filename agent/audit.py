@@ -19,6 +19,7 @@ from typing import Any
 from agent.backoff import Bell
 from agent.errors import (
     AgentError,
+    AnswerTooLong,
     NotTheServer,
     Rejected,
     Unauthorized,
@@ -111,12 +112,13 @@ class Audit:
     def _lacking(
         self, transport: Transport, attempt: Attempt, sent: Mapping[str, Sent]
     ) -> set[str] | None:
-        """None: it does not know the run any more, or the results are another attempt's."""
+        """None: it does not know the run any more, the results are another attempt's, or they are
+        too many to be told."""
         try:
             status = transport.sync_status(attempt.order.experiment_uid)
         except (Unauthorized, WrongProtocol):
             raise
-        except Rejected:
+        except (Rejected, AnswerTooLong):
             return None
         try:
             return lacking(status["data"], attempt.order.number, sent)

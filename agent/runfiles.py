@@ -14,6 +14,7 @@ import logging
 import os
 import stat
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class RunFiles:
     exited: bool = False  # nothing changes any more
     rights_in: Callable[[Path], AbstractContextManager[None]] = _own_rights
     #: Name → generation as the server had it when it was asked; None: it was not yet.
-    on_server: dict[str, int] | None = None
+    on_server: defaultdict[str, int] | None = None
     policy: wire.SyncPolicy = field(default_factory=wire.SyncPolicy)
     ignore: Globs = field(default_factory=lambda: Globs(()))  # of artifacts
     outputs: "Outputs | None" = None

@@ -10,7 +10,7 @@ import pytest
 
 from agent import wire
 from agent.audit import Audit
-from agent.errors import AgentError, Rejected, ServerUnreachable, Unauthorized
+from agent.errors import AgentError, AnswerTooLong, Rejected, ServerUnreachable, Unauthorized
 from agent.filejournal import FileJournal, Sent
 from agent.journal import Attempt, Journal
 from agent.runfiles import Mark
@@ -121,6 +121,15 @@ def test_an_output_is_offered_while_it_is_the_file_that_was_acknowledged(
     host.ask()
 
     assert offered == [{f"{order.run_name}/mine.pt"}]
+
+
+def test_a_run_whose_files_are_too_many_to_be_told_holds_up_none_of_the_others(host: Host) -> None:
+    host.server.answers = dict.fromkeys(host.uids, WHOLE)
+    host.server.answers |= {host.uids[6]: AnswerTooLong("…"), host.uids[5]: None}
+
+    host.ask()
+
+    assert host.offered == [host.uids[5]]
 
 
 @pytest.mark.parametrize(

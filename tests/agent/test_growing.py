@@ -5,10 +5,12 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import growing, shim, wire
+from agent.errors import AnswerTooLong
 from agent.filejournal import FileJournal
 from agent.growing import Growing
 from agent.runfiles import Mark, RunFiles
@@ -266,6 +268,30 @@ def test_a_new_attempt_begins_above_the_last_one(bench: Bench) -> None:
 
     held = bench.host.results[NAME]
     assert (held.attempt, held.generation, held.content) == (2, 2, bench.path.read_bytes())
+
+
+def test_a_new_attempt_of_a_run_with_more_files_than_can_be_told_begins_above_the_last_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    before = bench.generation
+
+    def too_many(uid: str) -> dict[str, Any]:
+        raise AnswerTooLong("The server answers with more than 16777216 bytes.")
+
+    monkeypatch.setattr(bench.transport, "sync_status", too_many)
+    bench.number = bench.host.newest_attempt = 2
+    bench.lose_journal()
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert before < bench.generation < 2**62
+    bench.lose_journal()  # and within one attempt the server finds out what goes on
+    bench.write(HEAD + b"0,another\n")
+    bench.sync()
+    assert bench.stored == bench.path.read_bytes()
 
 
 def test_bytes_of_an_attempt_that_was_given_up_go_on_beside_the_results(bench: Bench) -> None:
