@@ -36,9 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Between two looks. A row is to be at the server within a second of being written.
 SYNC_INTERVAL = 0.5
-#: Of the time, at most. A run of 100 000 images is looked at less often, but for its own curves
-#: and logs.
-LOOKING_SHARE = 0.05
+LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
+MOST_GLANCED = 64  # of its curves and logs, which are looked at in between
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
 MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
 WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
@@ -75,6 +74,7 @@ class _Watched:
         self.complaint = Complaint(logger)
         self.not_before = 0.0  # to be looked at again, unless somebody wishes it now:
         self.is_wanted = False
+        self.growing: list[str] = []  # some of its files that grow
 
     @property
     def settled(self) -> bool:
@@ -284,9 +284,9 @@ class FileSync:
         return bool(everything)
 
     def _glance_at(self, watched: _Watched) -> None:
-        """At its own curves and logs only, between two looks at all that it has."""
+        """At its curves and logs only, between two looks at all that it has."""
         try:
-            marks = watched.run.glance(name for name in watched.files if _is_curve_or_log(name))
+            marks = watched.run.glance(watched.growing)
         except OSError:
             return  # the next look tells
         with self._turn:
@@ -311,6 +311,7 @@ class FileSync:
             for name in gone - marks.keys():
                 _tell_lost(made.pop(name))
             watched.files = made
+            watched.growing = _first_of_growing(made)
             _leave_out(watched)
             whole = watched.run.run_dir == run_dir and not watched.run.closed
             watched.all_seen = exited and whole and made.keys() == marks.keys()
@@ -369,8 +370,10 @@ def kind_of(name: str) -> type[Tracked]:
     return Growing if name.endswith(growing.SUFFIXES) else Whole
 
 
-def _is_curve_or_log(name: str) -> bool:
-    return "/" not in name and kind_of(name) is Growing
+def _first_of_growing(files: dict[str, Tracked]) -> list[str]:
+    """The run's own before those beneath its name."""
+    names = [name for name, file in files.items() if isinstance(file, Growing)]
+    return sorted(names, key=lambda name: name.count("/"))[:MOST_GLANCED]
 
 
 def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:

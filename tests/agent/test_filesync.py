@@ -689,7 +689,8 @@ def test_a_run_of_many_files_is_seldom_looked_at_but_for_its_curves(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often there is news of what was sent."""
-    lab.append("run_001.csv", b"")
+    name = "run_001/metrics.csv"
+    lab.write(name, b"")
     looks, really = [], RunFiles.look
 
     def slowly(run: RunFiles) -> dict[str, Mark]:
@@ -701,8 +702,8 @@ def test_a_run_of_many_files_is_seldom_looked_at_but_for_its_curves(
     lab.sync.nudge()
     eventually(lambda: looks)
     for row in range(1, 11):
-        lab.append("run_001.csv", b"0,1\n")
-        eventually(lab.has("run_001.csv", b"0,1\n" * row))
+        lab.append(name, b"0,1\n")
+        eventually(lab.has(name, b"0,1\n" * row))
 
     assert len(looks) < 4
 
