@@ -160,6 +160,8 @@ class FileSync:
             outputs=outputs,
             secret_names=tuple(secret_names),
         )
+        if self._keeping is not None:
+            self._keeping.under_way(attempt_id)
         with self._turn:
             watched = self._watched.setdefault(attempt_id, _Watched(run))
             watched.run.run_dir = run_dir

@@ -655,6 +655,29 @@ def test_what_is_settled_is_noted_to_be_kept_for_its_days(lab: Lab) -> None:
     assert not (lab.run_dir / "run_001.csv").exists()
 
 
+def test_what_the_server_has_lost_is_kept_until_it_has_it_again(lab: Lab) -> None:
+    lab.end()
+    lab.keeping = Keeping(Store(lab.root / "kept.sqlite3"), days=7)
+    lab.start()
+    lab.append("run_001.csv", b"0,1\n")
+    lab.settle()
+    lab.sync.leave("a1")
+    lab.host.results.clear()
+    lab.host.refuse = Refusal(507, "disk_full")
+
+    lab.sync.watch("a1", UID, "digits", "run_001", 1, lab.run_dir)
+    lab.sync.doubt("a1", {"run_001.csv"})
+    lab.keeping.look(8 * 86_400)
+
+    assert (lab.run_dir / "run_001.csv").exists()
+    lab.host.refuse = None
+    lab.settle()
+    lab.sync.leave("a1")
+    lab.keeping.look(8 * 86_400)
+    assert lab.host.results["run_001.csv"].complete
+    assert not (lab.run_dir / "run_001.csv").exists()
+
+
 # --- what is read ---
 
 
