@@ -216,9 +216,12 @@ class FileSync:
         with self._turn:
             watched = self._watched.get(attempt_id)
             files = list(watched.files.values()) if watched else []
+        arrived = {file.name for file in files if file.has_its_copy}
         for file in files:
-            if not file.confirmed and file.run.is_output(file.name):
+            if file.name not in arrived and file.run.is_output(file.name):
                 file.run.bring_home(file.name)
+        if watched is not None:
+            watched.run.bring_rest_home(arrived)
 
     def leave(self, attempt_id: str) -> None:
         with self._turn:

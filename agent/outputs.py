@@ -8,6 +8,7 @@ for that, but where there was too much to note. Nothing is ever written or delet
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -77,6 +78,13 @@ class Outputs:
             seen = {name: self._seen(name, real_folders) for name in sorted(self._found)}
         return {name: one for name, one in seen.items() if one is not None}
 
+    def all_new(self) -> list[str]:
+        """Each file that is the attempt's and lies there itself, however many they are."""
+        known = self._known
+        with self.rights():
+            new = [name for name, it in self._entries(sys.maxsize) if known.is_new(name, it)]
+            return [name for name in new if not (self.directory / name).is_symlink()]
+
     @property
     def root(self) -> str:
         """Where the folder really lay at the start: files are opened nowhere else."""
@@ -137,9 +145,9 @@ class Outputs:
 
     # --- walking ---
 
-    def _entries(self) -> Iterator["_Entry"]:
-        """Each file that the patterns mean; at most MAX_ENTRIES of whatever is there are asked."""
-        left = MAX_ENTRIES
+    def _entries(self, most: int = MAX_ENTRIES) -> Iterator["_Entry"]:
+        """Each file that the patterns mean; at most so many of whatever is there are asked."""
+        left = most
         below = [("", self.patterns.start, self.ignore.start)]
         while below:
             folder, wanted, ignored = below.pop()

@@ -189,8 +189,19 @@ class RunFiles:
         """
         path, target = self._places[name][0], self.run_dir / name
         with self.rights_in(self.run_dir), suppress(FileNotFoundError):
-            os.makedirs(target.parent, exist_ok=True)
-            os.rename(os.path.realpath(path), target)
+            _move(Path(os.path.realpath(path)), target)
+
+    def bring_rest_home(self, arrived: set[str]) -> None:
+        """All outputs but these: those as well that nobody ever took for files of the run, since
+        there are too many of them, or no name for them at the server."""
+        if self.outputs is None:
+            return
+        known = {self._places[name][0] for name in arrived if self.is_output(name)}
+        for path in self.outputs.all_new():
+            place, target = self.outputs.directory / path, self.run_dir / self.run_name / path
+            if place not in known:
+                with self.rights_in(self.run_dir), suppress(FileNotFoundError):
+                    _move(place, target)
 
     def is_closed(self, name: str) -> bool:
         """Whether it lies in a folder that could not be read at the last look."""
@@ -284,6 +295,14 @@ def shown(name: str) -> str:
     """Of any bytes that a file system may take for a name: what can be written down."""
     text = os.fsencode(name).decode(errors="replace")
     return text.replace("\0", "")[: wire.MAX_PATH_CHARACTERS]
+
+
+def _move(path: Path, target: Path) -> None:
+    """Nothing is lost that has the target's name already."""
+    os.makedirs(target.parent, exist_ok=True)
+    while os.path.lexists(target):
+        target = target.with_name(f"{target.name}.output")
+    os.rename(path, target)
 
 
 def is_in(root: str, real_path: str) -> bool:

@@ -109,6 +109,11 @@ class Tracked(ABC):
         return sent.deleted or (sent.complete and sent.mark == str(self.seen))
 
     @property
+    def has_its_copy(self) -> bool:
+        """Whether the server has all of it, and wants it."""
+        return self.confirmed and self.sent is not None and not self.sent.deleted
+
+    @property
     def has_arrived(self) -> bool:
         """All that was seen of it, or is wanted, is acknowledged; after the end: settled."""
         if self.run.exited or self.left_out is not None:

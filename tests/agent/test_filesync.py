@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+import agent.outputs
 from agent import filesync, shim, wire
 from agent.filejournal import FileJournal
 from agent.filesync import FileSync
@@ -640,6 +641,49 @@ def test_two_runs_in_one_working_directory_say_so(lab: Lab) -> None:
 
     shared = wire.LeftOut(str(lab.root / "code"), wire.WhyLeftOut.SHARED)
     eventually(lambda: lab.sync.left_out("a1") == lab.sync.left_out("a2") == [shared])
+
+
+def test_outputs_that_did_not_arrive_leave_the_working_directory_before_it_goes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those as well that are no files of the run: too many, or under names of no use."""
+    monkeypatch.setattr(agent.outputs, "MAX_FILES", 3)
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    runs, elsewhere = lab.root / "code" / "runs", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    (runs / "-odd").write_bytes(b"odd")
+    (runs / "link").symlink_to(elsewhere)
+    home = lab.run_dir / "run_001" / "runs"
+    home.mkdir(parents=True)
+    (home / "-odd").write_bytes(b"of another")
+    (runs / "a").write_bytes(b"first")
+    eventually(lambda: lab.host.results.keys() >= {"run_001/runs/a"})
+    (runs / "b").write_bytes(b"one too many")
+    lab.settle()
+
+    lab.sync.bring_home("a1")
+
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == {
+        "-odd": b"of another",
+        "-odd.output": b"odd",
+        "b": b"one too many",
+    }
+    assert elsewhere.exists()
+
+
+def test_outputs_of_a_deleted_run_leave_the_working_directory_too(lab: Lab) -> None:
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    lab.host.refuse = Refusal(410, "deleted")
+    (lab.root / "code" / "runs" / "a").write_bytes(b"first")
+    lab.settle()
+
+    lab.sync.bring_home("a1")
+
+    assert (lab.run_dir / "run_001" / "runs" / "a").read_bytes() == b"first"
 
 
 def test_what_is_settled_is_noted_to_be_kept_for_its_days(lab: Lab) -> None:
