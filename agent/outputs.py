@@ -82,7 +82,8 @@ class Outputs:
         """Each file that is the attempt's and lies there itself, however many they are."""
         known = self._known
         with self.rights():
-            new = [name for name, it in self._entries(sys.maxsize) if known.is_new(name, it)]
+            entries = self._entries(all_of_them=True)
+            new = [name for name, result in entries if known.is_new(name, result)]
             return [name for name in new if not (self.directory / name).is_symlink()]
 
     @property
@@ -145,9 +146,9 @@ class Outputs:
 
     # --- walking ---
 
-    def _entries(self, most: int = MAX_ENTRIES) -> Iterator["_Entry"]:
-        """Each file that the patterns mean; at most so many of whatever is there are asked."""
-        left = most
+    def _entries(self, *, all_of_them: bool = False) -> Iterator["_Entry"]:
+        """Each file that the patterns mean; at most MAX_ENTRIES of whatever is there are asked."""
+        left = sys.maxsize if all_of_them else MAX_ENTRIES
         below = [("", self.patterns.start, self.ignore.start)]
         while below:
             folder, wanted, ignored = below.pop()
