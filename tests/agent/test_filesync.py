@@ -498,6 +498,7 @@ def test_what_somebody_wrote_over_the_state_for_people_stops_nothing(
     lab.append("run_001.csv", b"0,1\n")
 
     eventually(lambda: lab.states() == {"synced"})
+    assert lab.host.results["run_001.csv"].content == b"0,1\n"
 
 
 def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
