@@ -125,6 +125,7 @@ class Attempts:
         assert attempt.run_dir is not None
         with self._turn:
             self._around.journal.reopen(attempt.id)
+            self._around.note_outputs(attempt, names)
             self._around.watch_files(attempt.order, Path(attempt.run_dir))
             self._around.files.doubt(attempt.id, names)
             self._spawn(attempt.order)

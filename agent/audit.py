@@ -12,13 +12,14 @@ import os
 import random
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from agent.backoff import Bell
 from agent.errors import (
     AgentError,
+    AnswerTooLong,
     NotTheServer,
     Rejected,
     Unauthorized,
@@ -26,6 +27,7 @@ from agent.errors import (
 )
 from agent.filejournal import FileJournal, Sent
 from agent.journal import Attempt, Journal
+from agent.runfiles import Mark
 from agent.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class Audit:
         lacking = self._lacking(transport, attempt, sent)
         if not lacking:
             return None if lacking is None else True
-        here = {name for name in lacking if os.path.exists(Path(attempt.run_dir, name))}
+        here = {name for name in lacking if _lies_here(attempt, name, sent[name])}
         if not here:
             return None
         logger.warning(
@@ -110,17 +112,33 @@ class Audit:
     def _lacking(
         self, transport: Transport, attempt: Attempt, sent: Mapping[str, Sent]
     ) -> set[str] | None:
-        """None: it does not know the run any more, or the results are another attempt's."""
+        """None: it does not know the run any more, the results are another attempt's, or they are
+        too many to be told."""
         try:
             status = transport.sync_status(attempt.order.experiment_uid)
         except (Unauthorized, WrongProtocol):
             raise
-        except Rejected:
+        except (Rejected, AnswerTooLong):
             return None
         try:
             return lacking(status["data"], attempt.order.number, sent)
         except (KeyError, TypeError, AttributeError):
             raise NotTheServer("The sync status is not what it should be") from None
+
+
+def _lies_here(attempt: Attempt, name: str, sent: Sent) -> bool:
+    """An output lies in the working directory, where others write too: it is this attempt's as
+    long as it is the very file that was acknowledged."""
+    assert attempt.run_dir is not None
+    if os.path.exists(Path(attempt.run_dir, name)):
+        return True
+    directory = attempt.facts.get("working_directory")
+    if not (directory and attempt.order.outputs):
+        return False
+    with suppress(OSError):
+        below = name.removeprefix(f"{attempt.order.run_name}/")
+        return str(Mark.of(os.stat(Path(directory, below)))) == sent.mark
+    return False
 
 
 def lacking(told: Mapping[str, Any], number: int, sent: Mapping[str, Sent]) -> set[str] | None:

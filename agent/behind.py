@@ -10,19 +10,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import filesync, shim, syncstate
+from agent import filesync, outputs, shim, syncstate
 from agent.filejournal import FileJournal
+from agent.globs import Globs
 from agent.growing import Growing
 from agent.journal import Attempt, Journal
+from agent.outputs import Outputs
 from agent.presence import Record
 from agent.runfiles import RunFiles
 from agent.store import StoreReader
-from agent.tracked import Tracked
+from agent.tracked import STILL_SECONDS, Tracked
 from agent.userfolders import UserFolders
 from agent.wire import AttemptState
+from agent.workspace import run_dir_of
 
 NOBODY_SENDS = "no agent runs, so nobody sends it"
 
@@ -31,7 +35,7 @@ NOBODY_SENDS = "no agent runs, so nobody sends it"
 class FileBehind:
     """A file that has not arrived. `behind_bytes` may be 0: all is there, and not confirmed."""
 
-    name: str
+    name: str  # with a slash at its end: a folder that cannot be looked at
     size_bytes: int
     acked_bytes: int
     behind_bytes: int
@@ -74,8 +78,10 @@ class RunBehind:
 class Glance:
     """The journals of one agent, read without disturbing it. See glance_at()."""
 
-    def __init__(self, record: Record, attempts: StoreReader, files: StoreReader) -> None:
-        self._record = record
+    def __init__(
+        self, folder: Path, record: Record, attempts: StoreReader, files: StoreReader
+    ) -> None:
+        self._folder, self._record = folder, record
         self._journal = Journal(attempts)
         self._files = FileJournal(files)
         self._told = syncstate.read(workspace_of(record) / syncstate.NAME)
@@ -91,13 +97,14 @@ class Glance:
         return any(_is_called(attempt, name) for attempt in known)
 
     def _run(self, attempt: Attempt) -> RunBehind:
-        run = run_files(attempt, workspace_of(self._record))
+        run = self._run_files(attempt)
         told = self._told.get(syncstate.key_of(run.experiment_uid, run.number), {})
         files = [
             self._file(file, told.get("files", {}).get(file.name, {}))
             for file in self._seen(run)
             if not file.has_arrived
         ]
+        files += [_closed(folder, exc) for folder, exc in run.closed.items()]
         return RunBehind(
             run.project,
             run.run_name,
@@ -108,12 +115,36 @@ class Glance:
             files,
         )
 
-    def _seen(self, run: RunFiles) -> Iterator[Tracked]:
-        nobody = threading.Event()
+    def _run_files(self, attempt: Attempt) -> RunFiles:
+        """As the agent has them: what it looks for, and what it leaves out."""
+        order, root = attempt.order, workspace_of(self._record)
+        assert attempt.run_dir is not None
+        run = RunFiles(
+            attempt.id,
+            order.experiment_uid,
+            order.project,
+            order.run_name,
+            order.number,
+            Path(attempt.run_dir),
+            exited=attempt.state is AttemptState.EXITED,
+            rights_in=UserFolders(root).rights_in,
+            policy=order.sync,
+            ignore=Globs(order.ignore, everywhere=True),
+            outputs=outputs_of(attempt, self._folder, root),
+        )
+        if run.outputs is not None:
+            run.outputs.at_once = True
+            run.outputs.rights = partial(run.rights_in, run.run_dir)
+        return run
+
+    def _seen(self, run: RunFiles) -> list[Tracked]:
+        nobody, files = threading.Event(), []
         for name, mark in sorted(run.look().items()):
             file = filesync.kind_of(name)(run, name, self._files, nobody)
-            file.see(mark, shim.now())
-            yield file
+            file.see(mark, shim.now() - STILL_SECONDS)  # whether it holds still is not known here
+            files.append(file)
+        filesync.mark_left_out(files, run.policy)
+        return files
 
     def _file(self, file: Tracked, told: dict[str, Any]) -> FileBehind:
         """`told`: what the agent said of it last."""
@@ -146,6 +177,14 @@ class Glance:
         return file.state, file.why or "", None
 
 
+def _closed(folder: str, exc: OSError) -> FileBehind:
+    """Nobody knows what is in it; a person has to open it."""
+    why = f"it cannot be looked at: {exc.strerror}"
+    return FileBehind(
+        f"{folder}/", 0, 0, 0, None, "refused", why, None, grows=False, is_confirmed=False
+    )
+
+
 @contextmanager
 def glance_at(folder: Path, record: Record) -> Iterator[Glance]:
     """
@@ -159,7 +198,7 @@ def glance_at(folder: Path, record: Record) -> Iterator[Glance]:
         closing(StoreReader(folder / "journal.sqlite3")) as attempts,
         closing(StoreReader(folder / "files.sqlite3")) as files,
     ):
-        yield Glance(record, attempts, files)
+        yield Glance(folder, record, attempts, files)
 
 
 def runs_behind(folder: Path, record: Record) -> list[RunBehind] | None:
@@ -172,20 +211,13 @@ def runs_behind(folder: Path, record: Record) -> list[RunBehind] | None:
         return None
 
 
-def run_files(attempt: Attempt, workspace: Path) -> RunFiles:
-    """The files of an attempt that was prepared."""
-    order, run_dir = attempt.order, attempt.run_dir
-    assert run_dir is not None
-    return RunFiles(
-        attempt.id,
-        order.experiment_uid,
-        order.project,
-        order.run_name,
-        order.number,
-        Path(run_dir),
-        exited=attempt.state is AttemptState.EXITED,
-        rights_in=UserFolders(workspace).rights_in,
-    )
+def outputs_of(attempt: Attempt, folder: Path, workspace: Path) -> Outputs | None:
+    """What an attempt leaves in its working directory. `folder`: of the agent's state."""
+    directory = attempt.facts.get("working_directory")
+    if not directory:
+        return None
+    leave = run_dir_of(attempt.order, workspace).parent
+    return outputs.of_order(attempt.order, Path(directory), folder / "attempts", leave)
 
 
 def size_words(size_bytes: int) -> str:

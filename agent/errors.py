@@ -3,6 +3,7 @@
 AgentError
 ├── ServerUnreachable   no answer, or 408, 423, 429, 5xx: it may pass, so try again later
 │   └── NotTheServer    something answers there, and it is not our server
+│       └── AnswerTooLong   or it is, and tells of some 80 000 files of a run
 ├── Rejected            4xx: this request will not succeed as it stands; `code` says why
 │   ├── Unauthorized    401, 403: nor will any other; start nothing, keep what runs, ask on
 │   └── WrongProtocol   426: agent and server are of different versions
@@ -29,6 +30,10 @@ class ServerUnreachable(AgentError):
 
 
 class NotTheServer(ServerUnreachable):
+    pass
+
+
+class AnswerTooLong(NotTheServer):
     pass
 
 

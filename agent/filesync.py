@@ -12,7 +12,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 #: Between two looks. A row is to be at the server within a second of being written.
 SYNC_INTERVAL = 0.5
 LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
+MOST_GLANCED = 64  # of its curves and logs, which are looked at in between
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
 MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
 WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
@@ -71,10 +72,25 @@ class _Watched:
         self.shared = False  # another run worked in the folder that its outputs are in
         self.left_out: list[wire.LeftOut] = []
         self.complaint = Complaint(logger)
+        self.not_before = 0.0  # to be looked at again, unless somebody wishes it now:
+        self.is_wanted = False
+        self.growing: list[str] = []  # some of its files that grow
 
     @property
     def settled(self) -> bool:
         return self.all_seen and all(file.settled for file in self.files.values())
+
+    def has_lost(self, file: Tracked, now_seconds: float) -> bool:
+        is_gone = not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
+        return is_gone and not self.run.is_closed(file.name)
+
+    def complain(self) -> None:
+        """Of what could not be looked at, though the folder could; or say that all can again."""
+        run_dir, closed = self.run.run_dir, self.run.closed
+        if not closed:
+            self.complaint.over(f"{run_dir} can be looked at again")
+        for part, exc in list(closed.items())[:1]:
+            self.complaint.about(f"{run_dir / part} cannot be looked at, and all else is: {exc}")
 
 
 class FileSync:
@@ -144,10 +160,13 @@ class FileSync:
             outputs=outputs,
             secret_names=tuple(secret_names),
         )
+        if self._keeping is not None:
+            self._keeping.under_way(attempt_id)
         with self._turn:
             watched = self._watched.setdefault(attempt_id, _Watched(run))
             watched.run.run_dir = run_dir
             watched.all_seen = False
+            watched.is_wanted = True
         self._bell.ring()
 
     def moved(self, attempt_id: str, run_dir: Path) -> None:
@@ -155,6 +174,7 @@ class FileSync:
             if watched := self._watched.get(attempt_id):
                 watched.run.run_dir = run_dir
                 watched.all_seen = False
+                watched.is_wanted = True
         if self._keeping is not None:
             self._keeping.moved(attempt_id, run_dir)
         self._bell.ring()
@@ -163,6 +183,7 @@ class FileSync:
         with self._turn:
             if watched := self._watched.get(attempt_id):
                 watched.run.exited = True
+                watched.is_wanted = True
         self._bell.ring()
 
     def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
@@ -188,15 +209,19 @@ class FileSync:
             if watched := self._watched.get(attempt_id):
                 watched.doubted = names
                 watched.all_seen = False
+                watched.is_wanted = True
         self._bell.ring()
 
     def bring_home(self, attempt_id: str) -> None:
         with self._turn:
             watched = self._watched.get(attempt_id)
             files = list(watched.files.values()) if watched else []
+        arrived = {file.name for file in files if file.has_its_copy}
         for file in files:
-            if not file.confirmed and file.run.is_output(file.name):
+            if file.name not in arrived and file.run.is_output(file.name):
                 file.run.bring_home(file.name)
+        if watched is not None:
+            watched.run.bring_rest_home(arrived)
 
     def leave(self, attempt_id: str) -> None:
         with self._turn:
@@ -211,9 +236,10 @@ class FileSync:
 
     def nudge(self) -> None:
         with self._turn:
-            files = [file for watched in self._watched.values() for file in watched.files.values()]
-        for file in files:
-            file.nudge()
+            for watched in self._watched.values():
+                watched.is_wanted = True
+                for file in watched.files.values():
+                    file.nudge()
         self._bell.ring()
 
     # --- the thread that looks ---
@@ -227,14 +253,11 @@ class FileSync:
         for worker in workers:
             worker.start()
         while not stop.is_set():
-            began = shim.now()
             if self._is_pushed():
                 self.nudge()
             busy = self._look_at_all()
             busy = self._state.write() or busy
-            took = shim.now() - began
-            pause = max(self._interval_seconds, took / LOOKING_SHARE)
-            self._bell.wait(pause if busy else None)
+            self._bell.wait(self._interval_seconds if busy else None)
         self._end(workers)
 
     def _end(self, workers: list[threading.Thread]) -> None:
@@ -251,11 +274,31 @@ class FileSync:
             everything = list(self._watched.values())
             left, self._left = self._left, []
         _note_shared(everything)
-        for watched in everything:
-            self._look_at(watched)
-        for watched in left + everything:
+        for watched in left:
             self._state.note(watched.run, watched.files, watched.left_out)
+        for watched in everything:
+            began = shim.now()
+            if began < watched.not_before and not watched.is_wanted:
+                self._glance_at(watched)
+                continue
+            watched.is_wanted = False
+            self._look_at(watched)
+            self._state.note(watched.run, watched.files, watched.left_out)
+            ended = shim.now()
+            watched.not_before = ended + (ended - began) * len(everything) / LOOKING_SHARE
         return bool(everything)
+
+    def _glance_at(self, watched: _Watched) -> None:
+        """At its curves and logs only, between two looks at all that it has."""
+        try:
+            marks = watched.run.glance(watched.growing)
+        except OSError:
+            return  # the next look tells
+        with self._turn:
+            now = shim.now()
+            for name, mark in marks.items():
+                watched.files[name].see(mark, now)
+            self._queue([watched.files[name] for name in marks], now)
 
     def _look_at(self, watched: _Watched) -> None:
         exited, run_dir = watched.run.exited, watched.run.run_dir
@@ -264,23 +307,20 @@ class FileSync:
             made = self._made(watched, marks)
         except (OSError, sqlite3.Error) as exc:  # a disk that hangs: nothing is gone by that
             return watched.complaint.about(f"{run_dir} cannot be looked at: {exc}")
-        watched.complaint.over(f"{run_dir} can be looked at again")
+        watched.complain()
         now = shim.now()
         with self._turn:
             for name, mark in marks.items():
                 made[name].see(mark, now)
-            gone = {name for name, file in made.items() if _is_gone(file, now)}
+            gone = {name for name, file in made.items() if watched.has_lost(file, now)}
             for name in gone - marks.keys():
                 _tell_lost(made.pop(name))
             watched.files = made
+            watched.growing = _first_of_growing(made)
             _leave_out(watched)
-            same_place = watched.run.run_dir == run_dir
-            watched.all_seen = exited and same_place and made.keys() == marks.keys()
-            due = [file for file in made.values() if file.seen_at == now and file.is_due(now)]
-            for file in due:
-                file.queued = True
-        for file in due:
-            self._put(file)
+            whole = watched.run.run_dir == run_dir and not watched.run.closed
+            watched.all_seen = exited and whole and made.keys() == marks.keys()
+            self._queue((file for file in made.values() if file.seen_at == now), now)
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
         """The files known so far and those that are new."""
@@ -292,6 +332,12 @@ class FileSync:
         for name in made if doubted is None else doubted & made.keys():
             made[name].doubt()
         return made
+
+    def _queue(self, files: Iterable[Tracked], now_seconds: float) -> None:
+        for file in files:
+            if file.is_due(now_seconds):
+                file.queued = True
+                self._put(file)
 
     def _put(self, file: Tracked) -> None:
         if isinstance(file, Growing):
@@ -312,7 +358,8 @@ class FileSync:
                     lane.put(file)  # behind the others: a long backlog is one of many
                 else:
                     file.queued = False
-                    self._bell.ring()
+                    if file.run.exited and file.settled:  # else a progress bar would set the pace
+                        self._bell.ring()
 
     def _work(self, file: Tracked, transport: Transport) -> bool:
         try:
@@ -328,8 +375,18 @@ def kind_of(name: str) -> type[Tracked]:
     return Growing if name.endswith(growing.SUFFIXES) else Whole
 
 
-def _is_gone(file: Tracked, now_seconds: float) -> bool:
-    return not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
+def _first_of_growing(files: dict[str, Tracked]) -> list[str]:
+    """The run's own before those beneath its name."""
+    names = [name for name, file in files.items() if isinstance(file, Growing)]
+    return sorted(names, key=lambda name: name.count("/"))[:MOST_GLANCED]
+
+
+def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
+    """Say of each file of one run whether it is to be sent; what grows always is."""
+    whole = [file for file in files if not isinstance(file, Growing)]
+    reasons = wishes.left_out(whole, policy)
+    for file in whole:
+        file.left_out = reasons.get(file.name)
 
 
 def _tell_lost(file: Tracked) -> None:
@@ -339,14 +396,11 @@ def _tell_lost(file: Tracked) -> None:
 
 def _leave_out(watched: _Watched) -> None:
     """Decide which files are not sent, and gather what is to be said of those."""
-    run = watched.run
-    whole = [file for file in watched.files.values() if not isinstance(file, Growing)]
-    reasons = wishes.left_out(whole, run.policy)
-    for file in whole:
-        file.left_out = reasons.get(file.name)
+    run, files = watched.run, watched.files.values()
+    mark_left_out(files, run.policy)
     kept = [
         wire.LeftOut(file.name, file.left_out, file.seen.size)
-        for file in whole
+        for file in files
         if file.left_out is not None and not file.confirmed
     ]
     where = run.outputs.directory if run.outputs and watched.shared else None

@@ -185,16 +185,17 @@ class Growing(Tracked):
                 raise
             return self._go_back(source, mark, sent, exc)
         self._chunk_bytes = min(wire.MAX_CHUNK_BYTES, 2 * self._chunk_bytes)
-        self._prefix = prefix.extended(chunk)
+        extended = prefix.extended(chunk)
         self._keep(
             replace(
                 sent,
                 acked_bytes=acked_bytes,
-                sha256=self._prefix.digest.hexdigest(),
+                sha256=extended.digest.hexdigest(),
                 complete=False,
                 mark=str(mark) if acked_bytes == mark.size else "",
             )
         )
+        self._prefix = extended  # last: a journal that is full leaves the two as they were
 
     def _go_back(self, source: BinaryIO, mark: Mark, sent: Sent, exc: Rejected) -> None:
         """The server has less than it acknowledged: go on from there, if it is still the same."""

@@ -63,6 +63,11 @@ class Keeping:
                 (run.attempt_id, str(run.run_dir), json.dumps(marks)),
             )
 
+    def under_way(self, attempt_id: str) -> None:
+        """It is not settled any more: of what the server has lost this is the only copy."""
+        with self._store.transaction() as db:
+            db.execute("DELETE FROM kept_runs WHERE attempt_id = ?", (attempt_id,))
+
     def moved(self, attempt_id: str, run_dir: Path) -> None:
         """They were put aside for another attempt's."""
         with self._store.transaction() as db:

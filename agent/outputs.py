@@ -8,6 +8,7 @@ for that, but where there was too much to note. Nothing is ever written or delet
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from agent.globs import Globs
 from agent.runfiles import Mark, is_in
+from agent.wire import AttemptOrder
 
 #: Entries of a walk through the folder: what comes after so many is not found, and said to be so.
 MAX_ENTRIES = 20_000
@@ -35,6 +37,8 @@ class Outputs:
     leave: Path | None = None  # what lies below this is sent otherwise
     #: Whose rights that folder is looked at with; the notes are the agent's.
     rights: Callable[[], AbstractContextManager[None]] = nullcontext
+    #: All of the folder is searched at each look, and nothing is noted: for whoever only asks.
+    at_once: bool = False
     cut: bool = False  # there is more than is looked at
     links: set[str] = field(default_factory=set)  # that lead out of the folder
     _before: "_Before | None" = None
@@ -51,6 +55,13 @@ class Outputs:
             marks = {name: str(Mark.of(result)) for name, result in self._entries()}
         _write(self.notes / BEFORE, {"directory": directory, "cut": self.cut, "marks": marks})
 
+    def note_again(self, names: set[str]) -> None:
+        """These are the attempt's, and no others, if its notes are gone: it had ended by then."""
+        if self.notes.exists():
+            return
+        self.notes.mkdir(parents=True)
+        _write(self.notes / AFTER, sorted(names))
+
     def look(self, *, exited: bool) -> dict[str, tuple[Path, Mark]]:
         """Path below the folder → where and what it is now, of each that is this attempt's.
 
@@ -58,7 +69,7 @@ class Outputs:
         what comes later is another's.
         """
         if not self._frozen:
-            if exited:
+            if exited or self.at_once:
                 self._freeze()
             else:
                 self._search()
@@ -66,6 +77,14 @@ class Outputs:
         with self.rights():
             seen = {name: self._seen(name, real_folders) for name in sorted(self._found)}
         return {name: one for name, one in seen.items() if one is not None}
+
+    def all_new(self) -> list[str]:
+        """Each file that is the attempt's and lies there itself, however many they are."""
+        known = self._known
+        with self.rights():
+            entries = self._entries(all_of_them=True)
+            new = [name for name, result in entries if known.is_new(name, result)]
+            return [name for name in new if not (self.directory / name).is_symlink()]
 
     @property
     def root(self) -> str:
@@ -89,6 +108,8 @@ class Outputs:
         known = self._known
         with self.rights():
             self._take(self._entries(), known)
+        if self.at_once:
+            return
         with suppress(OSError):  # no room: after a restart it is what is there by then
             _write(self.notes / AFTER, sorted(self._found))
 
@@ -125,9 +146,9 @@ class Outputs:
 
     # --- walking ---
 
-    def _entries(self) -> Iterator["_Entry"]:
+    def _entries(self, *, all_of_them: bool = False) -> Iterator["_Entry"]:
         """Each file that the patterns mean; at most MAX_ENTRIES of whatever is there are asked."""
-        left = MAX_ENTRIES
+        left = sys.maxsize if all_of_them else MAX_ENTRIES
         below = [("", self.patterns.start, self.ignore.start)]
         while below:
             folder, wanted, ignored = below.pop()
@@ -147,6 +168,22 @@ class Outputs:
             if left <= 0:
                 self.cut = True
                 return
+
+
+def of_order(
+    order: AttemptOrder, directory: Path, attempts_dir: Path, leave: Path
+) -> Outputs | None:
+    """Those of an attempt; None: nothing is to be looked for.
+
+    Args:
+        directory: where its command runs.
+        attempts_dir: of the agent's state.
+        leave: what lies below is sent otherwise.
+    """
+    if not order.outputs:
+        return None
+    ignore = Globs(order.ignore, everywhere=True)
+    return Outputs(directory, Globs(order.outputs), ignore, attempts_dir / order.id, leave)
 
 
 _Entry = tuple[str, os.stat_result]

@@ -21,6 +21,7 @@ from agent.filesync import FileSync
 from agent.heartbeat import ANOTHER_SERVER
 from agent.identity import ServerIdentity
 from agent.journal import Attempt, Journal
+from agent.outputs import Outputs
 from agent.presence import Record
 from agent.state import State
 from agent.store import Store
@@ -177,7 +178,7 @@ def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[
             rights_in=UserFolders(root).rights_in,
         )
         for attempt in Journal(store).attempts():
-            _watch(sync, attempt)
+            _watch(sync, attempt, behind.outputs_of(attempt, folder, root))
         here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
         here = replace(
             here,
@@ -192,13 +193,22 @@ def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[
             yield StandIn(here, identity, transport, sync).record
 
 
-def _watch(sync: FileSync, attempt: Attempt) -> None:
+def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None) -> None:
     order = attempt.order
     if attempt.run_dir is None:
         return
-    run = order.experiment_uid, order.project, order.run_name, order.number
-    run_dir = Path(attempt.run_dir)
-    sync.watch(attempt.id, *run, run_dir, secret_names=order.secret_names)
+    sync.watch(
+        attempt.id,
+        order.experiment_uid,
+        order.project,
+        order.run_name,
+        order.number,
+        Path(attempt.run_dir),
+        policy=order.sync,
+        ignore=order.ignore,
+        outputs=outputs,
+        secret_names=order.secret_names,
+    )
     if attempt.state is AttemptState.EXITED:
         sync.exited(attempt.id)
 

@@ -9,11 +9,13 @@ send what it alone can read. In the folder of another Unix user the agent has, m
 user's rights only (agent.userfolders).
 """
 
+import errno
 import logging
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +82,7 @@ class RunFiles:
     exited: bool = False  # nothing changes any more
     rights_in: Callable[[Path], AbstractContextManager[None]] = _own_rights
     #: Name → generation as the server had it when it was asked; None: it was not yet.
-    on_server: dict[str, int] | None = None
+    on_server: defaultdict[str, int] | None = None
     policy: wire.SyncPolicy = field(default_factory=wire.SyncPolicy)
     ignore: Globs = field(default_factory=lambda: Globs(()))  # of artifacts
     outputs: "Outputs | None" = None
@@ -89,19 +91,21 @@ class RunFiles:
     masks: Masks | None = None
     #: What there is that is not sent, by the last look.
     left_out: list[LeftOut] = field(default_factory=list)
+    #: Folders that could not be read then, each with why: what was in them is not gone.
+    closed: dict[str, OSError] = field(default_factory=dict)
     _odd: dict[str, WhyLeftOut] = field(default_factory=dict)
     #: Name → where it lies and the real folder above it, where that is not `run_dir / name`.
     _places: dict[str, "_Place"] = field(default_factory=dict)
     _complained: set[str] = field(default_factory=set)
 
     def look(self) -> dict[str, Mark]:
-        """Name → mark of each file there is now.
+        """Name → mark of each file there is now; see also `closed`.
 
         Raises:
             OSError: the folder cannot be read just now. One that is gone has no files.
         """
         found: dict[str, Mark] = {}
-        self._odd = {}
+        self._odd, self.closed = {}, {}
         places: dict[str, _Place] = {}
         with self.rights_in(self.run_dir):
             self._find(found, places)
@@ -112,6 +116,18 @@ class RunFiles:
             self._complain(name, _WHY[why])
         odd = list(self._odd.items())[:MAX_LEFT_OUT]
         self.left_out = [LeftOut(shown(name), why) for name, why in odd]
+        return found
+
+    def glance(self, names: Iterable[str]) -> dict[str, Mark]:
+        """Of these, as the last look found them, those that are there: their marks by now."""
+        found = {}
+        with self.rights_in(self.run_dir):
+            for name in names:
+                path, _root = self._places.get(name) or (self.run_dir / name, "")
+                with suppress(OSError):
+                    result = os.stat(path)
+                    if stat.S_ISREG(result.st_mode):
+                        found[name] = Mark.of(result)
         return found
 
     def _find(self, found: dict[str, Mark], places: "_Places") -> None:
@@ -173,14 +189,40 @@ class RunFiles:
         """
         path, target = self._places[name][0], self.run_dir / name
         with self.rights_in(self.run_dir), suppress(FileNotFoundError):
-            os.makedirs(target.parent, exist_ok=True)
-            os.rename(os.path.realpath(path), target)
+            _move(Path(os.path.realpath(path)), target)
+
+    def bring_rest_home(self, arrived: set[str]) -> None:
+        """All outputs but these: those as well that nobody ever took for files of the run, since
+        there are too many of them, or no name for them at the server."""
+        if self.outputs is None:
+            return
+        known = {self._places[name][0] for name in arrived if self.is_output(name)}
+        for path in self.outputs.all_new():
+            place, target = self.outputs.directory / path, self.run_dir / self.run_name / path
+            if place not in known:
+                with self.rights_in(self.run_dir), suppress(FileNotFoundError):
+                    _move(place, target)
+
+    def is_closed(self, name: str) -> bool:
+        """Whether it lies in a folder that could not be read at the last look."""
+        return any(name.startswith(f"{part}/") for part in self.closed)
+
+    def _entries_of(self, part: str) -> "list[os.DirEntry[str]]":
+        """One that a container made for root alone keeps nothing else from being sent."""
+        try:
+            return list(_entries(self.run_dir / part))
+        except OSError as exc:
+            if exc.errno == errno.ENAMETOOLONG:  # so are the names of all that is in it
+                self._odd[part] = WhyLeftOut.NAME
+            else:
+                self.closed[part] = exc
+            return []
 
     def _look_into(self, found: dict[str, Mark], places: "_Places") -> None:
         below = [(self.run_name, self.ignore.start)]
         while below:
             part, ignored = below.pop()
-            for entry in _entries(self.run_dir / part):
+            for entry in self._entries_of(part):
                 off = self.ignore.step(ignored, entry.name)
                 if entry.name.startswith(".") or self.ignore.matched(off):
                     continue  # a temporary file, by its name, or not wished
@@ -253,6 +295,14 @@ def shown(name: str) -> str:
     """Of any bytes that a file system may take for a name: what can be written down."""
     text = os.fsencode(name).decode(errors="replace")
     return text.replace("\0", "")[: wire.MAX_PATH_CHARACTERS]
+
+
+def _move(path: Path, target: Path) -> None:
+    """Nothing is lost that has the target's name already."""
+    os.makedirs(target.parent, exist_ok=True)
+    while os.path.lexists(target):
+        target = target.with_name(f"{target.name}.output")
+    os.rename(path, target)
 
 
 def is_in(root: str, real_path: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import cgroups, companion, environment, gpulock, packages, shim, users, wire
+from agent import cgroups, companion, environment, gpulock, outputs, packages, shim, users, wire
 from agent.backoff import Backoff
 from agent.code import CodeLaying
 from agent.environment import Launch, Places
@@ -22,7 +22,6 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
-from agent.globs import Globs
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch
 from agent.interpreters import Interpreter
@@ -135,15 +134,15 @@ class Surroundings:
 
     def outputs(self, order: AttemptOrder, directory: Path) -> Outputs | None:
         """What it leaves in its working directory besides; None: nothing is to be looked for."""
-        if not order.outputs:
-            return None
-        return Outputs(
-            directory,
-            Globs(order.outputs),
-            Globs(order.ignore, everywhere=True),
-            self.attempts_dir / order.id,
-            leave=self.workspace.places(order).run_dir.parent,
-        )
+        leave = self.workspace.places(order).run_dir.parent
+        return outputs.of_order(order, directory, self.attempts_dir, leave)
+
+    def note_outputs(self, attempt: Attempt, names: set[str]) -> None:
+        """What an attempt that was done is to offer again: its notes went with its folder."""
+        directory, order = attempt.facts.get("working_directory"), attempt.order
+        found = self.outputs(order, Path(directory)) if directory else None
+        if found is not None:
+            found.note_again({name.removeprefix(f"{order.run_name}/") for name in names})
 
     def watch_files(self, order: AttemptOrder, run_dir: Path) -> None:
         attempt = self.journal.find(order.id)

@@ -78,6 +78,8 @@ def lines_of(runs: list[RunBehind]) -> Iterator[str]:
 
 def _line(file: FileBehind) -> str:
     much = f"{size_words(file.behind_bytes)} of {size_words(file.size_bytes)}"
+    if file.name.endswith("/"):
+        return f"{file.name}: {file.why}"
     if not file.behind_bytes:
         much = "all is there, and not confirmed yet"
     since = f", since {_local(file.since)}" if file.since else ""

@@ -12,6 +12,7 @@ from agent.tracked import Tracked
 
 NAME = ".sync_state.json"
 WRITE_SECONDS = 1.0
+WRITING_SHARE = 0.05  # of the time, at most: that of a run of 100 000 images has 20 MB
 KEPT_RUNS = 50  # the newest of those whose files are all sent
 
 
@@ -22,7 +23,7 @@ class SyncState:
         self._path = folder / NAME
         self._runs = read(self._path)
         self._changed = False
-        self._written_at = float("-inf")
+        self._not_before = float("-inf")
 
     def note(
         self, run: RunFiles, files: dict[str, Tracked], left_out: Sequence[wire.LeftOut] = ()
@@ -50,7 +51,8 @@ class SyncState:
 
         Return whether something is left to be written later.
         """
-        if not self._changed or shim.now() - self._written_at < WRITE_SECONDS:
+        began = shim.now()
+        if not self._changed or began < self._not_before:
             return self._changed
         self._forget()
         content = json.dumps({"written_at": shim.wall_clock(), "runs": self._runs}, indent=1)
@@ -59,7 +61,8 @@ class SyncState:
             part.write_text(content)
             part.rename(self._path)
         self._changed = False
-        self._written_at = shim.now()
+        took = shim.now() - began
+        self._not_before = began + max(WRITE_SECONDS, took / WRITING_SHARE)
         return False
 
     def _forget(self) -> None:
@@ -92,7 +95,14 @@ def _told(file: Tracked) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Run and attempt (see key_of) → what is told of it; nothing, if that cannot be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return dict(json.loads(path.read_text())["runs"])
+    """Run and attempt (see key_of) → what is told of it; nothing, if that cannot be read. Any
+    script may write there: what is not as we write it is left out."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        runs = json.loads(path.read_text())["runs"].items()
+        return {key: run for key, run in runs if _is_ours(run)}
     return {}
+
+
+def _is_ours(run: Any) -> bool:
+    files = run.get("files") if isinstance(run, dict) and "ended" in run else None
+    return isinstance(files, dict) and all(isinstance(file, dict) for file in files.values())

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ from agent import shim, wire
 from agent.backoff import Backoff
 from agent.errors import (
     AgentError,
+    AnswerTooLong,
     NotTheServer,
     Rejected,
     ServerUnreachable,
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 STILL_SECONDS = 1.0  # without a change, before a file counts as written
 HOPELESS_SECONDS = 60.0  # while the server does not speak with this agent at all
+LEAP = 2**32  # generations, for each attempt of a run whose files are too many to be told
 PARKED_SECONDS = 3600.0  # a refusal that a person has to do something about
 
 
@@ -104,6 +107,11 @@ class Tracked(ABC):
         if sent is None or self._doubted:
             return False
         return sent.deleted or (sent.complete and sent.mark == str(self.seen))
+
+    @property
+    def has_its_copy(self) -> bool:
+        """Whether the server has all of it, and wants it."""
+        return self.confirmed and self.sent is not None and not self.sent.deleted
 
     @property
     def has_arrived(self) -> bool:
@@ -202,9 +210,13 @@ class Tracked(ABC):
 
     def _begin(self, transport: Transport, **fields: Any) -> Sent:
         """The first generation of this attempt: above whatever the server has seen."""
-        if self.run.on_server is None:
-            self.run.on_server = _generations(transport.sync_status(self.run.experiment_uid))
-        return self._renew(self.run.on_server.get(self.name, 0) + 1, **fields)
+        run = self.run
+        if run.on_server is None:
+            try:
+                run.on_server = _generations(transport.sync_status(run.experiment_uid))
+            except AnswerTooLong:  # beyond what earlier attempts, who count in ones, can have seen
+                run.on_server = defaultdict(lambda: run.number * LEAP)
+        return self._renew(run.on_server[self.name] + 1, **fields)
 
     def _renew(self, generation: int, **fields: Any) -> Sent:
         """Begin a new generation, from its first byte on."""
@@ -317,9 +329,10 @@ def stored(answer: Mapping[str, Any], sent: Sent, acked_bytes: int) -> Mapping[s
     return dict(data or {})
 
 
-def _generations(status: Mapping[str, Any]) -> dict[str, int]:
+def _generations(status: Mapping[str, Any]) -> defaultdict[str, int]:
     try:
         files = status["data"]["files"]
-        return {name: int(facts["generation"]) for name, facts in files.items()}
+        known = {name: int(facts["generation"]) for name, facts in files.items()}
+        return defaultdict(int, known)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise NotTheServer("The sync status is not what it should be") from None

@@ -19,6 +19,7 @@ from agent import wire
 from agent.bandwidth import Bandwidth, Paced
 from agent.errors import (
     AgentError,
+    AnswerTooLong,
     NotTheServer,
     Rejected,
     ServerUnreachable,
@@ -331,7 +332,8 @@ class Transport:
         try:
             return whole(response)
         except TooLong:
-            raise self._stranger(f"with more than {MAX_REPLY_BYTES} bytes") from None
+            words = self._stranger(f"with more than {MAX_REPLY_BYTES} bytes")
+            raise AnswerTooLong(str(words)) from None
         except requests.RequestException as exc:
             raise ServerUnreachable(self._why(exc)) from None
 

@@ -49,13 +49,14 @@ class UserFolders:
 
     def rights_in(self, folder: Path) -> AbstractContextManager[None]:
         """Within the block this thread has, in this folder of runs, its user's rights and no
-        others. Whose it is stands in a place that no user can write to."""
+        others. Whose it is stands in a place that no user can write to. With all groups: the
+        run's outputs may lie where only one of them is let in."""
         try:
             parts = folder.relative_to(self._users).parts
             owned = os.lstat(self._users.joinpath(*parts[:_DEPTH]))
         except (ValueError, FileNotFoundError):
             return nullcontext()  # it is not a user's, or there is nothing
-        return users.acting_as(owned.st_uid, owned.st_gid, ())
+        return users.acting_as(owned.st_uid, owned.st_gid, users.groups_of(owned.st_uid))
 
 
 def check_workdir(workdir: Path) -> None:

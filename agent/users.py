@@ -11,14 +11,15 @@ import platform
 import pwd
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import host
+from agent import host, shim
 from agent.errors import ConfigError, StartFailed
 
 FIRST_UID = 1000  # below are accounts of the system
+GROUPS_SECONDS = 600.0
 NOBODY_UID = 65534  # what cannot be mapped, on NFS and in containers; no person
 
 #: setgroups(2) of this thread alone: the C library's changes all threads at once.
@@ -106,6 +107,21 @@ def find(name: str) -> User:
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
     home, shell = Path(entry.pw_dir), entry.pw_shell or "/bin/sh"
     return User(name, entry.pw_uid, entry.pw_gid, groups, home, shell)
+
+
+_known_groups: dict[int, tuple[float, tuple[int, ...]]] = {}  # by uid: when asked, and which
+
+
+def groups_of(uid: int) -> tuple[int, ...]:
+    """The groups of a user by its number; none of one that this host never knew. What a directory
+    server (LDAP) said is believed for a while, and for as long as it says nothing else."""
+    asked_at, groups = _known_groups.get(uid, (float("-inf"), ()))
+    if shim.now() - asked_at >= GROUPS_SECONDS:
+        with suppress(KeyError):
+            entry = pwd.getpwuid(uid)
+            groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+        _known_groups[uid] = shim.now(), groups
+    return groups
 
 
 # --- rights -----------------------------------------------------------------------------------

@@ -58,9 +58,7 @@ class Workspace:
 
     def places(self, order: AttemptOrder) -> Places:
         """Where the files of this attempt are. Touches nothing."""
-        run_dir = self.root / order.project
-        if order.run_as is not None and is_other(order.run_as):
-            run_dir = self._folders.run_dir(order.run_as, order.project)
+        run_dir = run_dir_of(order, self.root)
         config = run_dir / f"{order.experiment_uid}_config.yaml" if order.config_sha256 else None
         resume = order.resume.checkpoint if order.resume else None
         return Places(run_dir, order.run_name, config, run_dir / resume if resume else None)
@@ -200,6 +198,13 @@ class Workspace:
         if not isinstance(content, dict) or content.get("attempt_id") != order.id:
             return {}
         return {name: content[name] for name in FACTS if name in content}
+
+
+def run_dir_of(order: AttemptOrder, root: Path) -> Path:
+    """Where the files of this attempt are, beneath the workspace at `root` or beside it."""
+    if order.run_as is not None and is_other(order.run_as):
+        return UserFolders(root).run_dir(order.run_as, order.project)
+    return root / order.project
 
 
 def claim(workdir: Path, server_host: str, port: int, server_id: str, host_id: str) -> Path:

@@ -10,8 +10,10 @@ from functools import lru_cache
 from typing import Any, BinaryIO
 
 from django.conf import settings
+from django.utils.http import parse_header_parameters
 
 from labsite.body import Scope
+from labsite.errors import BadRequest
 
 FORWARDED = (
     "HTTP_FORWARDED",
@@ -30,6 +32,9 @@ def environ_of(scope: Scope, body: BinaryIO, length: int) -> dict[str, Any]:
     Args:
         body: the request's body from its start.
         length: how many bytes it has.
+
+    Raises:
+        BadRequest: a header is none that could be read.
     """
     root = scope.get("root_path", "")
     host, port = scope.get("server") or ("localhost", 80)
@@ -51,9 +56,22 @@ def environ_of(scope: Scope, body: BinaryIO, length: int) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     _add_headers(environ, scope["headers"])
+    _check_content_type(environ.get("CONTENT_TYPE", ""))
     environ["CONTENT_LENGTH"] = str(length)
     _believe_proxy(environ)
     return environ
+
+
+def _check_content_type(text: str) -> None:
+    """Django reads it before anything of ours could refuse it.
+
+    Raises:
+        BadRequest: a parameter is in an encoding that nobody knows (RFC 2231).
+    """
+    try:
+        parse_header_parameters(text)
+    except ValueError as exc:
+        raise BadRequest(f"The Content-Type cannot be read: {text[:80]}") from exc
 
 
 def _as_wsgi(text: str) -> str:

@@ -305,4 +305,6 @@ def tidy(now: datetime) -> int:
     abandoned = set(storage.upload_numbers()) - set(live.values_list("pk", flat=True))
     for number in abandoned:
         storage.remove(storage.upload_place(number))
+    # What is gone takes no room in a quota, though its row stays for a while.
+    Upload.objects.filter(moved_at__lt=abandoned_at, size__gt=0).update(size=0)
     return len(abandoned)

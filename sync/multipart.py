@@ -43,7 +43,7 @@ def parts(content_type: str, body: bytes) -> list[Part]:
 
 
 def _boundary(content_type: str) -> bytes:
-    kind, parameters = parse_header_parameters(content_type)
+    kind, parameters = _parameters(content_type)
     boundary = parameters.get("boundary", "")
     if kind != "multipart/form-data" or not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH:
         raise BadRequest("A batch is multipart/form-data with a boundary.", field="Content-Type")
@@ -55,13 +55,21 @@ def _part(piece: bytes) -> Part:
     if not found or len(head) > MAX_HEAD_BYTES:
         raise BadRequest("A part of the batch has no headers, or too long ones.")
     headers = CaseInsensitiveMapping(dict(_headers(head.decode("utf-8", "replace"))))
-    _, said = parse_header_parameters(headers.get("Content-Disposition", ""))
+    _, said = _parameters(headers.get("Content-Disposition", ""))
     if not said.get("name") or not said.get("filename"):
         raise BadRequest(
             "Each part needs a name (delta or file) and a filename: the file's name in the run.",
             field="Content-Disposition",
         )
     return Part(said["name"], said["filename"], headers, data)
+
+
+def _parameters(header: str) -> tuple[str, dict[str, str]]:
+    try:
+        kind, parameters = parse_header_parameters(header)
+    except ValueError as exc:  # one in an encoding that nobody knows (RFC 2231)
+        raise BadRequest(f"A header of the form cannot be read: {header[:80]}") from exc
+    return kind, parameters
 
 
 def _headers(head: str) -> Iterator[tuple[str, str]]:

@@ -310,7 +310,7 @@ def _exists(name: str, at: int) -> bool:
 def _generations(of: str, at: int) -> list[int]:
     """The numbers of a file's earlier versions that lie there."""
     parts = (name.rpartition(".g") for name in os.listdir(at))
-    return [int(tail) for head, _, tail in parts if head == of and tail.isdigit()]
+    return [int(tail) for head, _, tail in parts if head == of and tail.isdecimal()]
 
 
 @contextmanager

@@ -12,11 +12,14 @@ from sync.append import change
 from sync.models import SyncFile
 from sync.storage import Place
 
+#: So long it is waited for one that is being written, or hashed as a whole.
+WAIT_SECONDS = 600.0
+
 
 def check_all() -> Iterator[tuple[SyncFile, bool]]:
     """Each file, and whether it is as it should be. One that is not is marked: agents that have it
     still are told so when they next ask, and send it again."""
-    rows = SyncFile.objects.filter(job__deleted_at=None).select_related("job__project")
+    rows = SyncFile.objects.present().filter(job__deleted_at=None).select_related("job__project")
     for pk in list(rows.values_list("pk", flat=True)):
         row = rows.filter(pk=pk).first()
         if row is not None:
@@ -26,11 +29,13 @@ def check_all() -> Iterator[tuple[SyncFile, bool]]:
 def _check(row: SyncFile) -> bool:
     """
     Raises:
-        FileBusy: it is being written.
+        FileBusy: it was being written for WAIT_SECONDS.
     """
     place = Place.of(row.job, row.name, row.shelf)
-    with storage.locked(place):
+    with storage.locked(place, seconds=WAIT_SECONDS):
         row.refresh_from_db()
+        if row.trash_id:
+            return True  # deleted meanwhile: its bytes are on their way to the trash
         on_disk = storage.size_of(place)
         if on_disk >= row.size and _is_the_same(place, row):
             return True

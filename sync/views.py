@@ -85,7 +85,8 @@ class FileView(RunView):
     @extend_schema(responses={(200, "application/octet-stream"): bytes})
     def get(self, request: Request, uid: str, name: str) -> HttpResponse | StreamingHttpResponse:
         job = self.job(request, uid)
-        row = SyncFile.objects.results().filter(job=job, name=name).first()
+        rows = SyncFile.objects.results().filter(job=job)
+        row = None if "\x00" in name else rows.filter(name=name).first()
         if row is None:
             words = _("The server has no “%(name)s” of this run.")
             raise NotFound(words % {"name": name[:80]})

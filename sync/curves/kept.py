@@ -44,6 +44,10 @@ class Progress:
     mark: bytes = b""  # the last of it
 
 
+class _AnotherFile(Exception):
+    """A file that was read is gone, or is another one by now."""
+
+
 class Kept:
     """What was read of one source. Used under its lock."""
 
@@ -64,37 +68,34 @@ class Kept:
 
     def read(self, job: Job, source: Source, deadline: float) -> bool:
         """Take in what came to the source's files. Return whether there is more to read."""
-        with _opened(job, source) as files:
-            if not self._still_holds(source, files):
-                self._begin()
-            behind = [self._read(row, source, file, deadline) for row, file in files]
-            return any(behind)
+        try:
+            return self._read_all(job, source, deadline)
+        except _AnotherFile:
+            self._begin()
+            return self._read_all(job, source, deadline)
 
-    def _still_holds(self, source: Source, files: list[tuple[SyncFile, BinaryIO]]) -> bool:
-        names = {row.name for row, _ in files}
-        return self._files.keys() <= names and all(
-            self._is_same(self._files[row.name], source, row, file)
-            for row, file in files
-            if row.name in self._files
-        )
+    def _read_all(self, job: Job, source: Source, deadline: float) -> bool:
+        """One by one: of event files a folder may hold more than a process may have open."""
+        if not self._files.keys() <= {row.name for row in source.files}:
+            raise _AnotherFile
+        behind = [self._read(job, source, row, deadline) for row in source.files]
+        return any(behind)
 
-    def _is_same(self, progress: Progress, source: Source, row: SyncFile, file: BinaryIO) -> bool:
-        if progress.stamp != _stamp(source, row):
-            return False
-        if storage.readable_size(row.name, row.size, file) < progress.seen:
-            return False
-        return source.reader is not Events or progress.mark == _mark(file, progress.seen)
-
-    def _read(self, row: SyncFile, source: Source, file: BinaryIO, deadline: float) -> bool:
+    def _read(self, job: Job, source: Source, row: SyncFile, deadline: float) -> bool:
         progress = self._files.get(row.name)
-        if progress is None:
-            progress = Progress(source.reader(self.table), _stamp(source, row))
-            self._files[row.name] = progress
-        size = storage.readable_size(row.name, row.size, file)
-        is_behind = self._go_on(progress, file, size, deadline)
-        progress.seen = min(progress.upto, size)
-        if source.reader is Events:
-            progress.mark = _mark(file, progress.seen)
+        with _opened(job, row) as file:
+            if progress and (file is None or not _is_same(progress, source, row, file)):
+                raise _AnotherFile
+            if file is None:
+                return False
+            if progress is None:
+                progress = Progress(source.reader(self.table), _stamp(source, row))
+                self._files[row.name] = progress
+            size = storage.readable_size(row.name, row.size, file)
+            is_behind = self._go_on(progress, file, size, deadline)
+            progress.seen = min(progress.upto, size)
+            if source.reader is Events:
+                progress.mark = _mark(file, progress.seen)
         return is_behind
 
     def _go_on(self, progress: Progress, file: BinaryIO, size: int, deadline: float) -> bool:
@@ -143,6 +144,14 @@ class Shelf:
 shelf = Shelf()
 
 
+def _is_same(progress: Progress, source: Source, row: SyncFile, file: BinaryIO) -> bool:
+    if progress.stamp != _stamp(source, row):
+        return False
+    if storage.readable_size(row.name, row.size, file) < progress.seen:
+        return False
+    return source.reader is not Events or progress.mark == _mark(file, progress.seen)
+
+
 def _stamp(source: Source, row: SyncFile) -> object:
     """What tells one version of a file from another. An event file is known by its bytes."""
     if source.reader is Events:
@@ -159,16 +168,12 @@ def _mark(file: BinaryIO, upto: int) -> bytes:
 
 
 @contextmanager
-def _opened(job: Job, source: Source) -> Iterator[list[tuple[SyncFile, BinaryIO]]]:
-    """The source's files; one that is not on the disk any more is left out."""
-    files: list[tuple[SyncFile, BinaryIO]] = []
+def _opened(job: Job, row: SyncFile) -> Iterator[BinaryIO | None]:
+    """None: it is not on the disk any more."""
     try:
-        for row in source.files:
-            try:
-                files.append((row, storage.open_file(Place.of(job, row.name))))
-            except FileNotFoundError:
-                continue
-        yield files
-    finally:
-        for _, file in files:
-            file.close()
+        file = storage.open_file(Place.of(job, row.name))
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
+        yield file

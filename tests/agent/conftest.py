@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,15 @@ def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
         assert left > 0, f"not within {seconds} s"
         bell.wait(0.02)
         left -= 0.02
+
+
+def closed(name: str) -> Callable[..., Any]:
+    """os.scandir where a folder of that name may not be read: of root none is closed."""
+    scan = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if os.path.basename(str(path)) == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    return scandir

@@ -1,6 +1,8 @@
 """Whom the audit asks about, and when it has asked enough."""
 
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 
 from agent import wire
 from agent.audit import Audit
-from agent.errors import AgentError, Rejected, ServerUnreachable, Unauthorized
+from agent.errors import AgentError, AnswerTooLong, Rejected, ServerUnreachable, Unauthorized
 from agent.filejournal import FileJournal, Sent
 from agent.journal import Attempt, Journal
+from agent.runfiles import Mark
 from agent.store import Store
 from tests.agent.server import make_order
 
@@ -93,6 +96,40 @@ def test_what_is_under_way_is_asked_for_each_time(host: Host) -> None:
     host.ask()
 
     assert host.offered == [host.uids[0]]
+
+
+def test_an_output_is_offered_while_it_is_the_file_that_was_acknowledged(
+    host: Host, tmp_path: Path
+) -> None:
+    """It lies in the working directory, where another job may have written it anew."""
+    facts, names = {"working_directory": str(tmp_path / "code")}, {"mine.pt", "anothers.pt"}
+    order = wire.decode(wire.AttemptOrder, make_order(outputs=["*.pt"]))
+    (tmp_path / "code").mkdir()
+    host.journal.accept(order)
+    host.journal.starting(order.id, "boot", facts, {})
+    host.journal.own(str(tmp_path / "runs"), order)
+    for name in names:
+        path = tmp_path / "code" / name
+        path.write_bytes(b"rows")
+        sent = replace(SENT, mark=str(Mark.of(path.stat())))
+        host.files.put(order.id, f"{order.run_name}/{name}", sent)
+    os.utime(tmp_path / "code" / "anothers.pt", (1, 1))
+    host.server.answers = {order.experiment_uid: None}
+    offered: list[set[str]] = []
+    host.audit._offer_again = lambda attempt, names: offered.append(names)
+
+    host.ask()
+
+    assert offered == [{f"{order.run_name}/mine.pt"}]
+
+
+def test_a_run_whose_files_are_too_many_to_be_told_holds_up_none_of_the_others(host: Host) -> None:
+    host.server.answers = dict.fromkeys(host.uids, WHOLE)
+    host.server.answers |= {host.uids[6]: AnswerTooLong("…"), host.uids[5]: None}
+
+    host.ask()
+
+    assert host.offered == [host.uids[5]]
 
 
 @pytest.mark.parametrize(

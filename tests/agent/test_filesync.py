@@ -5,13 +5,14 @@ import json
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
-from agent import shim, wire
+import agent.outputs
+from agent import filesync, shim, wire
 from agent.filejournal import FileJournal
 from agent.filesync import FileSync
 from agent.globs import Globs
@@ -21,7 +22,7 @@ from agent.runfiles import Mark, RunFiles
 from agent.store import Store
 from agent.transport import Transport
 from agent.upload import Whole
-from tests.agent.conftest import eventually
+from tests.agent.conftest import closed, eventually
 from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
 
 NAME = "run_001.pt"
@@ -219,6 +220,7 @@ class Lab:
         self.policy = wire.SyncPolicy()
         self.outputs: Outputs | None = None
         self.keeping: Keeping | None = None
+        self.interval_seconds = 0.02
         self.start()
 
     def start(self) -> None:
@@ -228,7 +230,7 @@ class Lab:
             store,
             lambda: Transport(self.served.url, "t"),
             self.root,
-            0.02,
+            self.interval_seconds,
             keeping=self.keeping,
         )
         self.sync.watch(
@@ -266,9 +268,10 @@ class Lab:
         eventually(lambda: self.sync.settled("a1"))
 
     def states(self) -> set[object]:
-        if not (self.root / ".sync_state.json").exists():
+        try:
+            return {file["state"] for file in self.told().values()}
+        except (OSError, ValueError, KeyError, TypeError):
             return set()
-        return {file["state"] for file in self.told().values()}
 
     def told(self) -> dict[str, dict[str, object]]:
         state = json.loads((self.root / ".sync_state.json").read_text())
@@ -331,6 +334,28 @@ def test_a_large_file_is_in_the_way_of_neither_a_row_nor_the_metadata(
     lab.settle()
 
     assert len(lab.host.results["run_001.pt"].content) == 9_000_000
+
+
+def test_a_progress_bar_is_sent_no_more_often_than_it_is_looked_at(lab: Lab) -> None:
+    lab.end()
+    lab.interval_seconds = 0.2
+    lab.start()
+    sent = 0
+    really = lab.host.delta
+
+    def count(name: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        nonlocal sent
+        sent += 1
+        return really(name, headers, body)
+
+    lab.host.delta = count  # type: ignore[method-assign]
+    began = shim.now()
+    for _ in range(100):
+        lab.append("run_001.log", b"\r 1%")
+        threading.Event().wait(0.01)
+
+    assert sent <= 1 + (shim.now() - began) / lab.interval_seconds
+    eventually(lab.has("run_001.log", b"\r 1%" * 100))
 
 
 def test_days_without_a_server_cost_nothing_but_time(lab: Lab) -> None:
@@ -461,6 +486,21 @@ def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     assert len(lab.sync.reports("a1")) == 64
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"runs": [1]}', '{"runs": {"a": 1, "b": {}, "c": {"ended": 1}}}']
+)
+def test_what_somebody_wrote_over_the_state_for_people_stops_nothing(
+    lab: Lab, content: str
+) -> None:
+    lab.end()
+    (lab.root / ".sync_state.json").write_text(content)
+    lab.start()
+    lab.append("run_001.csv", b"0,1\n")
+
+    eventually(lambda: lab.states() == {"synced"})
+    assert lab.host.results["run_001.csv"].content == b"0,1\n"
+
+
 def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +518,27 @@ def test_a_folder_that_cannot_be_read_now_has_lost_nothing(
     eventually(lambda: lab.sync.settled("a1"))
 
     assert lab.host.results["run_001.csv"].content == b"0,1\n"
+
+
+def test_a_folder_within_that_cannot_be_read_keeps_nothing_else_from_being_sent(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container of root's made it; what had been seen in it before is not lost either."""
+    monkeypatch.setattr(filesync, "GONE_SECONDS", 0.0)
+    lab.write("run_001/mine.txt", b"x")
+    eventually(lab.has("run_001/mine.txt", b"x"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "scandir", closed("run_001"))
+        lab.append("run_001.csv", b"0,1\n")
+        lab.sync.exited("a1")
+        eventually(lab.has("run_001.csv", b"0,1\n"))
+        eventually(lambda: lab.host.results["run_001.csv"].complete)
+        eventually(lambda: "Permission denied" in caplog.text)
+        assert set(lab.sync.reports("a1")) == {"run_001.csv", "run_001/mine.txt"}
+        assert not lab.sync.settled("a1")
+
+    eventually(lambda: lab.sync.settled("a1"))
 
 
 # --- what a job does not wish to have at the server ---
@@ -583,6 +644,49 @@ def test_two_runs_in_one_working_directory_say_so(lab: Lab) -> None:
     eventually(lambda: lab.sync.left_out("a1") == lab.sync.left_out("a2") == [shared])
 
 
+def test_outputs_that_did_not_arrive_leave_the_working_directory_before_it_goes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those as well that are no files of the run: too many, or under names of no use."""
+    monkeypatch.setattr(agent.outputs, "MAX_FILES", 3)
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    runs, elsewhere = lab.root / "code" / "runs", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    (runs / "-odd").write_bytes(b"odd")
+    (runs / "link").symlink_to(elsewhere)
+    home = lab.run_dir / "run_001" / "runs"
+    home.mkdir(parents=True)
+    (home / "-odd").write_bytes(b"of another")
+    (runs / "a").write_bytes(b"first")
+    eventually(lambda: lab.host.results.keys() >= {"run_001/runs/a"})
+    (runs / "b").write_bytes(b"one too many")
+    lab.settle()
+
+    lab.sync.bring_home("a1")
+
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == {
+        "-odd": b"of another",
+        "-odd.output": b"odd",
+        "b": b"one too many",
+    }
+    assert elsewhere.exists()
+
+
+def test_outputs_of_a_deleted_run_leave_the_working_directory_too(lab: Lab) -> None:
+    lab.end()
+    lab.outputs = outputs(lab, "one")
+    lab.start()
+    lab.host.refuse = Refusal(410, "deleted")
+    (lab.root / "code" / "runs" / "a").write_bytes(b"first")
+    lab.settle()
+
+    lab.sync.bring_home("a1")
+
+    assert (lab.run_dir / "run_001" / "runs" / "a").read_bytes() == b"first"
+
+
 def test_what_is_settled_is_noted_to_be_kept_for_its_days(lab: Lab) -> None:
     lab.end()
     lab.keeping = Keeping(Store(lab.root / "kept.sqlite3"), days=7)
@@ -593,6 +697,29 @@ def test_what_is_settled_is_noted_to_be_kept_for_its_days(lab: Lab) -> None:
 
     lab.keeping.look(8 * 86_400)
 
+    assert not (lab.run_dir / "run_001.csv").exists()
+
+
+def test_what_the_server_has_lost_is_kept_until_it_has_it_again(lab: Lab) -> None:
+    lab.end()
+    lab.keeping = Keeping(Store(lab.root / "kept.sqlite3"), days=7)
+    lab.start()
+    lab.append("run_001.csv", b"0,1\n")
+    lab.settle()
+    lab.sync.leave("a1")
+    lab.host.results.clear()
+    lab.host.refuse = Refusal(507, "disk_full")
+
+    lab.sync.watch("a1", UID, "digits", "run_001", 1, lab.run_dir)
+    lab.sync.doubt("a1", {"run_001.csv"})
+    lab.keeping.look(8 * 86_400)
+
+    assert (lab.run_dir / "run_001.csv").exists()
+    lab.host.refuse = None
+    lab.settle()
+    lab.sync.leave("a1")
+    lab.keeping.look(8 * 86_400)
+    assert lab.host.results["run_001.csv"].complete
     assert not (lab.run_dir / "run_001.csv").exists()
 
 
@@ -624,6 +751,31 @@ def test_while_nothing_changes_nothing_is_opened(
     threading.Event().wait(0.5)  # some 20 looks
 
     assert opened == {}
+
+
+def test_a_run_of_many_files_is_seldom_looked_at_but_for_its_curves(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often there is news of what was sent."""
+    name = "run_001/metrics.csv"
+    lab.write(name, b"")
+    looks, really = [], RunFiles.look
+
+    def slowly(run: RunFiles) -> dict[str, Mark]:
+        looks.append(1)
+        threading.Event().wait(0.2)
+        return really(run)
+
+    monkeypatch.setattr(RunFiles, "look", slowly)
+    lab.sync.nudge()
+    eventually(lambda: looks)
+    for row in range(1, 11):
+        lab.append(name, b"0,1\n")
+        eventually(lab.has(name, b"0,1\n" * row))
+
+    assert len(looks) < 4
+
+    lab.settle()  # what somebody wishes is done at once
 
 
 def test_a_checkpoint_is_read_once_a_version_however_often_the_line_is_cut(

@@ -1,13 +1,16 @@
 """A file that grows, sent step by step to a host in memory."""
 
 import random
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent import growing, shim, wire
+from agent.errors import AnswerTooLong
 from agent.filejournal import FileJournal
 from agent.growing import Growing
 from agent.runfiles import Mark, RunFiles
@@ -267,6 +270,30 @@ def test_a_new_attempt_begins_above_the_last_one(bench: Bench) -> None:
     assert (held.attempt, held.generation, held.content) == (2, 2, bench.path.read_bytes())
 
 
+def test_a_new_attempt_of_a_run_with_more_files_than_can_be_told_begins_above_the_last_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(HEAD)
+    bench.sync()
+    before = bench.generation
+
+    def too_many(uid: str) -> dict[str, Any]:
+        raise AnswerTooLong("The server answers with more than 16777216 bytes.")
+
+    monkeypatch.setattr(bench.transport, "sync_status", too_many)
+    bench.number = bench.host.newest_attempt = 2
+    bench.lose_journal()
+    bench.write(HEAD + b"0,1.5\n")
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert before < bench.generation < 2**62
+    bench.lose_journal()  # and within one attempt the server finds out what goes on
+    bench.write(HEAD + b"0,another\n")
+    bench.sync()
+    assert bench.stored == bench.path.read_bytes()
+
+
 def test_bytes_of_an_attempt_that_was_given_up_go_on_beside_the_results(bench: Bench) -> None:
     bench.write(HEAD)
     bench.sync()
@@ -404,6 +431,28 @@ def test_a_refusal_parks_the_file_for_an_hour_and_is_told_once(
     bench.sync()
     assert bench.stored == HEAD
     assert bench.file.state == "synced"
+
+
+def test_a_full_disk_of_the_agents_own_does_not_send_a_long_log_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has the chunk by then, and the journal has no room to say so."""
+    bench.write(b"0123456\n" * (growing.ALWAYS_READ_BYTES // 4))
+    bench.sync()
+
+    def full(*row: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileJournal, "put", full)
+        bench.append(b"1,0.5\n")
+        assert not bench.step()
+        assert bench.file.state == "waiting"
+    bench.append(b"2,0.4\n")
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes()
+    assert bench.generation == 1
 
 
 @pytest.mark.parametrize("status", [408, 423, 429, 503, 507])

@@ -418,6 +418,49 @@ def test_outputs_are_looked_for_and_opened_with_the_users_rights(
         run.open("run_001/runs/linked")
 
 
+def test_outputs_are_found_where_only_a_group_of_the_user_may_enter(
+    folder: Path, kim: str
+) -> None:
+    folders = UserFolders(folder / "logs_lab")
+    runs = folders.make(users.find(kim), "digits")
+    code, notes = folder / "shared", folder / "notes"
+    notes.mkdir()
+    (code / "runs").mkdir(parents=True)
+    for shared in (code, code / "runs"):
+        shared.chmod(0o2770)
+        os.chown(shared, 0, grp.getgrnam(f"{kim}-lab").gr_gid)
+    outputs = Outputs(
+        code, Globs(["runs/**"]), Globs(()), notes, rights=lambda: folders.rights_in(runs)
+    )
+    outputs.note_before()
+    with users.find(kim).rights():
+        (code / "runs" / "metrics.csv").write_text("x")
+
+    run = RunFiles(
+        "a1", "uid", "digits", "run_001", 1, runs, rights_in=folders.rights_in, outputs=outputs
+    )
+
+    assert list(run.look()) == ["run_001/runs/metrics.csv"]
+    with run.open("run_001/runs/metrics.csv") as file:
+        assert file.read() == b"x"
+
+
+def test_groups_are_remembered_while_nobody_tells_them(
+    kim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = users.find(kim)
+    monkeypatch.setattr(users, "GROUPS_SECONDS", 0.0)
+    assert set(users.groups_of(user.uid)) == set(user.groups)
+
+    def away(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", away)
+
+    assert set(users.groups_of(user.uid)) == set(user.groups)
+    assert users.groups_of(user.uid + 1000) == ()
+
+
 def test_the_rights_are_those_of_the_projects_owner_whatever_lies_below(
     folder: Path, kim: str, lee: str
 ) -> None:

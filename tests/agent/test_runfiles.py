@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.runfiles import RunFiles
+from agent.wire import WhyLeftOut
 from tests.agent.filehost import UID
 
 
@@ -94,6 +95,23 @@ def test_what_is_no_file_is_not_opened(run: RunFiles, folder: Path) -> None:
     assert run.look() == {}
     with pytest.raises(FileNotFoundError):
         run.open("run_001.log")
+
+
+def test_folders_deeper_than_a_path_may_be_keep_nothing_from_being_sent(
+    run: RunFiles, folder: Path
+) -> None:
+    (folder / "run_001.csv").write_text("x")
+    at = os.open(folder, os.O_RDONLY)
+    for name in ["run_001", *["x" * 250] * 17]:
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+    assert list(run.look()) == ["run_001.csv"]
+    assert [one.reason for one in run.left_out] == [WhyLeftOut.NAME]
+    assert not run.closed
 
 
 def test_a_folder_that_is_gone_has_no_files(run: RunFiles, folder: Path) -> None:

@@ -208,6 +208,24 @@ def test_what_lay_in_the_working_directory_before_the_start_is_no_output(house: 
     thread.join(10)
 
 
+def test_an_output_of_an_attempt_that_is_done_is_found_again_and_no_other(house: House) -> None:
+    """Its folder with the notes of what was its own is gone by then."""
+    command = ["sh", "-c", "mkdir runs; echo x > runs/a; echo x > runs/b"]
+    order = house.accept(command=command, outputs=["runs/**"])
+    thread = living(house, order)
+    eventually(lambda: "exited" in house.said(order))
+    for _ in range(3):
+        house.acknowledge()
+    thread.join(10)
+    [done] = house.journal.done()
+    assert not (house.around.attempts_dir / order.id).exists()
+    house.files.is_settled = False
+
+    Attempts(house.around).offer_again(done, {f"{order.run_name}/runs/a"})
+
+    assert list(house.files.wishes["outputs"].look(exited=True)) == ["runs/a"]
+
+
 def test_a_poll_has_room_whatever_names_files_have(house: House) -> None:
     orders = [house.accept() for _ in range(40)]
     long = {f"run_001/{'가' * 500}{number}": wire.FileReport(1, 1, 0) for number in range(64)}

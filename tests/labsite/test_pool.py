@@ -111,6 +111,13 @@ def test_a_body_without_a_length_is_refused(site, headers):
     assert asked(site, "POST", "/echo", **headers)[1]["code"] == "length_required"
 
 
+def test_a_content_type_that_cannot_be_read_is_refused(site):
+    kind = "multipart/form-data; boundary*=nobodys''%41"
+
+    assert asked(site, "POST", "/echo", b"x", content_type=kind)[1]["code"] == "bad_request"
+    assert asked(site, "POST", "/echo", b"small")[0] == 200
+
+
 def test_a_body_cut_short_never_reaches_a_view(site):
     with closing(connect(site)) as connection:
         connection.sendall(request("POST", "/echo", b"half", content_length=8))

@@ -147,6 +147,20 @@ def test_a_disk_that_is_full_while_a_form_is_read_is_507(client, run, monkeypatc
     assert answer["Retry-After"] == "30"
 
 
+@pytest.mark.parametrize("header", ["name", "filename"])
+def test_a_part_of_a_batch_in_an_encoding_that_nobody_knows_is_refused(client, run, header):
+    said = {"name": 'name="delta"', "filename": 'filename="run_001.csv"'}
+    said[header] = f"{header}*=nobodys''run%5f001.csv"
+    head = "Content-Disposition: form-data; " + "; ".join(said.values())
+
+    answer = post(
+        client, f"batch/{run.uid}", f"--x\r\n{head}\r\n\r\n1,2\r\n--x--\r\n".encode(),
+        "multipart/form-data; boundary=x",
+    )  # fmt: skip
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
 def test_a_form_without_the_field_names_it(client, run):
     answer = client.post(f"/api/sync/delta/{run.uid}/run_001.csv", {"other": "x"}, **BEARER)
 
@@ -332,6 +346,10 @@ def test_a_file_is_served_whole_or_in_part(client, run, asked, status, content, 
     assert answer.status_code == status
     assert b"".join(answer) == content
     assert answer.get("Content-Range") == content_range
+
+
+def test_a_name_that_no_database_takes_is_not_found(client, run):
+    assert client.get(f"/api/sync/file/{run.uid}/run%00.csv", **BEARER).status_code == 404
 
 
 def test_people_read_and_do_not_write(client, run):

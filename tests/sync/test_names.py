@@ -14,6 +14,7 @@ from agent import wire
 from sync.models import SyncFile
 from sync.multipart import parts
 from sync.storage import Place
+from tests.sync.conftest import Run
 
 pytestmark = pytest.mark.django_db
 
@@ -105,6 +106,17 @@ def test_a_runs_own_files_keep_their_strict_alphabet(client, run, name):
     answer = post(client, run, name)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "wrong_name")
+
+
+def test_a_name_that_ends_like_an_earlier_version_and_is_none_is_in_nobodys_way(run: Run):
+    """“²” is a digit to Python, and no number."""
+    run.full(b"x", name="run_001/a.csv.g²")
+    run.delta(b"1,2\n", name="run_001/a.csv", generation=1, offset=0)
+
+    run.delta(b"3,4\n", name="run_001/a.csv", generation=2, offset=0)
+
+    assert run.stored("run_001/a.csv") == b"3,4\n"
+    assert run.stored("run_001/a.csv.g²") == b"x"
 
 
 @settings(

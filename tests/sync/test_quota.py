@@ -1,8 +1,12 @@
 """Quotas: a project that is full takes no more, but its curves go on for a while."""
 
+from datetime import timedelta
+
 import pytest
 
 from experiments.models import Project
+from labsite.clock import database_now
+from sync import chunks
 from sync.errors import QuotaFull
 from sync.models import SyncFile, Upload
 from tests.sync.conftest import TOKEN, Run
@@ -87,6 +91,16 @@ def test_what_is_on_its_way_counts(run: Run):
     run.chunk(b"01234567", 6, 2)
 
     assert run.row("run_001.pt").complete
+
+
+def test_what_is_left_of_an_abandoned_upload_counts_no_more(run: Run, settings):
+    limit(10)
+    run.chunk(b"0123456789", 0, 6)
+    now = database_now() + timedelta(hours=settings.LAB_KEEP_UPLOADS_HOURS, seconds=1)
+
+    chunks.tidy(now)
+
+    assert run.full(b"0123456789", name="run_001/other.pt").row.complete
 
 
 def test_an_upload_that_takes_the_place_of_another_needs_its_room_only_once(run: Run):

@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -19,10 +19,12 @@ from agent.store import Store
 from agent.transport import Transport
 from experiments import leases
 from experiments.models import Attempt as Row
+from experiments.models import Project
 from experiments.states import Outcome
 from labsite.clock import database_now
-from sync import status
-from sync.models import SyncFile
+from sync import status, storage, tasks, verify
+from sync.models import SyncFile, What
+from sync.trash import put_away
 from tests import make
 from tests.sync.conftest import TOKEN, Run
 from tests.sync.test_with_agent import Side, wait_for
@@ -212,3 +214,31 @@ def test_checkfiles_names_what_differs_and_leaves_the_rest(run: Run, capsys):
     assert "run_001.pt" in capsys.readouterr().out
     assert (run.row("run_001.pt").complete, run.row("run_001.pt").outdated) == (False, True)
     assert (run.row().size, run.row().outdated) == (3, False)
+
+
+@pytest.mark.django_db
+def test_checkfiles_leaves_what_lies_in_the_trash(run: Run, capsys):
+    run.full(b"weights", generation=1)
+    [project] = Project.objects.all()
+    put_away(project, What.CHECKPOINTS, [run.row("run_001.pt")], [], database_now())
+    tasks.tidy()
+
+    call_command("checkfiles")
+
+    assert "0 files read" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_checkfiles_leaves_what_is_deleted_while_it_waits_for_it(run: Run, monkeypatch):
+    row = run.full(b"weights", generation=1).row
+    [project] = Project.objects.all()
+    locked = storage.locked
+
+    def meanwhile(place: storage.Place, **more: float) -> AbstractContextManager[None]:
+        put_away(project, What.CHECKPOINTS, [row], [], database_now())
+        place.path.unlink()
+        return locked(place, **more)
+
+    monkeypatch.setattr(storage, "locked", meanwhile)
+
+    assert list(verify.check_all()) == [(row, True)]

@@ -1,5 +1,7 @@
 """Event files as TensorBoard's own code writes them, restarts, and several files in one folder."""
 
+from typing import BinaryIO
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from sync import storage
 from sync.curves import kept, shown
 from sync.curves.events import Events
 from sync.curves.table import Table
@@ -171,6 +174,24 @@ def test_a_file_that_is_gone_takes_its_rows_with_it(run):
     run.attempt.job.files.filter(name=SECOND).delete()
 
     assert Seen(shown.of(run.attempt.job)).series["loss"] == [0, 1, 2]
+
+
+def test_however_many_files_a_folder_holds_one_is_open_at_a_time(run, monkeypatch):
+    """A study of a thousand trials that all write into one folder."""
+    for trial in range(5):
+        run.full(steps(trial, trial + 1, 0.0, 1000), f"run_001/tb/events.out.tfevents.{trial}")
+    opened: list[BinaryIO] = []
+    really = storage.open_file
+
+    def count(place: storage.Place) -> BinaryIO:
+        assert all(file.closed for file in opened)
+        opened.append(really(place))
+        return opened[-1]
+
+    monkeypatch.setattr(storage, "open_file", count)
+
+    assert Seen(shown.of(run.attempt.job)).series == {"loss": [0, 1, 2, 3, 4]}
+    assert len(opened) == 5
 
 
 def test_an_epoch_that_is_a_tag_of_its_own_is_an_axis(run):
