@@ -13,7 +13,7 @@ from experiments.options import MAX_NAME_CHARACTERS
 from experiments.table.tags import checked
 from labsite.clock import database_now
 
-MAX_RUNS = 100  # foreseen at once
+MAX_RUNS = 1000  # foreseen at once
 MAX_MARKS = 200
 MAX_FILES = 1_000_000
 SHA256 = r"^[0-9a-f]{64}$"
