@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from experiments import imports
-from experiments.importform import (
+from experiments.importserializers import (
     ForeseenSerializer,
     ImportSerializer,
     ImportsSerializer,

@@ -1,5 +1,5 @@
-"""What a lab has already, as it lies on somebody's disk, brought in by the real command: the curves
-are those of the files, and the same command once more finds nothing to do."""
+"""What a lab has already, as it lies on a disk, brought in by the real command: the curves are
+those of the files, and the same command once more finds nothing to do."""
 
 import csv
 import os
