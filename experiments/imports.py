@@ -24,7 +24,7 @@ from experiments.states import EventKind, JobState
 from experiments.yamltree import ConfigInvalid
 from labsite.errors import Refused
 
-NEW, THERE, DELETED, REFUSED = "new", "there", "deleted", "refused"
+NEW, THERE, RAN, DELETED, REFUSED = "new", "there", "ran", "deleted", "refused"
 #: A larger one is a date or a hash, from which no project counts on.
 MAX_KEPT_NUMBER = 99_999
 _NUMBERED = re.compile(r"run_0*([1-9][0-9]{0,4})")
@@ -37,6 +37,7 @@ class Found:
     project: str
     run: str  # what it is called there: run_003, version_0
     marks: list[str]  # at least one; the last tells most
+    uid: str = ""  # the experiment_uid that its metadata names, if any
 
     @property
     def number(self) -> int | None:
@@ -62,7 +63,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Taken:
-    """`job` is None of one that was deleted here, and is left so."""
+    """`job` is None of one that was deleted here, and is left so; it is another's if it ran."""
 
     status: str
     job: Job | None
@@ -87,6 +88,8 @@ def take_in(found: Found, facts: Facts, *, by: Any, again: bool = False) -> Take
         NotSubmitted, NotAllowed, ProjectArchived: as a submit.
         NotYours: somebody else imported it.
     """
+    if ran := _ran_here(found, by):
+        return Taken(RAN, ran)
     keys, problem = _keys_of(facts.config)
     with change():
         project = Project.named(found.project, by=by)
@@ -103,6 +106,14 @@ def take_in(found: Found, facts: Facts, *, by: Any, again: bool = False) -> Take
             return Taken(DELETED, None)
         known.forget()
         return Taken(NEW, _made(project, found, facts, keys, by), problem)
+
+
+def _ran_here(found: Found, by: Any) -> Job | None:
+    """The run whose files these are, as an agent of this server's lays them on its host."""
+    if not found.uid:
+        return None
+    seen = Job.objects.visible_to(by).filter(imported_at=None, uid=found.uid)
+    return seen.select_related("project").first()
 
 
 def _keys_of(config: bytes) -> tuple[dict[str, Any] | None, str]:
@@ -144,9 +155,12 @@ def _where(facts: Facts) -> dict[str, Any]:
 
 
 def _bring_up_to_date(known: Imported, facts: Facts, keys: Any, by: Any) -> None:
-    """What grew there since; nothing that people wrote of it here."""
+    """What grew there since; nothing that people wrote of it here. Of a copy that did not grow,
+    where it lies and the times of its files tell nothing new."""
     job = known.job
     _check_own(job, by)
+    if facts.size_bytes <= known.size_bytes:
+        return
     known.say(**_where(facts))
     if facts.finished_at > job.finished_at:
         job.note_times(min(job.started_at, facts.started_at), facts.finished_at)
@@ -199,6 +213,9 @@ class _Plan:
     def foresee(self, found: Found, by: Any) -> Foreseen:
         if self._refused:
             return Foreseen(REFUSED, words=self._refused)
+        if ran := _ran_here(found, by):
+            words = _("It ran here, as %(job)s.")
+            return Foreseen(RAN, ran.run_name, ran.uid, words % {"job": ran})
         known = Imported.objects.known(self._project, found.marks) if self._project else None
         if known is None:
             return Foreseen(NEW, run_name(self._number(found)))

@@ -18,7 +18,7 @@ MAX_MARKS = 200
 MAX_FILES = 1_000_000
 SHA256 = r"^[0-9a-f]{64}$"
 EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
-STATUSES = [imports.NEW, imports.THERE, imports.DELETED]
+STATUSES = [imports.NEW, imports.THERE, imports.RAN, imports.DELETED]
 
 
 class FoundSerializer(serializers.Serializer):
@@ -30,6 +30,10 @@ class FoundSerializer(serializers.Serializer):
         child=serializers.RegexField(SHA256), min_length=1, max_length=MAX_MARKS,
         help_text="SHA-256 of how its files begin, at several lengths; the last tells most.",
     )  # fmt: skip
+    uid = serializers.RegexField(
+        r"^[0-9]{8}_[0-9a-f]{4,16}$", default="", allow_blank=True,
+        help_text="The experiment_uid that its metadata names: a run of this server is not made.",
+    )  # fmt: skip
 
     @property
     def found(self) -> Found:
@@ -37,7 +41,7 @@ class FoundSerializer(serializers.Serializer):
 
 
 def found_of(said: dict[str, Any]) -> Found:
-    return Found(said["project"], said["run"], said["marks"])
+    return Found(said["project"], said["run"], said["marks"], said["uid"])
 
 
 class ImportSerializer(FoundSerializer):

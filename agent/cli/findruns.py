@@ -76,6 +76,11 @@ class LocalRun:
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
+    @property
+    def place(self) -> Path:
+        """By which people find it: of files beside others what their names begin with."""
+        return self.folder if self.folder.parent == self.parent else self.folder / self.name
+
     def file(self, tail: str) -> LocalFile | None:
         return next((file for file in self.files if file.tail == tail), None)
 

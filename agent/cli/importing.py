@@ -6,6 +6,7 @@ command once more makes nothing twice: it goes on where it was cut, and with wha
 
 import argparse
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,9 @@ from agent.cli.uploading import Sent, Uploader
 AT_ONCE = 1000  # foreseen in one request
 SHOWN = 40
 NEW, THERE, DELETED, REFUSED = "new", "there", "deleted", "refused"
+#: What a lab's agent writes first into a run's metadata.
+_UID = re.compile(rb"^experiment_uid: '?([0-9]{8}_[0-9a-f]{4,16})'?$", re.MULTILINE)
+MAX_HEAD_BYTES = 4096
 EPILOG = """\
 examples:
   lab import logs/                      logs/digits/run_001.csv, .yaml, .pt and all the others
@@ -43,6 +47,7 @@ class Plan:
     run: LocalRun
     project: str
     marks: list[str]
+    ran_as: str = ""  # the identifier of a run that ran at a lab server, perhaps this one
     status: str = NEW
     run_name: str = ""  # here
     uid: str | None = None
@@ -59,7 +64,7 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         return {
-            "folder": str(self.run.folder),
+            "folder": str(self.run.place),
             "name": self.run.name,
             "project": self.project,
             "run_name": self.run_name or None,
@@ -148,12 +153,21 @@ def _plans(runs: Sequence[LocalRun], options: argparse.Namespace) -> Iterator[Pl
         if into is None:
             raise CliError(f"No folder above {run.folder} names a project: say --project P")
         try:
-            plan = Plan(run, into, marks_of(run))
+            plan = Plan(run, into, marks_of(run), _uid_in(run))
         except OSError as exc:
             raise CliError(f"{exc.filename} cannot be read: {exc.strerror}") from None
         _leave_out(run, options.skip)
         if run.files:
             yield plan
+
+
+def _uid_in(run: LocalRun) -> str:
+    metadata = run.file(".yaml")
+    if metadata is None:
+        return ""
+    with metadata.path.open("rb") as file:
+        named = _UID.search(file.read(MAX_HEAD_BYTES))
+    return named[1].decode() if named else ""
 
 
 def _foresee(lab: Lab, plans: Sequence[Plan]) -> None:
@@ -180,7 +194,12 @@ def _foreseen(lab: Lab, plans: Sequence[Plan]) -> list[dict[str, Any]]:
 
 
 def _found(plan: Plan) -> dict[str, Any]:
-    return {"project": plan.project, "run": _sendable(plan.run.name), "marks": plan.marks}
+    return {
+        "project": plan.project,
+        "run": _sendable(plan.run.name),
+        "marks": plan.marks,
+        "uid": plan.ran_as,
+    }
 
 
 # --- what is shown --------------------------------------------------------------------------
@@ -210,9 +229,8 @@ def _show(lab: Lab, plans: Sequence[Plan], top: Path) -> None:
 
 def _row(plan: Plan, top: Path) -> list[str]:
     run = plan.run
-    lies = run.folder if run.folder.name == run.name else run.folder / run.name
     return [
-        os.path.relpath(lies, top),
+        os.path.relpath(run.place, top),
         plan.becomes,
         plan.status,
         str(len(run.files)),
@@ -266,7 +284,7 @@ def _import(lab: Lab, wished: Sequence[Plan], top: Path) -> None:
         with lab.progress.bytes("Importing", total) as advance:
             for plan in wished:
                 _take(lab, plan)
-                if plan.uid is not None:
+                if plan.is_wished and plan.uid is not None:
                     plan.sent = uploader.send(plan.run, plan.uid, plan.run_name, advance)
     finally:
         hashes.keep()
@@ -293,7 +311,7 @@ def _wish(lab: Lab, plan: Plan) -> dict[str, Any]:
     return {
         **_found(plan),
         "host": socket.gethostname() or "unknown",
-        "folder": _sendable(str(run.folder)),
+        "folder": _sendable(str(run.place)),
         "started_at": began.isoformat(),
         "finished_at": ended.isoformat(),
         "file_count": len(run.files),

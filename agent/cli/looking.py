@@ -60,7 +60,7 @@ def _imported(run: dict[str, Any]) -> list[tuple[str, str]]:
     source = run["imported"]
     return [
         ("Imported", words.ago(run["imported_at"])),
-        ("From", f"{source['host']}:{source['folder']} ({source['name']})"),
+        ("From", f"{source['host']}:{source['folder']}"),
         ("Ended", words.ago(run["finished_at"])),
     ]
 

@@ -146,6 +146,7 @@ def test_a_run_that_grew_is_known_by_a_mark_of_before_and_brought_up_to_date(kim
     Job.objects.get().edit(by=kim.user, notes="mine")
 
     later = {"finished_at": "2024-03-02T12:00:00Z", "config": "lr: 0.2\n", "file_count": 5}
+    later["size_bytes"] = 99
     said = kim.imports(marks=["a", "a+"], **later).json()
 
     job = Job.objects.get()
@@ -154,12 +155,31 @@ def test_a_run_that_grew_is_known_by_a_mark_of_before_and_brought_up_to_date(kim
     assert set(Cell.objects.values_list("column__name", "text")) == {("lr", "0.2")}
 
 
-def test_an_older_copy_takes_nothing_back(kim):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"finished_at": "2024-03-01T11:00:00Z", "size_bytes": 99},
+        {"finished_at": "2026-01-01T00:00:00Z"},  # copied, and not a byte more
+    ],
+)
+def test_a_copy_that_knows_no_more_changes_no_time(kim, said):
     kim.imports()
 
-    kim.imports(finished_at="2024-03-01T11:00:00Z")
+    kim.imports(**said)
 
-    assert Job.objects.get().finished_at.hour == 12
+    assert f"{Job.objects.get().finished_at:%Y-%m-%d %H}" == "2024-03-01 12"
+
+
+def test_what_ran_here_is_not_made_once_more(kim):
+    ran = make.job(by=kim.user)
+    found = {"project": "other", "run": "run_001", "marks": [MARK["b"]], "uid": ran.uid}
+
+    told = kim.ask("POST", "/api/imports/preview/", {"runs": [found]}).json()
+    said = kim.imports(uid=ran.uid).json()
+
+    assert (told[0]["status"], told[0]["words"]) == ("ran", f"It ran here, as {ran}.")
+    assert (said["status"], said["uid"]) == ("ran", ran.uid)
+    assert Job.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

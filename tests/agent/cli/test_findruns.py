@@ -274,3 +274,9 @@ def test_a_run_without_curves_has_a_mark_too(tmp_path):
     lay(tmp_path, "run_001.yaml", "run_001.pt")
 
     assert len(marks(tmp_path)) == 2
+
+
+def test_the_metadata_of_an_agent_names_the_run_that_ran(tmp_path):
+    lay(tmp_path, "run_001.yaml", data=b"experiment_uid: 20261130_1a2b\nproject: digits\n")
+
+    assert importing._uid_in(one(tmp_path)) == "20261130_1a2b"
