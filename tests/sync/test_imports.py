@@ -340,7 +340,7 @@ def test_a_project_that_is_full_takes_no_file_and_says_what_to_do(kim):
     refused = kim.sends(uid, "run_003.pt", b"0123")
 
     assert (refused.status_code, refused.json()["code"]) == (507, "quota_full")
-    assert "ask a manager for more" in refused.json()["detail"]
+    assert "Then import once more" in refused.json()["detail"]
     assert not SyncFile.objects.exists()
 
 
