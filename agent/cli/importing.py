@@ -100,7 +100,7 @@ def import_(lab: Lab) -> int:
     plans = list(_plans(findruns.find(top), options))
     if not plans:
         raise CliError(
-            f"No runs were found in {top}. Looked for: run_001.csv and the like; folders with "
+            f"No runs were found in {top}: looked for run_001.csv and the like; folders with "
             "TensorBoard's event files, Lightning's metrics.csv or hparams.yaml, or a "
             "trainer_state.json",
             Exit.NOT_FOUND,

@@ -109,6 +109,7 @@ BY_PEOPLE = [
             "project": "digits",
             "run": "run_003",
             "marks": ["0" * 64],
+            "uid": "20260101_0000",
             "host": "h",
             "folder": "/logs",
             "started_at": "2024-03-01T10:00:00Z",
