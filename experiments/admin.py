@@ -11,6 +11,7 @@ from experiments.models import (
     Borrow,
     GivenSecret,
     GPUClaim,
+    Imported,
     Job,
     JobEvent,
     Member,
@@ -243,6 +244,13 @@ class SnapshotDesk(Desk):
 class PackageSetDesk(Desk):
     list_display = ("sha256",)
     search_fields = ("sha256",)
+
+
+@admin.register(Imported)
+class ImportedDesk(Desk):
+    list_display = ("job", "host", "folder", "name", "file_count", "size_bytes")
+    search_fields = ("host", "folder", "job__uid")
+    list_select_related = ("job__project",)
 
 
 @admin.register(JobEvent)

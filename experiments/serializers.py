@@ -16,6 +16,7 @@ from experiments.models import (
     Attempt,
     Borrow,
     GPUClaim,
+    Imported,
     Job,
     JobEvent,
     Project,
@@ -144,7 +145,7 @@ class JobSerializer(ByHand):
             "stop_grace_seconds", "max_attempts", "on_device_lost", "outputs", "ignore", "sync",
             "secrets", "requires",
             "source", "links", "code", "tags", "notes",
-            "submitted_at", "started_at", "finished_at", "cancel_requested_at",
+            "submitted_at", "started_at", "finished_at", "imported_at", "cancel_requested_at",
             "requeue_requested_at", "summary", "keys",
         ]  # fmt: skip
         read_only_fields = [name for name in fields if name not in ("name", "tags", "notes")]
@@ -171,14 +172,27 @@ class JobSerializer(ByHand):
         return job
 
 
+class ImportedSerializer(serializers.ModelSerializer):
+    """Where an imported run came from, and what it was called there."""
+
+    class Meta:
+        model = Imported
+        fields = ["host", "folder", "name", "file_count", "size_bytes"]
+
+
 class JobDetailSerializer(JobSerializer):
+    imported = serializers.SerializerMethodField(help_text="Of a run that did not run here.")
     attempts = serializers.SerializerMethodField()
     warnings = serializers.SerializerMethodField(
         help_text="What should be otherwise, though it runs: a key that looks like a secret."
     )
 
     class Meta(JobSerializer.Meta):
-        fields = [*JobSerializer.Meta.fields, "attempts", "warnings"]
+        fields = [*JobSerializer.Meta.fields, "imported", "attempts", "warnings"]
+
+    @extend_schema_field(ImportedSerializer(allow_null=True))
+    def get_imported(self, job: Job) -> dict[str, Any] | None:
+        return ImportedSerializer(job.imported).data if job.imported_at else None
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_warnings(self, job: Job) -> list[str]:

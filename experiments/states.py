@@ -85,4 +85,5 @@ class EventKind(models.TextChoices):
     DELETED = "deleted", _("Deleted")
     RESTORED = "restored", _("Restored")
     MOVED = "moved", _("Moved")  # in the queue
+    IMPORTED = "imported", _("Imported")  # its first: it was never submitted
     FOUND = "found", _("Found")  # what a device that came back had of an attempt ended without it

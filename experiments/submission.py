@@ -90,9 +90,11 @@ def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | Non
         spec: what is asked for instead (experiments.reruns); None: the same.
 
     Raises:
-        NotSubmitted: there is no checkpoint to go on from.
+        NotSubmitted: there is no checkpoint to go on from; or it was imported, and its config
+            does not say how it is run.
     """
-    spec = replace(spec or spec_of(job), priority=priority_again(job, by).name.lower())
+    spec = spec or again_of(job, by=by)
+    spec = replace(spec, priority=priority_again(job, by).name.lower())
     return Job.objects.submit(
         spec,
         project=job.project.name,
@@ -101,6 +103,28 @@ def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | Non
         parent=job,
         resume=resume,
     )
+
+
+def again_of(job: Job, *, by: Any = None) -> config.JobSpec:
+    """What a rerun asks for: the same; of an imported run, of which nobody said how it was run,
+    what its config asks for if it is queued now.
+
+    Raises:
+        NotSubmitted: that is not enough; the sentence says what is missing.
+    """
+    if job.imported_at is None:
+        return spec_of(job)
+    given = {"project": job.project.name, "name": job.name, "tags": job.tags}
+    try:
+        said = {name: value for name, value in given.items() if value}
+        return replace(read(bytes(job.config), said, by=by), sweep=None)
+    except config.ConfigInvalid as exc:
+        words = _(
+            "%(job)s was imported, and how it is run here is not known: choose Rerun with a "
+            "change, or submit its config with a command (%(why)s)"
+        )
+        told = words % {"job": job, "why": exc.mistakes[0].message}
+        raise NotSubmitted(told, field="command") from exc
 
 
 def spec_of(job: Job) -> config.JobSpec:

@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from experiments import agent_views
-from experiments.api import borrows, jobs, projects, secrets, sweeps, unixaccounts
+from experiments.api import borrows, imports, jobs, projects, secrets, sweeps, unixaccounts
 
 _PROJECT = f"(?P<project>{projects.ProjectViewSet.lookup_value_regex})"
 router = SimpleRouter()
@@ -16,6 +16,8 @@ router.register("sweeps", sweeps.SweepViewSet, basename="sweep")
 router.register("unix-accounts", unixaccounts.UnixAccountViewSet, basename="unix-account")
 
 urlpatterns = [
+    path("imports/", imports.ImportView.as_view(), name="imports"),
+    path("imports/preview/", imports.ForeseeView.as_view(), name="imports-preview"),
     path("secrets/", secrets.OwnSecretsView.as_view(), name="secrets"),
     path("secrets/<str:name>/", secrets.OwnSecretView.as_view(), name="secret"),
     re_path(

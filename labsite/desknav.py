@@ -14,6 +14,7 @@ from experiments.models import (
     Borrow,
     GivenSecret,
     GPUClaim,
+    Imported,
     Job,
     JobEvent,
     Member,
@@ -30,7 +31,7 @@ from sync.models import SyncFile, Trash, Upload
 #: The tables of each group, those that are opened most first.
 GROUPS: list[tuple[Any, list[type[Model]]]] = [
     (_("GPU servers"), [Device, GPU, GPUEvent, EnrollmentCode, EnrollmentUse]),
-    (_("Runs"), [Job, Attempt, GPUClaim, Borrow, Sweep, PackageSet, JobEvent]),
+    (_("Runs"), [Job, Attempt, GPUClaim, Borrow, Sweep, Imported, PackageSet, JobEvent]),
     (_("Projects and files"), [Project, Member, SyncFile, Snapshot, Upload, Trash]),
     (_("Secrets"), [Secret, GivenSecret]),
     (_("People"), [User, Group, UnixAccount, Invite, ApiToken, AuditEntry]),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.authentication import SessionAuthentication
@@ -158,6 +159,9 @@ def _places(job: Job) -> list[Fit]:
 def _sentences(job: Job) -> list[str]:
     """Of the newest try: how it is with its GPU server, or how it ended."""
     tries = list(job.attempts.select_related("device").order_by("number"))
+    if job.imported_at:
+        words = _("It was imported from %(place)s: nothing of it ran here.")
+        return [words % {"place": job.imported.place}]
     if not tries:
         return [str(job.get_state_display())]
     newest = tries[-1]

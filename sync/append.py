@@ -101,7 +101,7 @@ def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
     Rule 4: order is (attempt, generation). What is lower than the newest is stale; what is
     higher begins at 0, and what was there is laid aside.
     """
-    number = target.attempt.number
+    number = target.number
     if row is None:
         check_begins_at_zero(delta.offset)
         return new_row(target, delta.generation or 1)
@@ -133,7 +133,7 @@ def new_row(target: Target, generation: int) -> SyncFile:
             job=target.job,
             shelf=target.shelf,
             name=target.name,
-            attempt=target.attempt.number,
+            attempt=target.number,
             generation=generation,
             synced_at=database_now(),
         )

@@ -4,7 +4,7 @@ does, and what is derived from it."""
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from agent import wire
 from devices.models import Device
@@ -20,9 +20,19 @@ from sync.serializers import check_plain, raw
 DELTA = "Delta synced successfully"
 
 
+class Upload(Protocol):
+    """A file, or a piece of one, as somebody sends it; `headers` are those of read_headers()."""
+
+    @property
+    def headers(self) -> dict[str, Any]: ...
+
+    @property
+    def target(self) -> Target: ...
+
+
 @dataclass(frozen=True)
 class Sent:
-    """A file, or a piece of one, as a device sends it; `headers` are those of read_headers()."""
+    """As a device sends it."""
 
     device: Device
     uid: str
@@ -76,7 +86,7 @@ def delta_of(sent: Sent, body: bytes) -> Delta:
     )
 
 
-def take_full(sent: Sent, source: BinaryIO, length: int | None) -> Taken:
+def take_full(sent: Upload, source: BinaryIO, length: int | None) -> Taken:
     """Put a whole file in its place; see upload.store().
 
     Args:
@@ -95,7 +105,7 @@ def take_full(sent: Sent, source: BinaryIO, length: int | None) -> Taken:
     return Taken("File synced successfully", stored, stored.row.size)
 
 
-def take_chunk(sent: Sent, body: bytes) -> Taken:
+def take_chunk(sent: Upload, body: bytes) -> Taken:
     """Add a chunk to a whole file on its way; see chunks.receive()."""
     headers, target = sent.headers, sent.target
     data = raw(body, headers, wire.MAX_UPLOAD_CHUNK_BYTES)

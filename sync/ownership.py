@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from django.core.cache import cache as recent
 from django.db import connection
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext, gettext_lazy
 
 from devices.models import Device
-from experiments.errors import LostRace
+from experiments.errors import LostRace, NotYours
 from experiments.models import Attempt, Job
 from experiments.states import Outcome
 from labsite.errors import NotFound
@@ -25,9 +26,14 @@ class Target:
     """A file of a run, as one attempt of it may write it."""
 
     job: Job
-    attempt: Attempt
+    attempt: Attempt | None  # None: the run is imported, and its files are a person's
     name: str
     shelf: int  # 0: a result; else the attempt's number: evidence beside the results
+
+    @property
+    def number(self) -> int:
+        """Of the attempt; 0: there was none."""
+        return self.attempt.number if self.attempt else 0
 
     @property
     def place(self) -> Place:
@@ -82,6 +88,29 @@ def _recent(device: Device, experiment_uid: str, number: int | None) -> Attempt:
     return attempt
 
 
+def of_imported(by: Any, experiment_uid: str, name: str) -> Target:
+    """Where a person's bytes for `name` belong, of a run that they imported.
+
+    Raises:
+        NotFound: they see no such run, or it was not imported.
+        Deleted: it was deleted.
+        NotYours: somebody else imported it.
+        ProjectArchived: nothing of it is changed meanwhile.
+        WrongName: the run has no file of that name.
+    """
+    seen = Job.objects.visible_to(by).filter(imported_at__isnull=False)
+    job = seen.select_related("project", "imported").filter(uid=experiment_uid).first()
+    if job is None:
+        raise NotFound(gettext("There is no such run, or it was not imported."))
+    check_present(job)
+    if not job.may_be_changed_by(by):
+        raise NotYours(gettext("Somebody else imported this run; its files are theirs to send."))
+    job.project.check_writable()
+    found = Target(job, None, name, 0)
+    found.place  # noqa: B018 - checks the name
+    return found
+
+
 def check_still(target: Target) -> None:
     """That these bytes still belong where they did when they began to come in.
 
@@ -89,7 +118,9 @@ def check_still(target: Target) -> None:
         LostRace: another attempt was begun meanwhile, or this one was given up.
         Deleted: the job was deleted meanwhile.
     """
-    if owns_results(target.attempt) != (target.shelf == 0):
+    if target.attempt is None:
+        check_present(Job.objects.only("deleted_at").get(pk=target.job.pk))
+    elif owns_results(target.attempt) != (target.shelf == 0):
         raise LostRace(f"{target.name} belongs to another try by now; send it again.")
 
 

@@ -115,7 +115,7 @@ def _says_all(delta: Delta) -> bool:
 
 
 def _goes_on(target: Target, row: SyncFile, delta: Delta) -> bool:
-    version = (target.attempt.number, delta.generation)
+    version = (target.number, delta.generation)
     if row.version != version or row.size != delta.offset:
         return False
     return storage.size_of(target.place) >= row.size

@@ -75,7 +75,7 @@ def take_place(target: Target, part: Incoming | Arrived, said: Whole) -> Stored:
 
 def version_of(target: Target, row: SyncFile | None, generation: int | None) -> tuple[int, int]:
     """Of a file that is sent; without a generation it is that which is there, or a next one."""
-    number = target.attempt.number
+    number = target.number
     if generation is not None:
         return number, generation
     if row is None:

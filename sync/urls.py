@@ -3,12 +3,14 @@
 from django.urls import path, re_path
 
 from sync import agent_views, views
+from sync.imports import views as imports_views
 
 _NAME = "(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"  # of a project
 
 urlpatterns = [
     path("delta/<slug:uid>/<path:name>", agent_views.DeltaView.as_view(), name="sync-delta"),
     path("full/<slug:uid>/<path:name>", agent_views.FullView.as_view(), name="sync-full"),
+    path("import/<slug:uid>/<path:name>", imports_views.FileView.as_view(), name="sync-import"),
     path("batch/<slug:uid>", agent_views.BatchView.as_view(), name="sync-batch"),
     path("checkpoint/<slug:uid>", agent_views.CheckpointView.as_view(), name="sync-checkpoint"),
     path("status/<slug:uid>", views.StatusView.as_view(), name="sync-status"),

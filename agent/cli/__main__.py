@@ -6,7 +6,18 @@ import json
 import os
 import sys
 
-from agent.cli import acts, borrow, devices, follow, listing, looking, pull, session, submit
+from agent.cli import (
+    acts,
+    borrow,
+    devices,
+    follow,
+    importing,
+    listing,
+    looking,
+    pull,
+    session,
+    submit,
+)
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit, ServerRefused
 from agent.cli.show import clean
@@ -19,6 +30,7 @@ VERBS: list[Verb] = [
     *follow.VERBS,
     *acts.VERBS,
     *pull.VERBS,
+    *importing.VERBS,
     *devices.VERBS,
     *borrow.VERBS,
 ]

@@ -86,6 +86,7 @@ class Api:
         params: Mapping[str, Any] | None = None,
         stream: bool = False,
         also: Collection[int] = (),
+        seconds: float = ANSWER_SECONDS,
     ) -> requests.Response:
         """The answer, if it is a 2xx or `also` names its status.
 
@@ -94,6 +95,7 @@ class Api:
         Args:
             path: from the root, /api/jobs/; quoted by whoever builds it.
             data: a raw body: bytes, or an iterator of them, which is sent as it comes.
+            seconds: so long without a byte are too many.
 
         Raises:
             ServerRefused: the server's own sentence.
@@ -108,7 +110,7 @@ class Api:
                 params=params,
                 headers={"Accept": "application/json", **(headers or {})},
                 auth=self._auth,
-                timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+                timeout=(CONNECT_SECONDS, seconds),
                 verify=self._verify,
                 proxies=self._proxies,
                 allow_redirects=False,  # a POST that is redirected comes back as a GET

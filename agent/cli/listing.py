@@ -79,13 +79,18 @@ def _row(run: Mapping[str, Any]) -> list[str]:
     return [
         f"{run['project']}/{run['run_name']}",
         str(run["uid"]),
-        str(run["state"]),
+        state_of(run),
         str(run["name"]),
         str(run["user"] or ""),
         str(run.get("device") or ""),
         words.took(run["started_at"], run["finished_at"]),
         words.ago(run["submitted_at"]),
     ]
+
+
+def state_of(run: Mapping[str, Any]) -> str:
+    """Of an imported run nobody knows how it ended; an older server names none."""
+    return "imported" if run.get("imported_at") else str(run["state"])
 
 
 def cell_of(run: Mapping[str, Any], name: str) -> str:

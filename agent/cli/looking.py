@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cli import words
 from agent.cli.context import Lab, Verb
-from agent.cli.listing import cell_of
+from agent.cli.listing import cell_of, state_of
 from agent.cli.naming import find, find_whole, path_of, title
 from agent.cli.show import Column
 
@@ -29,16 +29,11 @@ def _show_run(lab: Lab, run: dict[str, Any]) -> None:
         [
             ("Run", f"{title(run)} ({run['uid']})"),
             ("Name", run["name"]),
-            ("State", run["state"] + (" (kept queued)" if run["held"] else "")),
+            ("State", state_of(run) + (" (kept queued)" if run["held"] else "")),
             ("Waits because", run["waiting_reason"]),
             ("Who", run["user"] or ""),
-            ("Command", _shell(run["command"])),
-            ("Folder", run["working_directory"]),
-            ("Python", run["python"]),
-            ("Asks for", _wants(run)),
-            ("Priority", run["priority"]),
+            *(_imported(run) if run.get("imported") else _asked(run)),
             ("Tags", ", ".join(run["tags"])),
-            ("Queued", words.ago(run["submitted_at"])),
             ("Took", words.took(run["started_at"], run["finished_at"])),
             ("Page", f"{lab.known.url}/runs/{run['uid']}/"),
         ]
@@ -47,6 +42,27 @@ def _show_run(lab: Lab, run: dict[str, Any]) -> None:
         lab.out.line()
         lab.out.table(TRIES, [_try(one) for one in run["attempts"]])
     _show_metrics(lab, run)
+
+
+def _asked(run: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Command", _shell(run["command"])),
+        ("Folder", run["working_directory"]),
+        ("Python", run["python"]),
+        ("Asks for", _wants(run)),
+        ("Priority", run["priority"]),
+        ("Queued", words.ago(run["submitted_at"])),
+    ]
+
+
+def _imported(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """Nothing of it ran here."""
+    source = run["imported"]
+    return [
+        ("Imported", words.ago(run["imported_at"])),
+        ("From", f"{source['host']}:{source['folder']}"),
+        ("Ended", words.ago(run["finished_at"])),
+    ]
 
 
 TRIES = [

@@ -21,7 +21,7 @@ class StatCache:
     def __init__(self, folder: Path, caches: Path | None = None) -> None:
         """`caches`: where they lie; None: the user's cache folder."""
         name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-        self._path = (caches or _user_caches()) / f"{name}.json"
+        self._path = (caches or user_caches("code")) / f"{name}.json"
         self._known: dict[str, tuple[_Mark, str]] = _read(self._path)
         self._seen: dict[str, tuple[_Mark, str]] = {}
         self._began_ns = time.time_ns()
@@ -44,9 +44,9 @@ class StatCache:
             part.rename(self._path)
 
 
-def _user_caches() -> Path:
+def user_caches(kind: str) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "lab" / "code"
+    return Path(base) / "lab" / kind
 
 
 def _read(path: Path) -> dict[str, tuple[_Mark, str]]:

@@ -215,7 +215,8 @@ class JobViewSet(
         wish = RerunSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         values = wish.validated_data.get("set", {})
-        spec = reruns.changed(submission.spec_of(job), values) if values else None
+        spec = submission.again_of(job, by=request.user)
+        spec = reruns.changed(spec, values) if values else spec
         again = submission.rerun(job, by=request.user, resume=resume, spec=spec)
         return Response(JobDetailSerializer(again).data, status=201)
 

@@ -6,6 +6,7 @@ from experiments.models.borrow import Borrow
 from experiments.models.cell import Cell, Column
 from experiments.models.demo import DemoUser
 from experiments.models.event import JobEvent
+from experiments.models.imported import Imported
 from experiments.models.job import Job
 from experiments.models.labsample import LabSample
 from experiments.models.member import Member, MemberRole
@@ -28,6 +29,7 @@ __all__ = [
     "GPUClaim",
     "GivenSecret",
     "Goal",
+    "Imported",
     "Job",
     "JobEvent",
     "LabSample",

@@ -78,6 +78,11 @@ class CellManager(models.Manager):
         """Write the keys of a job's config, once, with the job."""
         self._note(job.project_id, Kind.KEY, {job.pk: values_of_keys(job.keys)})
 
+    def note_keys_anew(self, job: Any) -> None:
+        """The same of one whose config is another by now: what it names no more goes."""
+        self.filter(job=job, column__kind=Kind.KEY).delete()
+        self.note_keys(job)
+
     def note_all(self, jobs: Iterable[Any]) -> None:
         """Write the keys and the metrics of jobs that were made together, in few statements."""
         by_project: dict[int, list[Any]] = defaultdict(list)

@@ -122,6 +122,8 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True, editable=False)  # of its newest attempt
     finished_at = models.DateTimeField(null=True, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
+    #: When it was brought in from files; null: it was submitted, and ran here.
+    imported_at = models.DateTimeField(null=True, editable=False)
     #: Its place among its submitter's jobs of its priority, smaller first (queue.rank_of, unless
     #: moved); and where a manager has laid it before all others of its priority.
     rank = models.BigIntegerField(default=0, editable=False)
@@ -475,6 +477,21 @@ class Job(models.Model):
         fresh = Job.objects.select_for_update(no_key=True).get(pk=self.pk)
         for field in self._meta.concrete_fields:
             setattr(self, field.attname, getattr(fresh, field.attname))
+
+    # --- what imports write ----------------------------------------------------------------------
+
+    def note_config(self, config: bytes, keys: dict[str, Any]) -> None:
+        """The config of an imported run, which was another when it was brought in."""
+        with transaction.atomic():
+            Job.objects.filter(pk=self.pk).update(config=config, keys=keys)
+            self.config, self.keys = config, keys
+            Cell.objects.note_keys_anew(self)
+
+    def note_times(self, started_at: datetime, finished_at: datetime) -> None:
+        """When an imported run began, and when it wrote last."""
+        times = {"started_at": started_at, "finished_at": finished_at}
+        Job.objects.filter(pk=self.pk, imported_at__isnull=False).update(**times)
+        self.started_at, self.finished_at = started_at, finished_at
 
     # --- what sync writes -----------------------------------------------------------------------
 

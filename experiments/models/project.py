@@ -211,6 +211,15 @@ class Project(models.Model):
         self.refresh_from_db(fields=["last_run"])
         return range(self.last_run - count + 1, self.last_run + 1)
 
+    def number_for(self, wanted: int | None) -> int:
+        """Of an imported run: the number that it had, if no run here has had it; else the next.
+        Under lock(), and otherwise as next_runs()."""
+        self.next_runs(0)
+        if wanted is None or self.jobs.filter(run_number=wanted).exists():
+            return self.next_run()
+        self.next_runs(max(0, wanted - self.last_run))
+        return wanted
+
     def lock(self) -> None:
         """Let nobody queue a job in it before this transaction ends: a submit holds its row, and
         whoever comes after it sees its job."""

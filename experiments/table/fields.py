@@ -32,6 +32,8 @@ from labsite.clock import day_begins, lab_date
 #: Of a query's operators those of the database's lookups.
 ORDERS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 EQUALS = (":", "=")
+#: Beside the states: it did not run here, so that nobody knows how it ended.
+IMPORTED = "imported"
 MAX_DIGITS = 9
 
 
@@ -97,11 +99,14 @@ _STATES: dict[str, tuple[str, ...]] = {
 
 def _state(operator: str, value: Text, reader: Reader) -> Q:
     said = _worded(operator, value).casefold()
+    if said in (IMPORTED, str(gettext_lazy("imported")).casefold()):
+        return Q(imported_at__isnull=False)
     in_words = {str(state.label).casefold(): (state.value,) for state in JobState}
     states = _STATES.get(said) or in_words.get(said)
     if states is None:
         words = _("There is no state “%(text)s”: write one of %(states)s.")
-        known = ", ".join(name for name in _STATES if name not in ("queued", "assigned"))
+        names = (name for name in _STATES if name not in ("queued", "assigned"))
+        known = ", ".join([*names, IMPORTED])
         raise _wrong(words % {"text": value.text, "states": known}, value)
     return Q(state__in=states)
 

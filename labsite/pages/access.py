@@ -48,7 +48,7 @@ def visible_run(request: HttpRequest, uid: str) -> Job:
     """A run that the reader may see, with its tries (`job.tries`), the newest first. Else 404."""
     tries = Attempt.objects.select_related("device").order_by("-number")
     jobs = Job.objects.visible_to(request.user).present()
-    jobs = jobs.select_related("project", "user", "sweep", "snapshot")
+    jobs = jobs.select_related("project", "user", "sweep", "snapshot", "imported")
     return get_object_or_404(
         jobs.prefetch_related(Prefetch("attempts", tries, to_attr="tries")), uid=uid
     )

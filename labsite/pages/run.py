@@ -22,6 +22,7 @@ from labsite.pages.access import asked, may_change, visible_run
 from labsite.pages.code import code_of, contents_of
 from labsite.pages.failures import Failure, failure_of
 from labsite.pages.filetree import level
+from labsite.pages.imported import source_of
 from labsite.pages.logs import fresh, number
 from labsite.pages.outages import outlook
 from labsite.pages.pictures import pictures_of
@@ -105,6 +106,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "wants": _wants(job),
         "command": shlex.join(job.command),
         "code": code_of(job, attempt),
+        "imported": source_of(job),
         "ran_in": ranin.facts_of(attempt),
         "packages": ranin.packages_of(attempt),
         "metrics": _metrics(job),

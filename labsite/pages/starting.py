@@ -118,10 +118,17 @@ def _from_run(uid: str, user) -> Start:
     job = jobs.filter(uid=uid).first()
     if job is None:
         return Start()
-    said, asked = _said_by_its_config(job), words_of(submission.spec_of(job))
+    if job.imported_at:  # what it asked for nobody said
+        said, asked = {}, _words_of_imported(job)
+    else:
+        said, asked = _said_by_its_config(job), words_of(submission.spec_of(job))
     values = {name: words for name, words in asked.items() if words != said.get(name, "")}
     text = bytes(job.config).decode("utf-8", "replace")
     return Start({**Start().values, **values, "config": text, "parent": job.uid}, job)
+
+
+def _words_of_imported(job: Job) -> dict[str, str]:
+    return {"project": job.project.name, "name": job.name, "tags": ", ".join(job.tags)}
 
 
 def _from_sweep(pk: str, user) -> Start:
@@ -218,6 +225,8 @@ def kept_of_sweep(sweep: Sweep) -> dict[str, Any]:
 def kept_of(job: Job) -> dict[str, Any]:
     """What the form has no field for and the run's config does not say: it was given besides, and
     is again."""
+    if job.imported_at:
+        return {}
     asked = submission.spec_of(job)
     alone = _alone(job) or replace(asked, environment={}, labels={})
     given: dict[str, Any] = {"source": job.source} if job.source else {}

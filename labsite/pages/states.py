@@ -37,13 +37,19 @@ _OF_JOB = {
 
 
 def job_badge(job: Job, attempt: Attempt | None, now: datetime) -> Badge:
-    """How a job stands. `attempt` is its open one, with its device; None: it has none."""
+    """How a job stands. `attempt` is its open one, with its device; None: it has none.
+
+    Of an imported run nobody knows how it ended: it is counted as one that succeeded, and shown as
+    what it is.
+    """
     if job.state == JobState.QUEUED and job.held:
         return Badge("held", "s-held", _("kept queued"))
     if attempt is not None and attempt.is_open and is_unreachable(attempt.device, now):
         return Badge("unreachable", "s-disconnected", _("host unreachable"))
     if job.is_live and job.stop_reason:
         return Badge("running", "s-running", _("stopping"), pulse=True)
+    if job.imported_at:
+        return Badge("imported", "s-imported", _("imported"))
     state, icon = _OF_JOB[JobState(job.state)]
     return Badge(state, icon, str(job.get_state_display()), pulse=job.is_live)
 

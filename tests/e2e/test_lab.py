@@ -295,6 +295,8 @@ def test_the_lab_is_shown(kim: Student, lab: Lab) -> None:
         (["rerun", "digits/run_001", "--set", "lr"], 2, "write a name and a value"),
         (["rerun", "digits/run_001", "--resume"], 2, "cannot be resumed"),
         (["--server", "http://127.0.0.1:9", "ls"], 4, "lab login http://127.0.0.1:9"),
+        (["import", "nowhere"], 2, "nowhere is no folder"),
+        (["import", "."], 5, "No runs were found in ."),
         (["dance"], 2, "invalid choice"),
     ],
 )

@@ -11,11 +11,12 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from devices.models import GPU, Device, GPUEvent
-from experiments import sweeps
+from experiments import imports, sweeps
 from experiments.models import (
     Attempt,
     Cell,
     Column,
+    Imported,
     Job,
     JobEvent,
     Project,
@@ -75,6 +76,9 @@ def lab(boss: Any) -> None:
             key=str(project.pk), name="", before={}, after={},
         )  # fmt: skip
     _tries(device, people[0], now)
+    found = imports.Found("brought", "run_001", ["0" * 64])
+    facts = imports.Facts("x", "/x", now, now, file_count=2, size_bytes=2)
+    imports.take_in(found, facts, by=people[0])
     sweep = {"project": "swept", "command": ["x"], "resources": {"gpus": 9}}
     sweeps.submit("lr: 1\n", {**sweep, "sweep": {"grid": {"lr": [1, 2]}}}, by=people[0])
     ApiToken.make(boss, "x", now)
@@ -107,6 +111,7 @@ def write(texts: Texts) -> None:
     _write(Project, lambda n: {"title": texts.one(128), "description": texts.one()})
     _write(Job, lambda n: _of_job(texts))
     _write(Sweep, lambda n: {"name": texts.one(), "config": _config(texts)})
+    _write(Imported, lambda n: {"host": texts.one(), "folder": texts.one(), "name": texts.one()})
     _write(SavedView, lambda n: {"name": f"{n}{texts.one(70)}", "query": texts.one()})
     _write(
         AuditEntry,

@@ -55,7 +55,7 @@ def single() -> list[str]:
     device, gpu = Device.objects.get(), GPU.objects.exclude(fault="").get()
     file = SyncFile.objects.filter(job=failed, name__endswith=".txt").first()
     uids = ",".join(Job.objects.values_list("uid", flat=True)[:6])
-    people = make.user("last")
+    people, brought = make.user("last"), Job.objects.get(project__name="brought")
     return [
         "/", "/?wall=1", "/devices/", f"/devices/{device.pk}/", f"/devices/gpu/{gpu.pk}/",
         "/devices/add/", "/account/", f"/people/{people.pk - 1}/", "/people/several/",
@@ -64,7 +64,8 @@ def single() -> list[str]:
         "/projects/tried/?what=failed&older_than_days=0", "/runs/?choose=1&g=user&g=project",
         *(f"/runs/{job.uid}/" for job in (running, failed)), f"/runs/{failed.uid}/edit/",
         *(f"/runs/{failed.uid}/?part={part}" for part in ("head", "side", "files", "failed")),
-        f"/runs/{failed.uid}/look/{file.name}", "/admin/",
+        f"/runs/{failed.uid}/look/{file.name}", "/admin/", f"/runs/{brought.uid}/",
+        f"/execute/?from={brought.uid}",
     ]  # fmt: skip
 
 

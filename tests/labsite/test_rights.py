@@ -17,6 +17,7 @@ from django.test import Client
 from django.urls import URLPattern, get_resolver, resolve
 
 from devices.models import EnrollmentCode
+from experiments import imports
 from experiments.models import (
     Borrow,
     Job,
@@ -134,6 +135,7 @@ API = {
         (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
         (POST, "/api/jobs/preview/"), (POST, "/api/borrows/"),
         (POST, "/api/code/"), (POST, "/api/code/files"), ("put", "/api/secrets/NEW/"),
+        (POST, "/api/imports/"), (POST, "/api/imports/preview/"),
     ],
     "sees": [
         (GET, "/api/projects/{project}/secrets/"),
@@ -157,6 +159,7 @@ API = {
         ("delete", "/api/sweeps/{sweep}/"), (POST, "/api/sweeps/{sweep}/priority/"),
         *((POST, f"/api/sweeps/{{sweep}}/{verb}/") for verb in ("cancel", "hold", "unhold")),
         (POST, "/api/sweeps/{sweep}/rerun_failed/"),
+        (POST, "/api/sync/import/{imported}/run_099.pt"),
         (POST, "/api/sync/trash/{trash}/restore"), (POST, "/api/sync/trash/{trash}/empty"),
     ],
     "manages": [
@@ -195,6 +198,11 @@ ONES_OWN = {
     "/account/tokens/{token}/revoke/", "/account/secrets/HF_TOKEN/delete/",
     "/api/secrets/HF_TOKEN/",
 }  # fmt: skip
+FOUND = {"project": "other", "run": "run_009", "marks": ["0" * 64]}
+IMPORTED = {
+    **FOUND, "host": "x", "folder": "/x", "started_at": "2024-03-01T10:00:00Z",
+    "finished_at": "2024-03-01T12:00:00Z", "file_count": 1, "size_bytes": 1,
+}  # fmt: skip
 BODIES = {
     "/api/secrets/NEW/": {"value": "0123456789"},
     "/api/projects/{project}/secrets/TEAM_KEY/": {"value": "0123456789"},
@@ -203,6 +211,8 @@ BODIES = {
     "/api/jobs/preview/": {"project": "other", "command": ["true"]},
     "/api/borrows/": {"time": "1h", "device": "gpu-2"},
     "/api/projects/": {"name": "another"},
+    "/api/imports/": IMPORTED,
+    "/api/imports/preview/": {"runs": [FOUND]},
     "/api/sweeps/": {
         "project": "other",
         "command": ["true"],
@@ -241,6 +251,9 @@ def world(request) -> dict[str, Any]:
     gpu = device.gpus.last()
     lent = make.device(gpus=2, host_id="gpu-2")
     now = database_now()
+    found = imports.Found("own", "run_099", ["0" * 64])
+    facts = imports.Facts("x", "/x", now, now, file_count=1, size_bytes=1)
+    brought = imports.take_in(found, facts, by=owner).job
     borrow = Borrow.objects.begin(owner, lent, [lent.gpus.first()], now, now + timedelta(hours=1))
     names = {
         "project": project.name, "run": attempt.job.uid, "ended": over.uid, "attempt": attempt.pk,
@@ -251,7 +264,7 @@ def world(request) -> dict[str, Any]:
         "code": EnrollmentCode.make(database_now())[0].pk, "device": device.pk,
         "host": device.host_id, "gpu": gpu.pk, "uuid": gpu.uuid,
         "sweep": submit_sweep("lr: 1\n", SWEEP, by=owner).pk,
-        "borrow": borrow.pk,
+        "borrow": borrow.pk, "imported": brought.uid,
         "view": SavedView.save_as("mine", by=owner, project=None).pk,
     }  # fmt: skip
     return {"people": people, "names": names, "private": request.param}

@@ -1,0 +1,206 @@
+"""Sending the files of an imported run: what the server has already is not sent again, and a large
+file that was cut goes on where it was."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from agent import wire
+from agent.cli.api import Api
+from agent.cli.errors import CliError, Exit, ServerRefused
+from agent.cli.findruns import LocalFile, LocalRun
+from agent.cli.statcache import StatCache
+
+TRIES = 5  # of one request, while the line is cut or another one writes the file
+PAUSE_SECONDS = 2.0
+BLOCK_BYTES = 1024 * 1024
+#: At which a server reads again what it was sent, in bytes a second.
+SLOWEST_DISK = 20e6
+ANSWER_SECONDS = 60.0
+RAW = {"Content-Type": "application/octet-stream"}
+#: Of these the server keeps what was there before, and what only grew goes on in its version.
+GROWING = (".csv", ".log", ".jsonl")
+#: Refusals of one file alone; the run's others are sent all the same.
+OF_ONE_FILE = (400, 410, 413)
+NO_ROOM = 507
+#: Somebody sent a later version meanwhile.
+NEWER = "stale_generation"
+
+
+@dataclass
+class Sent:
+    """What became of a run's files."""
+
+    count: int = 0
+    size: int = 0
+    there: int = 0  # the same byte for byte, or newer
+    refused: list[tuple[str, str]] = field(default_factory=list)  # tail, why
+
+
+class Uploader:
+    """Sends the files of one run after another."""
+
+    def __init__(
+        self, api: Api, hashes: StatCache, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._api = api
+        self._hashes = hashes
+        self._sleep = sleep
+
+    def send(self, run: LocalRun, uid: str, run_name: str, advance: Callable[[int], None]) -> Sent:
+        """
+        Raises:
+            CliError: the line stays cut, the server has no room, or a file cannot be read.
+        """
+        stored = self._api.get(f"/api/sync/status/{quote(uid)}")["data"]["files"]
+        sent = Sent()
+        for file in run.files:
+            one = _One(uid, f"{run_name}{file.tail}", file, self._sha256(file))
+            if one.is_there(known := stored.get(one.name)):
+                sent.there += 1
+                advance(file.size)
+                continue
+            try:
+                self._send(one, _generation(one, known), advance)
+            except ServerRefused as refused:
+                if refused.code == NEWER:
+                    sent.there += 1
+                elif refused.status in OF_ONE_FILE:
+                    sent.refused.append((file.tail, str(refused)))
+                else:
+                    raise
+            else:
+                sent.count, sent.size = sent.count + 1, sent.size + file.size
+        return sent
+
+    def _sha256(self, file: LocalFile) -> str:
+        try:
+            return self._hashes.sha256_of(str(file.path), file.result)
+        except OSError as exc:
+            raise CliError(f"{file.path} cannot be read: {exc.strerror}") from None
+
+    def _send(self, one: "_One", generation: int | None, advance: Callable[[int], None]) -> None:
+        headers = {**RAW, "X-File-SHA256": one.sha256, "X-File-Mtime": str(one.mtime)}
+        if generation is not None:
+            headers["X-Sync-Generation"] = str(generation)
+        try:
+            with one.file.path.open("rb") as source:
+                if one.file.size <= wire.MAX_WHOLE_FILE_BYTES:
+                    self._post(one, one.read(source, one.file.size), headers)
+                    advance(one.file.size)
+                else:
+                    self._in_chunks(one, source, headers, advance)
+        except OSError as exc:
+            raise CliError(f"{one.file.path} cannot be read: {exc.strerror}") from None
+
+    def _in_chunks(
+        self,
+        one: "_One",
+        source: BinaryIO,
+        headers: dict[str, str],
+        advance: Callable[[int], None],
+    ) -> None:
+        upload_id = f"import-{one.sha256[:40]}"
+        offset = self._offset(one, upload_id, headers)
+        headers |= {"X-Upload-Id": upload_id, "X-Upload-Length": str(one.file.size)}
+        source.seek(offset)
+        advance(offset)
+        while offset < one.file.size:
+            length = min(wire.MAX_UPLOAD_CHUNK_BYTES, one.file.size - offset)
+            chunk = one.read(source, length)
+            digest = hashlib.sha256(chunk).hexdigest()
+            said = {"X-Upload-Offset": str(offset), "X-Chunk-SHA256": digest}
+            self._post(one, chunk, headers | said)
+            offset += length
+            advance(length)
+
+    def _offset(self, one: "_One", upload_id: str, headers: dict[str, str]) -> int:
+        """How much of it has come before; 0: nothing."""
+        asked = {"upload_id": upload_id}
+        answer = self._api.request("GET", one.path, params=asked, headers=headers, also=(404,))
+        if answer.status_code == 404:
+            return 0
+        return min(int(answer.json()["data"]["expected_offset"]), one.file.size)
+
+    def _post(self, one: "_One", data: bytes, headers: dict[str, str]) -> None:
+        seconds = ANSWER_SECONDS + one.file.size / SLOWEST_DISK
+        for left in reversed(range(TRIES)):
+            try:
+                self._api.request("POST", one.path, data=data, headers=headers, seconds=seconds)
+                return
+            except CliError as exc:
+                if not left or not _may_pass(exc):
+                    raise _with_what_to_do(exc, one) from None
+                self._sleep(PAUSE_SECONDS)
+
+
+@dataclass(frozen=True)
+class _One:
+    uid: str
+    name: str
+    file: LocalFile
+    sha256: str
+
+    @property
+    def mtime(self) -> int:
+        return max(0, int(self.file.result.st_mtime))
+
+    @property
+    def path(self) -> str:
+        return f"/api/sync/import/{quote(self.uid)}/{quote(self.name)}"
+
+    def is_there(self, stored: dict[str, Any] | None) -> bool:
+        """Whether the server has it whole: this one, or one that was written later."""
+        if stored is None or not stored["complete"]:
+            return False
+        if (stored["size"], stored["sha256"]) == (self.file.size, self.sha256):
+            return True
+        return stored["mtime"] is not None and stored["mtime"] > self.mtime
+
+    def read(self, source: BinaryIO, length: int) -> bytes:
+        """
+        Raises:
+            CliError: it became shorter; what else changed, the server sees by the hash.
+        """
+        data = source.read(length)
+        if len(data) != length:
+            words = f"{self.file.path} changed while it was sent: import once more"
+            raise CliError(words, Exit.FAILED)
+        return data
+
+
+def _generation(one: _One, stored: dict[str, Any] | None) -> int | None:
+    """Of a file that is another by now the next; None: the first, or it goes on."""
+    if stored is None or not stored["complete"] or not stored["sha256"]:
+        return None
+    if one.name.endswith(GROWING) and _begins_with(one, stored["size"], stored["sha256"]):
+        return int(stored["generation"])
+    return int(stored["generation"]) + 1
+
+
+def _begins_with(one: _One, size: int, sha256: str) -> bool:
+    digest, left = hashlib.sha256(), size
+    try:
+        with one.file.path.open("rb") as source:
+            while left and (block := source.read(min(BLOCK_BYTES, left))):
+                digest.update(block)
+                left -= len(block)
+    except OSError:
+        return False
+    return not left and digest.hexdigest() == sha256
+
+
+def _may_pass(exc: CliError) -> bool:
+    if isinstance(exc, ServerRefused):
+        return bool(exc.facts.get("retryable")) and exc.status != NO_ROOM
+    return exc.exit_code == Exit.UNREACHABLE
+
+
+def _with_what_to_do(exc: CliError, one: _One) -> CliError:
+    """A line that stays cut; a refusal says so itself."""
+    if isinstance(exc, ServerRefused):
+        return exc
+    return CliError(f"{exc}. The same command goes on with {one.name} where it was", exc.exit_code)

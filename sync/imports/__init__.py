@@ -1,0 +1,1 @@
+"""What people send of runs that they import: their files."""
