@@ -12,16 +12,22 @@ from experiments.errors import NotSubmitted
 from experiments.models import Job, Project, Snapshot
 from experiments.models.secret import check_all_kept
 from experiments.models.snapshot import no_snapshot
+from experiments.models.submitkey import Asked, once
 from experiments.options import Options, options_of
 
 
 def read(
-    text: bytes | str | None, given: Mapping[str, Any] | None = None, *, by: Any = None
+    text: bytes | str | None,
+    given: Mapping[str, Any] | None = None,
+    *,
+    by: Any = None,
+    is_sent: bool = True,
 ) -> config.JobSpec:
     """What would be queued, with the project's defaults laid beneath it; queues nothing.
 
     Args:
         by: who reads: of a project that they do not see no default is told. None: the server.
+        is_sent: whether the snapshot that it may name must be here already.
 
     Raises:
         config.ConfigInvalid: with every mistake and its place.
@@ -37,7 +43,8 @@ def read(
         )
     if by is not None:
         _check_allowed(spec, by)
-    _check_source(spec, by)
+    if is_sent:
+        _check_source(spec, by)
     return spec
 
 
@@ -62,8 +69,9 @@ def submit(
     *,
     by=None,
     parent: Job | None = None,
+    asked: Asked | None = None,
 ) -> Job:
-    """Queue one job.
+    """Queue one job; of a request that came before, what that has queued.
 
     Raises:
         config.ConfigInvalid, NotAllowed: as read().
@@ -73,12 +81,18 @@ def submit(
     if spec.sweep is not None:
         words = _("This config is a sweep of %(n)d runs: send it to /api/sweeps/.")
         raise NotSubmitted(words % {"n": spec.sweep.size}, field="sweep")
-    return Job.objects.submit(
-        spec, project=spec.project, by=by, name=spec.name or "", parent=parent
-    )
+    named = {"project": spec.project, "name": spec.name or ""}
+    return once(asked, lambda: Job.objects.submit(spec, by=by, parent=parent, **named))
 
 
-def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | None = None) -> Job:
+def rerun(
+    job: Job,
+    *,
+    by=None,
+    resume: bool = False,
+    spec: config.JobSpec | None = None,
+    asked: Asked | None = None,
+) -> Job:
     """Queue the same once more: its config byte for byte, and all that was asked for besides.
 
     Args:
@@ -88,14 +102,9 @@ def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | Non
     Raises:
         NotSubmitted: there is no checkpoint to go on from.
     """
-    return Job.objects.submit(
-        spec or spec_of(job),
-        project=job.project.name,
-        by=by,
-        name=job.name,
-        parent=job,
-        resume=resume,
-    )
+    same = {"project": job.project.name, "name": job.name, "parent": job, "resume": resume}
+    wanted = spec or spec_of(job)
+    return once(asked, lambda: Job.objects.submit(wanted, by=by, **same))
 
 
 def spec_of(job: Job) -> config.JobSpec:

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from experiments import configfiles, moving, reruns, submission
+from experiments.api.asking import ONCE, asked_by
 from experiments.api.rights import OwnersChange
 from experiments.deciding import changed_by
 from experiments.models import (
@@ -117,14 +118,22 @@ class JobViewSet(
     def get_serializer_class(self):
         return JobSerializer if self.action == "list" else JobDetailSerializer
 
-    @extend_schema(request=SubmitSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=SubmitSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     def create(self, request: Request) -> Response:
         """Queue a job from a YAML, a file of the config folder, or just a command."""
+        asked = asked_by(request)
+        if asked and (before := asked.before()):
+            return self._made(get_object_or_404(self.get_queryset(), pk=before.pk))
         wish = SubmitSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         path = wish.validated_data.get("config_path")
         text = configfiles.read(path) if path else wish.validated_data.get("config")
-        job = submission.submit(text, wish.given(), by=request.user)
+        return self._made(submission.submit(text, wish.given(), by=request.user, asked=asked))
+
+    @staticmethod
+    def _made(job: Job) -> Response:
         return Response(JobDetailSerializer(job).data, status=201)
 
     @extend_schema(request=None)
@@ -197,14 +206,18 @@ class JobViewSet(
         moving.move(job, wish.move(), by=request.user)
         return self._shown(job)
 
-    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=RerunSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, uid: str) -> Response:
         """Queue the same once more, as a new job whose `parent` this is; with `set`, with other
         values of config keys or arguments."""
         return self._again(request, uid, resume=False)
 
-    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=RerunSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Queue a new job that goes on from the newest checkpoint of this one, which has ended."""
@@ -212,12 +225,15 @@ class JobViewSet(
 
     def _again(self, request: Request, uid: str, *, resume: bool) -> Response:
         job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
+        asked = asked_by(request)
+        if asked and (before := asked.before()):
+            return self._made(get_object_or_404(self.get_queryset(), pk=before.pk))
         wish = RerunSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         values = wish.validated_data.get("set", {})
         spec = reruns.changed(submission.spec_of(job), values) if values else None
-        again = submission.rerun(job, by=request.user, resume=resume, spec=spec)
-        return Response(JobDetailSerializer(again).data, status=201)
+        again = submission.rerun(job, by=request.user, resume=resume, spec=spec, asked=asked)
+        return self._made(again)
 
     def perform_destroy(self, job: Job) -> None:
         """Leave a tombstone; its files can be restored for a while."""

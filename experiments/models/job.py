@@ -392,6 +392,7 @@ class Job(models.Model):
                 number=self.attempts.count() + 1,
                 device=device,
                 source=None if self.source else device.source,
+                host_variables=device.environment,
                 unix_user=unix_user_for(self.user, device),
                 gpu_uuids=[gpu.uuid for gpu in gpus],
                 on_device_lost=self.on_device_lost,
