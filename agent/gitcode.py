@@ -27,7 +27,8 @@ IN_FRONT = ("-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
 #: Not `ext::`, by which an address is a command.
 PROTOCOLS = "file:git:http:https:ssh"
 #: Of the agent's own variables, what git needs to get out of a lab's network.
-PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "GIT_SSL_CAINFO")
+PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
+CERTIFICATES = ("GIT_SSL_CAINFO",)
 
 
 class GivenUp(Exception):
@@ -48,7 +49,7 @@ class Git:
         self._gone = gone
         self._locks: list[int] = []  # which git inherits, as it outlives this agent
         self._environ = {
-            **{name: environ[name] for name in PROXIES if name in environ},
+            **{name: environ[name] for name in (*PROXIES, *CERTIFICATES) if name in environ},
             "HOME": str(user.home),
             "USER": user.name,
             "LANG": "C.UTF-8",

@@ -49,6 +49,8 @@ AVOID = timedelta(minutes=1)
 #: One whose GPU another lab server had, or that lacks something: a few heartbeats, which say how
 #: it is with that.
 AVOID_TAKEN = timedelta(seconds=5)
+#: A `python` that is a command, which makes the environment.
+UV = "uv"
 
 
 def run_name(number: int) -> str:
@@ -224,6 +226,11 @@ class Job(models.Model):
         if self.requeue_requested_at:
             return "requeued"
         return "preempted" if self.preempt_requested_at else ""
+
+    def commands_on(self, device: Device) -> list[str]:
+        """What must be on the PATH of jobs there; uv, where that brings its Python."""
+        by_uv = (self.python or device.python) == UV
+        return [*self.requires.get("commands", []), *([UV] if by_uv else [])]
 
     def may_be_changed_by(self, user: Any) -> bool:
         """Whose it is, as long as they may submit; and managers."""

@@ -62,7 +62,7 @@ def run(request: HttpRequest, uid: str) -> HttpResponse:
     if part is not None and part not in PARTS:
         raise Http404
     context = _context(job, request.user, database_now()) | _where(request)
-    context["again"] = f"lab rerun {job.uid}"
+    context["again"] = shlex.join(["lab", "rerun", job.uid])
     context["level"] = level(
         context["files"], context["left_out"], context["folder"], context["sought"]
     )
