@@ -81,7 +81,7 @@ def launch(
     interpreter = _interpreter(order, environ, directory, user, environments)
     account = _account(user, environ)
     if order.python == uvproject.NAME:
-        account |= uvproject.way_out(environ)
+        account |= uvproject.variables(environ, environments, user)
     variables = _variables(order, places, interpreter, gpu_indices, account)
     lacks.check_commands(order, variables["PATH"])
     arguments = _arguments(order, places)

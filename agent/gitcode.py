@@ -35,6 +35,11 @@ class GivenUp(Exception):
     """Nobody wishes the attempt to start any more."""
 
 
+def clone_of(url: str, above: Path) -> Path:
+    """Where the clone of a repository lies, or is to lie, beside the folders of attempts."""
+    return above / f".git-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
 class Git:
     """git, as one user of this host."""
 
@@ -67,9 +72,8 @@ class Git:
             StartFailed: it cannot; the message says what to do.
             GivenUp: nobody wishes it any more.
         """
-        name = hashlib.sha256(code.url.encode()).hexdigest()[:16]
-        clone = folder.above / f".git-{name}"
-        with self._locked(folder.above / f".git-{name}.lock"):
+        clone = clone_of(code.url, folder.above)
+        with self._locked(clone.with_name(f"{clone.name}.lock")):
             if not self._has(clone, code.commit):
                 self._fetch(clone, code)
             commit = self._run(clone, "rev-parse", f"{code.commit}^{{commit}}").strip()

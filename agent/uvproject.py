@@ -24,6 +24,8 @@ from agent.users import User
 from agent.wire import AttemptOrder, Lack
 
 NAME = "uv"
+#: Beside the environments of the agent's own user: what uv has fetched for them.
+FETCHED = "fetched"
 LOCK = "uv.lock"
 #: Where uv's own installer puts it, which is not on the PATH of services.
 FOLDERS = (".local/bin", ".cargo/bin")
@@ -69,9 +71,21 @@ def _of_home(user: User) -> Path:
     return user.home / ".cache" / "lab-agent" / f"uv-{socket.gethostname()}"
 
 
-def way_out(environ: Mapping[str, str]) -> dict[str, str]:
-    """Of the agent's own variables, what uv needs to get out of a lab's network."""
-    return {name: environ[name] for name in (*PROXIES, *CERTIFICATES) if name in environ}
+def variables(environ: Mapping[str, str], environments: Path | None, user: User) -> dict[str, str]:
+    """What uv is told unless the job says otherwise: the way out of a lab's network, which the
+    agent has, and where to keep what it fetches (of another user: in that user's home)."""
+    way_out = {name: environ[name] for name in (*PROXIES, *CERTIFICATES) if name in environ}
+    if environments is None or not user.is_own:
+        return way_out
+    return {**way_out, "UV_CACHE_DIR": str(environments / FETCHED)}
+
+
+def kept(prefix: Path, directory: Path, environ: Mapping[str, str]) -> list[Path]:
+    """What outlives a run with this environment: it, and what was fetched for it."""
+    if prefix.parent == directory:
+        return []  # of one attempt's folder, with which it goes
+    fetched = prefix.parent / FETCHED
+    return [prefix, *([fetched] if environ.get("UV_CACHE_DIR") == str(fetched) else [])]
 
 
 def through(order: AttemptOrder, arguments: list[str], search_path: str, user: User) -> list[str]:
