@@ -399,10 +399,8 @@ def test_what_was_sent_within_the_hour_stays_and_more_is_refused(kim, client, se
     assert again.status_code == 201
     assert set(Snapshot.objects.values_list("sha256", flat=True)) == kept
     client.force_login(kim.user)
-    assert (
-        "Code that you have sent and no run uses: 1.5 KiB"
-        in client.get("/account/").content.decode()
-    )
+    page = client.get("/account/").content.decode()
+    assert "Code that you have sent and no run uses: 1.5" in page
     kim.submit(next(iter(kept)))
     assert unused_bytes(kim.user) < 1000  # what a run uses counts no more
 
