@@ -96,6 +96,8 @@ class Caches:
         began = shim.now()
         while not stop.is_set():
             self._bell.wait(LOOK_SECONDS)
+            if stop.is_set():
+                return  # a look may take seconds
             now = shim.now()
             try:
                 self.look(now - began)
@@ -111,7 +113,7 @@ class Caches:
         used = set(self._used())
         for cache in self._all():
             if cache.bytes is None or cache.idle_seconds == 0:
-                self._measure(cache)
+                self._do(self._measure, cache)
         with self._store.transaction() as db:
             db.execute(
                 # What was noted since the last look: perhaps this very second.
@@ -122,9 +124,16 @@ class Caches:
             rows = [(path,) for path in used]
             db.executemany("UPDATE caches SET idle_seconds = 0 WHERE path = ?", rows)
         for cache in self._due(used):
-            self._remove(cache)
+            self._do(self._remove, cache)
 
     # --- inside ---
+
+    def _do(self, act: Callable[[Cache], None], cache: Cache) -> None:
+        """One that cannot be touched keeps none of the others."""
+        try:
+            act(cache)
+        except OSError as exc:
+            logger.warning("%s cannot be looked after: %s", cache.path, exc.strerror)
 
     def _used(self) -> Iterator[str]:
         """By attempts that are under way."""

@@ -166,6 +166,17 @@ def test_of_a_user_who_is_gone_nothing_is_touched_and_nothing_breaks(host: Host)
     assert theirs.exists() or theirs.with_name("theirs.gone").exists()
 
 
+def test_one_that_cannot_be_removed_keeps_none_of_the_others(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other = host.made("a stuck one"), host.made("b other")
+    (stuck.parent / "a stuck one.gone" / "full").mkdir(parents=True)  # it has no name to take
+
+    host.days(31)
+
+    assert (stuck.exists(), other.exists()) == (True, False)
+
+
 def test_a_file_of_several_names_counts_for_its_part(tmp_path: Path) -> None:
     write(tmp_path / "fetched" / "a", b"x" * 8192)
     (tmp_path / "environment").mkdir()
