@@ -67,7 +67,10 @@ class Asked:
         if not _KEY.fullmatch(key):
             words = gettext("An Idempotency-Key has 1 to 128 letters, digits or signs, no spaces.")
             raise NotSubmitted(words, field="Idempotency-Key")
-        text = json.dumps(said, sort_keys=True, default=str)
+        try:
+            text = json.dumps(said, sort_keys=True, default=str)
+        except RecursionError:
+            raise NotSubmitted(gettext("This request is nested too deeply.")) from None
         return cls(user, key, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
     def before(self) -> Job | Sweep | None:

@@ -114,6 +114,23 @@ def test_what_cannot_be_a_key_is_told(post, key):
     assert "Idempotency-Key" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("depth", [50, 900, 5000, 100_000])
+def test_whatever_comes_with_a_key_has_an_answer(post, client, depth):
+    deep = '{"environment": ' + "[" * depth + "]" * depth + "}"
+    token = make.token(make.user("deep"))
+
+    answer = client.post(
+        "/api/jobs/",
+        deep,
+        content_type="application/json",
+        HTTP_AUTHORIZATION=f"Token {token}",
+        HTTP_IDEMPOTENCY_KEY="k",
+    )
+
+    assert answer.status_code == 400
+    assert not SubmitKey.objects.exists()
+
+
 def test_a_key_is_forgotten_after_a_week(post, ann):
     post("jobs/", WISH)
     SubmitKey.objects.update(at=database_now() - timedelta(days=8))
