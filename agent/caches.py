@@ -110,7 +110,7 @@ class Caches:
 
     def look(self, seconds: float) -> None:
         """So much time has passed: remove what nobody needs."""
-        used = set(self._used())
+        used = [(path,) for path in self._used()]
         for cache in self._all():
             if cache.bytes is None or cache.idle_seconds == 0:
                 self._do(self._measure, cache)
@@ -121,9 +121,8 @@ class Caches:
                 " CASE idle_seconds WHEN 0 THEN 1 ELSE idle_seconds + ? END",
                 (seconds,),
             )
-            rows = [(path,) for path in used]
-            db.executemany("UPDATE caches SET idle_seconds = 0 WHERE path = ?", rows)
-        for cache in self._due(used):
+            db.executemany("UPDATE caches SET idle_seconds = 0 WHERE path = ?", used)
+        for cache in self._due():
             self._do(self._remove, cache)
 
     # --- inside ---
@@ -151,12 +150,10 @@ class Caches:
             rows = db.execute("SELECT * FROM caches ORDER BY idle_seconds DESC, path").fetchall()
         return [Cache(**dict(row)) for row in rows]
 
-    def _due(self, used: set[str]) -> Iterator[Cache]:
+    def _due(self) -> Iterator[Cache]:
         found = self._all()
         too_much = sum(cache.bytes or 0 for cache in found) - MOST_BYTES
         for cache in found:
-            if cache.path in used:
-                continue
             is_too_much = too_much > 0 and cache.idle_seconds >= cache.lately_seconds
             if cache.gone or cache.idle_seconds >= KEEP_SECONDS or is_too_much:
                 too_much -= cache.bytes or 0
