@@ -5,16 +5,27 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import gpus, host, resume, userfolders, users, wire, workspace
+from agent import (
+    codefolders,
+    gpus,
+    host,
+    resume,
+    userfolders,
+    users,
+    uvproject,
+    wire,
+    workspace,
+)
 from agent.attempts import Attempts
 from agent.audit import Audit
 from agent.bandwidth import Bandwidth
+from agent.caches import Caches
 from agent.code import CodeLaying
 from agent.codecache import CodeCache
 from agent.config import Config
@@ -78,6 +89,7 @@ class Agent:
         files = Store(state.folder / "files.sqlite3")
         self._files = self._file_sync(config, files, state, root)
         self._events = EventLoop(self._to_our_server().event, self._journal)
+        self._caches = self._kept_caches(config, state, root)
         self._attempts = Attempts(self._surroundings(config, state, root))
         self._audit = Audit(
             self._to_our_server, self._journal, FileJournal(files), self._attempts.offer_again
@@ -105,6 +117,7 @@ class Agent:
             Loop("audit", self._audit.run, self._audit.nudge),
             Loop("source", self._source.run, self._source.nudge),
             Loop("lacks", self._lacks.run, self._lacks.nudge),
+            Loop("caches", self._caches.run, self._caches.nudge),
         )
         if self._keeping is not None:
             self._daemon.add(Loop("keeping", self._keeping.run, self._keeping.nudge))
@@ -169,6 +182,7 @@ class Agent:
             fetch_config=self._fetch_config,
             lay_in=self._lay_in,
             code=self._code_laying(state),
+            kept=self._caches.note,
             changed=self._changed,
             stop=self._stop,
             lacks=self._lacks,
@@ -182,7 +196,21 @@ class Agent:
             CodeCache(state.folder / "code"),
             state.folder / "attempts",
             self._folders.rights_in,
+            self._caches.note,
         )
+
+    def _kept_caches(self, config: Config, state: State, root: Path) -> Caches:
+        as_submitter = config.run_as is JobUser.SUBMITTER
+
+        def rights_of(user: str) -> AbstractContextManager[None]:
+            found = users.of_order(user, as_submitter=as_submitter) if user else users.own()
+            return found.rights()
+
+        caches = Caches(self._store, self._journal.attempts, rights_of)
+        uv = state.folder / uvproject.NAME
+        found = [*uv.glob("*"), *root.glob(f"*/{codefolders.NAME}/.git-*")]
+        caches.adopt(path for path in found if path.is_dir())
+        return caches
 
     def _heartbeat_loop(self, config: Config) -> HeartbeatLoop:
         hardware = Hardware(

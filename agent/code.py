@@ -10,7 +10,7 @@ from agent import codefolders, snapshots
 from agent.codecache import CodeCache
 from agent.codefolders import CodeFolder
 from agent.errors import StartFailed
-from agent.gitcode import Git, GivenUp
+from agent.gitcode import Git, GivenUp, clone_of
 from agent.transport import Transport
 from agent.users import User
 from agent.wire import AttemptOrder
@@ -24,6 +24,7 @@ class CodeLaying:
     cache: CodeCache
     attempts_dir: Path
     rights_in: Callable[[Path], AbstractContextManager[None]]  # of whose folder of runs it is
+    kept: Callable[[Path, User], None]  # told of a clone before it is used
 
     def lay(
         self, order: AttemptOrder, run_dir: Path, user: User, gone: Callable[[], bool]
@@ -64,6 +65,7 @@ class CodeLaying:
             )
         folder.begin()
         if code.kind == "git":
+            self.kept(clone_of(code.url, folder.above), user)
             Git(user, gone).lay(code, folder)
         else:
             with closing(self.connect()) as transport:

@@ -74,10 +74,15 @@ class CodeFolder:
         """Whatever there is of it, also what the job has put there."""
         self._mark.unlink(missing_ok=True)
         with self.rights():
-            if os.path.lexists(self.path):
-                shutil.rmtree(self.path, onerror=_insist)
+            remove_whole(self.path)
             if os.path.lexists(self.path):
                 logger.warning("%s cannot be removed: take it away by hand", self.path)
+
+
+def remove_whole(path: Path) -> None:
+    """A folder with all that lies in it, as far as that can be removed."""
+    if os.path.lexists(path):
+        shutil.rmtree(path, onerror=_insist)
 
 
 def _insist(

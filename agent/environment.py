@@ -79,11 +79,14 @@ def launch(
     _check_secrets(order)
     directory = _directory(order, source, user)
     interpreter = _interpreter(order, environ, directory, user, environments)
-    variables = _variables(order, places, interpreter, gpu_indices, _account(user, environ))
+    account = _account(user, environ)
+    if order.python == uvproject.NAME:
+        account |= uvproject.variables(environ, environments, user)
+    variables = _variables(order, places, interpreter, gpu_indices, account)
     lacks.check_commands(order, variables["PATH"])
     arguments = _arguments(order, places)
     if order.python == uvproject.NAME:
-        arguments = uvproject.through(arguments, variables["PATH"], user)
+        arguments = uvproject.through(order, arguments, variables["PATH"], user)
     executable = _executable(arguments[0], directory, variables["PATH"], user)
     if interpreter is None and Path(executable).name.startswith("python"):
         interpreter = Interpreter(Path(executable).parent.parent, {})

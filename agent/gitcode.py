@@ -27,11 +27,17 @@ IN_FRONT = ("-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false")
 #: Not `ext::`, by which an address is a command.
 PROTOCOLS = "file:git:http:https:ssh"
 #: Of the agent's own variables, what git needs to get out of a lab's network.
-PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "GIT_SSL_CAINFO")
+PROXIES = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
+CERTIFICATES = ("GIT_SSL_CAINFO",)
 
 
 class GivenUp(Exception):
     """Nobody wishes the attempt to start any more."""
+
+
+def clone_of(url: str, above: Path) -> Path:
+    """Where the clone of a repository lies, or is to lie, beside the folders of attempts."""
+    return above / f".git-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 class Git:
@@ -48,7 +54,7 @@ class Git:
         self._gone = gone
         self._locks: list[int] = []  # which git inherits, as it outlives this agent
         self._environ = {
-            **{name: environ[name] for name in PROXIES if name in environ},
+            **{name: environ[name] for name in (*PROXIES, *CERTIFICATES) if name in environ},
             "HOME": str(user.home),
             "USER": user.name,
             "LANG": "C.UTF-8",
@@ -66,9 +72,8 @@ class Git:
             StartFailed: it cannot; the message says what to do.
             GivenUp: nobody wishes it any more.
         """
-        name = hashlib.sha256(code.url.encode()).hexdigest()[:16]
-        clone = folder.above / f".git-{name}"
-        with self._locked(folder.above / f".git-{name}.lock"):
+        clone = clone_of(code.url, folder.above)
+        with self._locked(clone.with_name(f"{clone.name}.lock")):
             if not self._has(clone, code.commit):
                 self._fetch(clone, code)
             commit = self._run(clone, "rev-parse", f"{code.commit}^{{commit}}").strip()

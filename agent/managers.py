@@ -348,6 +348,11 @@ def start_command(unit: str, of_system: bool) -> tuple[str, ...]:
     return (*control, "start", unit)
 
 
+def restart_command(unit: str, of_system: bool) -> tuple[str, ...]:
+    """What ends a service of systemd in order, and starts it again."""
+    return ("systemctl", *(() if of_system else ("--user",)), "restart", unit)
+
+
 def stop_command(unit: str, of_system: bool) -> tuple[str, ...]:
     """What stops a service so that it stays stopped, for `lab-agent --stop`."""
     if not unit.endswith(".service"):

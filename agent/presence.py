@@ -18,6 +18,9 @@ from agent.unitfiles import LABELS
 
 FILE = "agent.json"
 KEEPER = "LAB_KEPT_BY"  # the variable by which a program that keeps agents running names itself
+#: The variable by which an agent that is kept with others (agent.several) knows the service that
+#: keeps them: "user:lab-agent.service", or "system:".
+SERVICE = "LAB_AGENT_SERVICE"
 AGAIN_SECONDS = 5.0  # between two notes without news: a small write, no fsync
 
 
@@ -45,6 +48,8 @@ class Record:
     program: list[str] | None = None  # what starts it again, for `lab-agent restart`: this,
     arguments: list[str] | None = None  # with these (no code among them),
     directory: str | None = None  # there
+    service: str | None = None  # that keeps it together with agents of other servers
+    service_of_system: bool = True
 
     @property
     def process(self) -> Identity:
@@ -100,6 +105,7 @@ def of_this_process(
     """`log` and `err`: the files that it writes to, if it has no terminal."""
     found = shim.stat(os.getpid())
     assert found is not None
+    manager, _colon, service = os.environ.get(SERVICE, "").partition(":")
     return Record(
         os.getpid(),
         found[2],
@@ -111,6 +117,8 @@ def of_this_process(
         log,
         err,
         *unit_of_this_process(),
+        service=service or None,
+        service_of_system=manager != "user",
     )
 
 

@@ -33,7 +33,10 @@ def restart(chosen: Config) -> int:
     for _, record in meant:
         _check(record)
         _tell_unheard(chosen, record)
-    return max(_again(folder, record, chosen.enroll_code) for folder, record in meant)
+    alone = [one for one in meant if one[1].service is None]
+    together = [record for _folder, record in meant if record.service is not None]
+    codes = [_again(folder, record, chosen.enroll_code) for folder, record in alone]
+    return max(codes + _together(together, chosen.enroll_code))
 
 
 def _check(record: Record) -> None:
@@ -42,6 +45,11 @@ def _check(record: Record) -> None:
     if record.program is None or record.arguments is None or record.directory is None:
         raise ConfigError(
             f"{who} did not note how it was started: stop it (--stop), and start it as before"
+        )
+    if record.service is not None and not _is_same(record.program, program):
+        raise ConfigError(
+            f"{who} is kept by {record.service}, which starts {shlex.join(record.program)}: renew "
+            "that one"
         )
     if record.unit is None or _is_same(record.program, program):
         return
@@ -72,11 +80,26 @@ def _tell_unheard(chosen: Config, record: Record) -> None:
         )
 
 
+def _together(records: list[Record], code: str | None) -> list[int]:
+    """Agents that one service keeps: it ends and starts all of its servers' at once, once."""
+    codes = [_enrolled(record, code) for record in records]
+    for service, of_system in {(one.service, one.service_of_system): None for one in records}:
+        assert service is not None
+        sys.stdout.write(f"{service}: restarted, with the agents of all servers that it keeps\n")
+        codes.append(_run(list(managers.restart_command(service, of_system)), records[0]))
+    return codes
+
+
+def _enrolled(record: Record, code: str | None) -> int:
+    """With a code, if there is one."""
+    enroll = [*options.program()[0], "enroll", *_arguments(record)]
+    return _run(enroll, record, code) if code is not None else 0
+
+
 def _again(folder: Path, record: Record, code: str | None) -> int:
     if record.alive:
         background.end(folder, record)
-    enroll = [*options.program()[0], "enroll", *_arguments(record)]
-    refused = _run(enroll, record, code) if code is not None else 0
+    refused = _enrolled(record, code)
     if record.unit is not None and managers.is_service(record.unit):
         start = list(managers.start_command(record.unit, record.unit_of_system))
     else:

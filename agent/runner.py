@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import cgroups, companion, environment, gpulock, outputs, packages, shim, users, wire
+from agent import (
+    cgroups,
+    companion,
+    environment,
+    gpulock,
+    outputs,
+    packages,
+    shim,
+    users,
+    uvproject,
+    wire,
+)
 from agent.backoff import Backoff
 from agent.code import CodeLaying
 from agent.environment import Launch, Places
@@ -121,6 +132,7 @@ class Surroundings:
     fetch_config: Callable[[str], bytes]  # by attempt id
     lay_in: Callable[[AttemptOrder, Path], None]  # the files to resume from, into a run's folder
     code: CodeLaying
+    kept: Callable[[Path, User], None]  # told of what outlives a run, before it is used
     changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
     stop: threading.Event  # the agent's end, not the job's
     lacks: Lacks  # what jobs required and this host has not
@@ -232,13 +244,18 @@ class Run:
         return self._around.stop.is_set() or self._attempt().stop_reason is not None
 
     def _launch(self, places: Places, indices: dict[str, int], user: User, source: Path) -> Launch:
-        environments = self._around.attempts_dir.parent / "uv"
-        return _acting_as(
+        environments = self._around.attempts_dir.parent / uvproject.NAME
+        launch = _acting_as(
             user,
             lambda: environment.launch(
                 self._order, places, source, indices, user, environments=environments
             ),
         )
+        if self._order.python == uvproject.NAME and launch.interpreter is not None:
+            prefix = launch.interpreter.prefix
+            for path in uvproject.kept(prefix, launch.directory, launch.variables):
+                self._around.kept(path, user)
+        return launch
 
     def _start(self, launch: Launch, places: Places) -> None:
         order, facts = self._order, _facts(self._order, launch, self._around.driver())

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from agent import config, options, shim
+from agent import config, managers, options, presence, shim
 from agent.backoff import Backoff
 from agent.errors import ConfigError
 from agent.state import state_folder
@@ -127,7 +127,7 @@ class Kept:
             return
         self._changed_seconds = shim.now()
         program, variables = options.program()
-        environ = {k: v for k, v in os.environ.items() if k not in NOT_THEIRS}
+        environ = {k: v for k, v in os.environ.items() if k not in NOT_THEIRS} | _service()
         self._process = subprocess.Popen(
             [*program, *self._command],
             env={**environ, **variables, LOG_NAME: self._name},
@@ -167,6 +167,15 @@ class Kept:
             logger.warning("the agent for %s does not stop: killing it", self._name)
             self._process.kill()
             return abs(self._process.wait())
+
+
+def _service() -> dict[str, str]:
+    """By which an agent notes the service that this process is, so that `lab-agent restart` knows
+    it: that one starts all of them again, and nobody else should."""
+    unit, of_system = presence.unit_of_this_process()
+    if unit is None or not managers.is_service(unit):
+        return {}
+    return {presence.SERVICE: f"{'system' if of_system else 'user'}:{unit}"}
 
 
 def _end_with(parent: int) -> None:

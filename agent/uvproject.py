@@ -3,9 +3,9 @@
 The environment is one for each lock, kept from run to run. It is made by uv itself, within the
 job: what uv says of it stands in the run's log.
 
-Not so where the lock installs code of the folder itself (a project with a build system, a member
-of a workspace): that is installed by its path, so another run in another folder would change what
-this one imports, and which code that is.
+Not so where the lock installs what lies in the folder itself (a project with a build system, a
+member of a workspace, a wheel named by its path): that is installed by its path, so another run in
+another folder would change what this one imports, and which code that is.
 """
 
 import hashlib
@@ -13,17 +13,25 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.errors import StartFailed
+from agent.gitcode import PROXIES
 from agent.interpreters import Interpreter
+from agent.lacks import Lacking
 from agent.users import User
+from agent.wire import AttemptOrder, Lack
 
 NAME = "uv"
+#: Beside the environments of the agent's own user: what uv has fetched for them.
+FETCHED = "fetched"
 LOCK = "uv.lock"
 #: Where uv's own installer puts it, which is not on the PATH of services.
 FOLDERS = (".local/bin", ".cargo/bin")
-_OWN_CODE = re.compile(rb"^source = \{ (editable|directory) = ", re.MULTILINE)
+#: By which uv knows a lab's own certificate authority.
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_OWN_CODE = re.compile(rb"^source = \{ (editable|directory|path) = ", re.MULTILINE)
 
 
 def interpreter(
@@ -63,17 +71,37 @@ def _of_home(user: User) -> Path:
     return user.home / ".cache" / "lab-agent" / f"uv-{socket.gethostname()}"
 
 
-def through(arguments: list[str], search_path: str, user: User) -> list[str]:
+def variables(environ: Mapping[str, str], environments: Path | None, user: User) -> dict[str, str]:
+    """What uv is told unless the job says otherwise: the way out of a lab's network, which the
+    agent has, and where to keep what it fetches (of another user: in that user's home)."""
+    way_out = {name: environ[name] for name in (*PROXIES, *CERTIFICATES) if name in environ}
+    if environments is None or not user.is_own:
+        return way_out
+    return {**way_out, "UV_CACHE_DIR": str(environments / FETCHED)}
+
+
+def kept(prefix: Path, directory: Path, environ: Mapping[str, str]) -> list[Path]:
+    """What outlives a run with this environment: it, and what was fetched for it."""
+    if prefix.parent == directory:
+        return []  # of one attempt's folder, with which it goes
+    fetched = prefix.parent / FETCHED
+    return [prefix, *([fetched] if environ.get("UV_CACHE_DIR") == str(fetched) else [])]
+
+
+def through(order: AttemptOrder, arguments: list[str], search_path: str, user: User) -> list[str]:
     """The command, run by uv.
 
     Raises:
-        StartFailed: this host has no uv.
+        Lacking: this host has no uv; the server gives the job to another, until it has.
     """
     places = [search_path, *(str(user.home / folder) for folder in FOLDERS)]
-    found = shutil.which(NAME, path=os.pathsep.join(places))
+    within = os.pathsep.join(places)
+    found = shutil.which(NAME, path=within)
     if found is None:
-        raise StartFailed(
+        raise Lacking(
             f"`python: uv` needs uv, and {user.name!r} has none on this host: install it there "
-            "(https://docs.astral.sh/uv/), or name another `python`"
+            "(https://docs.astral.sh/uv/), or name another `python`. Another host is looked for",
+            [Lack(NAME, order.run_as or "", order.python or "")],
+            within,
         )
     return [found, "run", "--frozen", "--", *arguments]

@@ -273,6 +273,8 @@ class Environment:
     driver: Short | None = None
     cuda: Short | None = None  # the newest that the driver knows
     unix_user: Short | None = None
+    prefix: Line | None = None  # the environment's folder
+    working_directory: Line | None = None
     packages: Annotated[list[Short], Items(1000)] = field(default_factory=list)  # name==version
 
 

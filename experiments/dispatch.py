@@ -125,6 +125,7 @@ class Plan:
         self._hold_back_since = now - timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
         #: Users with a Unix name; None: no place asks for one.
         self._named = next((p.admitted for p in places if p.admitted is not None), None)
+        self._some_lack = any(place.device.lacks for place in places)
         self._held_back_for: Job | None = None
         #: What did not fit: asked again in the same pass it would not fit either.
         self._refused: dict[tuple, dict[str, Any]] = {}
@@ -233,7 +234,7 @@ class Plan:
         labels = tuple(sorted(job.labels.items()))
         avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
         admitted = self._named is None or job.user_id in self._named
-        needs = (str(job.requires), job.python, job.user_id) if job.requires else ()
+        needs = (str(job.requires), job.python, job.user_id) if self._some_lack else ()
         return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted, needs)
 
     def _hold_back(self, job: Job) -> None:

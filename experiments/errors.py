@@ -8,6 +8,7 @@ Refused
 ├── SweepNotEnded       runs of a sweep wait, run or are needed
 ├── NotYours            only its owner or a manager may do this
 ├── NotSubmitted        a job that cannot be queued as it stands
+├── KeyReused           the key of a submit stands for another one
 ├── SecretInvalid       a secret that cannot be kept
 ├── SecretsLocked       the key is missing that opens the secrets kept here
 ├── QueryWrong          a query of a table of runs that cannot be read: where, and why
@@ -50,6 +51,11 @@ class SweepNotEnded(Refused):
 
 class NotSubmitted(BadRequest):
     code = "not_submitted"
+
+
+class KeyReused(Refused):
+    status = 422
+    code = "key_reused"
 
 
 class NothingFree(Refused):

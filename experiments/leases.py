@@ -266,7 +266,7 @@ def order(
         run_name=job.run_name,
         user=job.user.get_username() if job.user else "",
         command=job.command,
-        environment={**device.environment, **job.environment},
+        environment={**_host_variables(attempt, device), **job.environment},
         secrets=secrets or {},
         gpus=attempt.gpu_uuids,
         gpu_ids="uuid",
@@ -288,6 +288,12 @@ def order(
         secret_names=job.secrets,
         requires=wire.decode(wire.Requires, job.requires),
     )
+
+
+def _host_variables(attempt: Attempt, device: Device) -> dict[str, str]:
+    """As its page tells them, whatever a manager has changed since."""
+    noted: dict[str, str] | None = attempt.host_variables
+    return device.environment if noted is None else noted
 
 
 def _directory(job: Any, device: Device) -> str | None:

@@ -59,13 +59,13 @@ class Place:
 
     def lacking(self, job: Job) -> list[str]:
         """What the job requires and this device is known not to have."""
-        if not (job.requires and self.device.lacks):
+        if not self.device.lacks:
             return []
         user = (self.admitted or {}).get(job.user_id, "")
         python = job.python or self.device.python
         lacks = {(one["name"], one["user"], one["python"]) for one in self.device.lacks}
         wanted = [(name, user, "") for name in job.requires.get("paths", [])]
-        wanted += [(name, user, python) for name in job.requires.get("commands", [])]
+        wanted += [(name, user, python) for name in job.commands_on(self.device)]
         return [name for name, *rest in wanted if (name, *rest) in lacks]
 
     def able(self, job: Job) -> int:

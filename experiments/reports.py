@@ -99,11 +99,16 @@ def _exited(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
 def _start_failed(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
     taken = set(event.used_elsewhere) & set(attempt.gpu_uuids)
     outcome = Outcome.GPU_TAKEN if taken else Outcome.START_FAILED
-    if event.lacks and attempt.job.requires:
+    if event.lacks and _may_lack(attempt):
         outcome = Outcome.LACKING
         attempt.device.note_lacks([asdict(one) for one in event.lacks])
     attempt.end(outcome, now, message=event.message)
     GPU.objects.filter(uuid__in=taken, device=attempt.device).note_used_elsewhere()
+
+
+def _may_lack(attempt: Attempt) -> bool:
+    """Whether its host can have lacked anything: of a job that needs nothing, a start failed."""
+    return bool(attempt.job.requires or attempt.job.commands_on(attempt.device))
 
 
 def _released(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:

@@ -101,7 +101,8 @@ class AttemptSerializer(serializers.ModelSerializer):
         fields = [
             "id", "number", "device", "source", "unix_user", "gpu_uuids", "created_at",
             "accepted_at", "started_at", "ended_at", "outcome", "ending", "exit_code", "message",
-            "unconfirmed", "found", "pid", "environment", "packages", "contact",
+            "unconfirmed", "found", "pid", "host_variables", "environment", "packages",
+            "contact",
         ]  # fmt: skip
 
     @extend_schema_field(ContactSerializer(allow_null=True))

@@ -14,17 +14,23 @@ from experiments.models import Job, Project, Snapshot
 from experiments.models.queue import check_may_call, priority_again
 from experiments.models.secret import check_all_kept
 from experiments.models.snapshot import no_snapshot
+from experiments.models.submitkey import Asked, once
 from experiments.options import Options, options_of
 from experiments.states import Priority
 
 
 def read(
-    text: bytes | str | None, given: Mapping[str, Any] | None = None, *, by: Any = None
+    text: bytes | str | None,
+    given: Mapping[str, Any] | None = None,
+    *,
+    by: Any = None,
+    is_sent: bool = True,
 ) -> config.JobSpec:
     """What would be queued, with the project's defaults laid beneath it; queues nothing.
 
     Args:
         by: who reads: of a project that they do not see no default is told. None: the server.
+        is_sent: whether the snapshot that it may name must be here already.
 
     Raises:
         config.ConfigInvalid: with every mistake and its place.
@@ -40,7 +46,8 @@ def read(
         )
     if by is not None:
         _check_allowed(spec, by)
-    _check_source(spec, by)
+    if is_sent:
+        _check_source(spec, by)
     return spec
 
 
@@ -66,8 +73,9 @@ def submit(
     *,
     by=None,
     parent: Job | None = None,
+    asked: Asked | None = None,
 ) -> Job:
-    """Queue one job.
+    """Queue one job; of a request that came before, what that has queued.
 
     Raises:
         config.ConfigInvalid, NotAllowed: as read().
@@ -77,12 +85,18 @@ def submit(
     if spec.sweep is not None:
         words = _("This config is a sweep of %(n)d runs: send it to /api/sweeps/.")
         raise NotSubmitted(words % {"n": spec.sweep.size}, field="sweep")
-    return Job.objects.submit(
-        spec, project=spec.project, by=by, name=spec.name or "", parent=parent
-    )
+    named = {"project": spec.project, "name": spec.name or ""}
+    return once(asked, lambda: Job.objects.submit(spec, by=by, parent=parent, **named))
 
 
-def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | None = None) -> Job:
+def rerun(
+    job: Job,
+    *,
+    by=None,
+    resume: bool = False,
+    spec: config.JobSpec | None = None,
+    asked: Asked | None = None,
+) -> Job:
     """Queue the same once more: its config byte for byte, and all that was asked for besides.
 
     Args:
@@ -93,16 +107,10 @@ def rerun(job: Job, *, by=None, resume: bool = False, spec: config.JobSpec | Non
         NotSubmitted: there is no checkpoint to go on from; or it was imported, and its config
             does not say how it is run.
     """
-    spec = spec or again_of(job, by=by)
-    spec = replace(spec, priority=priority_again(job, by).name.lower())
-    return Job.objects.submit(
-        spec,
-        project=job.project.name,
-        by=by,
-        name=job.name,
-        parent=job,
-        resume=resume,
-    )
+    wanted = spec or again_of(job, by=by)
+    wanted = replace(wanted, priority=priority_again(job, by).name.lower())
+    same = {"project": job.project.name, "name": job.name, "parent": job, "resume": resume}
+    return once(asked, lambda: Job.objects.submit(wanted, by=by, **same))
 
 
 def again_of(job: Job, *, by: Any = None) -> config.JobSpec:

@@ -18,6 +18,7 @@ from experiments.config import JobSpec
 from experiments.errors import NotSubmitted
 from experiments.grid import Grid
 from experiments.models import Sweep
+from experiments.models.submitkey import Asked, once
 from experiments.options import Options
 from experiments.values import Wrong
 from experiments.yamledit import Editor, set_in
@@ -35,8 +36,14 @@ class Point:
     spec: JobSpec
 
 
-def submit(text: bytes | str | None, given: Mapping[str, Any] | None = None, *, by=None) -> Sweep:
-    """Queue all runs of a sweep, or none.
+def submit(
+    text: bytes | str | None,
+    given: Mapping[str, Any] | None = None,
+    *,
+    by=None,
+    asked: Asked | None = None,
+) -> Sweep:
+    """Queue all runs of a sweep, or none; of a request that came before, what that has queued.
 
     Raises:
         ConfigInvalid: with every mistake and its place.
@@ -51,8 +58,8 @@ def submit(text: bytes | str | None, given: Mapping[str, Any] | None = None, *, 
               " as one run."),
             field="sweep",
         )  # fmt: skip
-    points = list(points_of(spec, given))
-    return Sweep.objects.submit(spec, points, given=dict(given or {}), by=by)
+    points, said = list(points_of(spec, given)), dict(given or {})
+    return once(asked, lambda: Sweep.objects.submit(spec, points, given=said, by=by))
 
 
 def points_of(

@@ -53,6 +53,7 @@ def _read() -> dict:
         "DISK_RESERVE_BYTES": _whole("LAB_DISK_RESERVE_BYTES", 1024**3),
         "QUOTA_BYTES": _whole("LAB_QUOTA_BYTES", 0),
         "QUOTA_RESERVE_BYTES": _whole("LAB_QUOTA_RESERVE_BYTES", 1024**3),
+        "UNUSED_CODE_BYTES": _whole("LAB_UNUSED_CODE_BYTES", 1024**3),
         "KEEP_VERSIONS": _whole("LAB_KEEP_VERSIONS", 5),
         "KEEP_UPLOADS_HOURS": _positive("LAB_KEEP_UPLOADS_HOURS", 24),
         "KEEP_GIVEN_UP_DAYS": _positive("LAB_KEEP_GIVEN_UP_DAYS", 90),

@@ -70,6 +70,17 @@ class PreviewSerializer(serializers.Serializer):
     turn_more = serializers.CharField()
 
 
+class ForeseenSerializer(SubmitSerializer):
+    """What may be asked about before its code was sent."""
+
+    unsent = serializers.BooleanField(
+        required=False, help_text="The snapshot that `source` names is yet to be sent."
+    )
+
+    def given(self) -> dict[str, Any]:
+        return {name: value for name, value in super().given().items() if name != "unsent"}
+
+
 class PreviewView(APIView):
     """POST /api/jobs/preview/: what the same POST to jobs/ or sweeps/ would queue, and where it
     would run. Queues nothing."""
@@ -77,13 +88,15 @@ class PreviewView(APIView):
     authentication_classes = [SessionAuthentication, TokenAuthentication]
     permission_classes = [MayWrite]
 
-    @extend_schema(request=SubmitSerializer, responses=PreviewSerializer)
+    @extend_schema(request=ForeseenSerializer, responses=PreviewSerializer)
     def post(self, request: Request) -> Response:
-        wish = SubmitSerializer(data=request.data)
+        wish = ForeseenSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
-        path = wish.validated_data.get("config_path")
-        text = configfiles.read(path) if path else wish.validated_data.get("config")
-        spec = submission.read(text, wish.given(), by=request.user)
+        said = wish.validated_data
+        path = said.get("config_path")
+        text = configfiles.read(path) if path else said.get("config")
+        is_sent = not said.get("unsent", False)
+        spec = submission.read(text, wish.given(), by=request.user, is_sent=is_sent)
         return Response(PreviewSerializer(_foreseen(spec, wish.given(), request.user)).data)
 
 

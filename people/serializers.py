@@ -21,3 +21,6 @@ class MeSerializer(serializers.Serializer):
     token = TokenSerializer(allow_null=True, help_text="What was sent; null: a session's cookie.")
     lab_name = serializers.CharField()
     version = serializers.CharField(help_text="Of the server.")
+    submits_once = serializers.BooleanField(
+        help_text="Whether a submit may be sent again under its Idempotency-Key."
+    )

@@ -36,6 +36,7 @@ class MeView(APIView):
                     "token": token,
                     "lab_name": settings.LAB_NAME,
                     "version": metadata.version("labsite"),
+                    "submits_once": True,
                 }
             ).data
         )

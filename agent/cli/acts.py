@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from agent.cli import follow, words
+from agent.cli import follow, queueing, words
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit
 from agent.cli.naming import find, path_of, title
@@ -58,7 +58,7 @@ def rerun(lab: Lab) -> int:
     changes = dict(words.assignment(text, "--set") for text in options.changes)
     said = {"set": {key: words.value(text) for key, text in changes.items()}}
     run = find(lab.api, options.run)
-    again = lab.api.json("POST", path_of(run, "resume" if options.resume else "rerun"), json=said)
+    again = queueing.queue(lab, path_of(run, "resume" if options.resume else "rerun"), said)
     if options.watch:
         return follow.watch_submitted(lab, again)
     return lab.answer(again, lambda: lab.out.line(f"{title(again)} is queued ({again['uid']})"))

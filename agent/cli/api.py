@@ -3,8 +3,8 @@
     with Api("https://lab.example:8000", token) as api:
         job = api.request("POST", "/api/jobs/", json={"config": text}).json()
 
-No answer and each refusal is a CliError with a sentence. Nothing is sent twice: whoever follows a
-run, or goes on with a download, asks again by itself.
+No answer and each refusal is a CliError with a sentence. Nothing is sent twice: whoever queues or
+follows a run, or goes on with a download, asks again by itself.
 """
 
 import json

@@ -9,13 +9,16 @@ git:URL@COMMIT     a commit of another repository, likewise
 import argparse
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent import manifest
 from agent.cli import git, sending, tree
 from agent.cli.errors import CliError
 from agent.cli.progress import Progress
 from agent.cli.sending import Server
+from agent.cli.tree import Taken
 
 _GIT = re.compile(r"git:(?P<url>.+)@(?P<commit>[0-9a-f]{7,64})")
 
@@ -30,27 +33,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source_of(
-    arguments: argparse.Namespace, folder: Path, api: Server, progress: Progress
-) -> dict[str, Any] | None:
-    """What is to stand in a submitted job's `source`; None: it runs what lies on the GPU server.
+@dataclass(frozen=True)
+class Chosen:
+    """The code of a job, before anything is sent."""
 
-    Of a snapshot the server has all when this returns. The command will run where `folder` is in
-    the code.
+    #: What is to stand in the job's `source`; None: it runs what lies on the GPU server.
+    source: dict[str, Any] | None
+    taken: Taken | None = None  # which the server must have then
+
+
+def chosen(arguments: argparse.Namespace, folder: Path) -> Chosen:
+    """The command will run where `folder` is in the code. Asks no server.
 
     Raises:
         CliError: it cannot be sent as it is; the message says what to do.
     """
     which = arguments.code
     if which == "host":
-        return None
+        return Chosen(None)
     if which == "snapshot":
         taken = tree.take(folder)
-        sha256 = sending.send(taken, api, progress)
-        return _source(taken.folder_of(folder), kind="snapshot", sha256=sha256)
-    if which.startswith("git:"):
-        return _elsewhere(which)
-    return _here(which, folder)
+        sha256 = manifest.sha256_of(taken.held.dump())
+        return Chosen(_source(taken.folder_of(folder), kind="snapshot", sha256=sha256), taken)
+    return Chosen(_elsewhere(which) if which.startswith("git:") else _here(which, folder))
+
+
+def source_of(
+    arguments: argparse.Namespace, folder: Path, api: Server, progress: Progress
+) -> dict[str, Any] | None:
+    """As chosen(), and of a snapshot the server has all when this returns."""
+    found = chosen(arguments, folder)
+    if found.taken is not None:
+        sending.send(found.taken, api, progress)
+    return found.source
 
 
 def _elsewhere(which: str) -> dict[str, Any]:

@@ -523,6 +523,10 @@ def _save(state: Any, path: Path) -> None:
             pickle.dump(state, file, protocol=4)
 
 
+#: With which a file of torch before 1.6, and of _use_new_zipfile_serialization=False, begins.
+OLD_TORCH = 0x1950A86A20F9469CFC6C
+
+
 def _load(path: Path) -> Any:
     if path.is_dir():
         raise IsADirectoryError(
@@ -531,7 +535,9 @@ def _load(path: Path) -> Any:
     with open(path, "rb") as file:
         if file.read(2) != b"PK":  # what torch writes is a zip
             file.seek(0)
-            return pickle.load(file)  # noqa: S301 - resume() says so
+            state = pickle.load(file)  # noqa: S301 - resume() says so
+            if not (type(state) is int and state == OLD_TORCH):
+                return state
     torch = importlib.import_module("torch")
     try:
         return torch.load(path, map_location="cpu", weights_only=False)

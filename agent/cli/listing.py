@@ -36,12 +36,13 @@ def _ls_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def ls(lab: Lab) -> int:
-    runs, count = _listed(lab)
-    return lab.answer({"count": count, "runs": runs}, lambda: _show_list(lab, runs, count))
+    runs, count, remarks = _listed(lab)
+    said = {"count": count, "runs": runs, "remarks": remarks}
+    return lab.answer(said, lambda: _show_list(lab, runs, count, remarks))
 
 
-def _listed(lab: Lab) -> tuple[list[dict[str, Any]], int]:
-    """The runs that were asked for, and how many there are."""
+def _listed(lab: Lab) -> tuple[list[dict[str, Any]], int, list[str]]:
+    """The runs that were asked for, how many there are, and what the server remarks on them."""
     limit = max(1, lab.options.limit)
     asked: dict[str, Any] = {"q": _query(lab.options), "page_size": min(limit, MOST_A_PAGE)}
     for name, said in (("ordering", lab.options.sort), ("project", lab.options.project)):
@@ -55,7 +56,7 @@ def _listed(lab: Lab) -> tuple[list[dict[str, Any]], int]:
         answer = lab.api.get("/api/jobs/", **asked, page=page)
         runs += answer["results"]
         if len(runs) >= limit or not answer.get("next"):
-            return runs[:limit], answer["count"]
+            return runs[:limit], answer["count"], answer.get("remarks", [])
         page += 1
 
 
@@ -63,7 +64,11 @@ def _query(options: argparse.Namespace) -> str:
     return " ".join(options.query if options.all else ["user:me", *options.query])
 
 
-def _show_list(lab: Lab, runs: Sequence[dict[str, Any]], count: int) -> None:
+def _show_list(
+    lab: Lab, runs: Sequence[dict[str, Any]], count: int, remarks: Sequence[str]
+) -> None:
+    for remark in remarks:
+        lab.out.note(remark)
     if not runs:
         where = "" if lab.options.all else " of yours (--all: everybody's)"
         lab.out.note(f"There is no such run{where}.")

@@ -14,6 +14,10 @@ from agent.cli.listing import cell_of, state_of
 from agent.cli.naming import find, find_whole, path_of, title
 from agent.cli.show import Column
 
+COMMIT_LETTERS = 12
+#: Of what a run ran in, by the names of the API.
+TOLD = [("Python", "python"), ("torch", "torch"), ("CUDA", "torch_cuda"), ("driver", "driver")]
+
 
 def _one(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="uid, its beginning, or project/run_003")
@@ -36,6 +40,7 @@ def _show_run(lab: Lab, run: dict[str, Any]) -> None:
             ("Tags", ", ".join(run["tags"])),
             ("Took", words.took(run["started_at"], run["finished_at"])),
             ("Page", f"{lab.known.url}/runs/{run['uid']}/"),
+            ("Once more", f"lab rerun {run['uid']}"),
         ]
     )
     if run["attempts"]:
@@ -47,8 +52,12 @@ def _show_run(lab: Lab, run: dict[str, Any]) -> None:
 def _asked(run: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Command", _shell(run["command"])),
+        ("Code", _code(run)),
         ("Folder", run["working_directory"]),
         ("Python", run["python"]),
+        ("Variables", _variables(run["environment"])),
+        ("Data", _data(run)),
+        ("Ran in", _ran_in(run)),
         ("Asks for", _wants(run)),
         ("Priority", run["priority"]),
         ("Queued", words.ago(run["submitted_at"])),
@@ -63,6 +72,45 @@ def _imported(run: dict[str, Any]) -> list[tuple[str, str]]:
         ("From", f"{source['host']}:{source['folder']}"),
         ("Ended", words.ago(run["finished_at"])),
     ]
+
+
+def _code(run: dict[str, Any]) -> str:
+    source, sent = run.get("source"), run.get("code")
+    if source is None:
+        return "what lies on the GPU server"
+    if source["kind"] == "git":
+        return f"commit {source['commit'][:COMMIT_LETTERS]} of {source['url']}"
+    if sent is None:
+        return "sent with the run, and not kept any more"
+    words = f"snapshot {sent['sha256'][:COMMIT_LETTERS]}"
+    if sent["commit"]:
+        words += f" of {sent['commit'][:COMMIT_LETTERS]} on {sent['branch']}"
+        words += ", with changes in no commit" if sent["dirty"] else ""
+    return words
+
+
+def _variables(given: dict[str, str]) -> str:
+    return " ".join(f"{name}={shlex.quote(str(value))}" for name, value in given.items())
+
+
+def _data(run: dict[str, Any]) -> str:
+    """Paths that it needs wherever it runs, and the variables that its GPU server gave it."""
+    links = [f"{path} -> {target}" for path, target in (run.get("links") or {}).items()]
+    parts = [*links, *(run.get("requires") or {}).get("paths", [])]
+    newest = run["attempts"][-1] if run["attempts"] else {}
+    if given := newest.get("host_variables"):
+        parts.append(f"{_variables(given)} (of {newest['device']})")
+    return ", ".join(parts)
+
+
+def _ran_in(run: dict[str, Any]) -> str:
+    """Of its newest try, as far as its agent has told."""
+    newest = run["attempts"][-1] if run["attempts"] else {}
+    said = newest.get("environment") or {}
+    parts = [f"{word} {said[name]}" for word, name in TOLD if said.get(name)]
+    if count := len(newest.get("packages") or []):
+        parts.append(f"{count} package" + ("" if count == 1 else "s"))
+    return ", ".join(parts + ([f"in {said['prefix']}"] if said.get("prefix") else []))
 
 
 TRIES = [

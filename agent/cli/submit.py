@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import wire
-from agent.cli import code, follow, watching, words
+from agent.cli import code, follow, queueing, sending, watching, words
 from agent.cli.context import Lab, Verb
 from agent.cli.errors import CliError, Exit, ServerRefused
 from agent.cli.naming import title
 from agent.cli.show import Column
+from agent.cli.tree import LARGEST, Taken
 
 ASK_ABOVE_RUNS = 20
 MOST_SEEDS = 10_000
@@ -73,32 +74,40 @@ def _several(parser: argparse.ArgumentParser) -> None:
 
 def submit(lab: Lab) -> int:
     wish = wish_of(lab)
-    source = _source(lab, wish.get("config", ""))
-    if source is not None:
-        wish["source"] = source
-    foreseen = _foreseen(lab, wish)
+    chosen = _chosen(lab, wish.get("config", ""))
+    if chosen.source is not None:
+        wish["source"] = chosen.source
     if lab.options.dry_run:
-        return lab.answer(foreseen, lambda: _show(lab, foreseen))
+        return _dry(lab, wish, chosen.taken)
+    if chosen.taken is not None:
+        sending.send(chosen.taken, lab.api, lab.progress)
+    foreseen = _foreseen(lab, wish)
     if not lab.out.as_json:
         _show(lab, foreseen)
     _ask(lab, foreseen)
     is_sweep = foreseen["sweep"] is not None
-    made = _queued(lab, "/api/sweeps/" if is_sweep else "/api/jobs/", wish)
+    made = queueing.queue(lab, "/api/sweeps/" if is_sweep else "/api/jobs/", wish)
     if lab.options.watch:
         return watching.sweep(lab, made) if is_sweep else follow.watch_submitted(lab, made)
     return lab.answer(made, lambda: lab.out.line(_made(lab, made, is_sweep=is_sweep)))
 
 
-def _queued(lab: Lab, path: str, wish: dict[str, Any]) -> dict[str, Any]:
-    """Never asked twice: of a line that was cut nobody knows whether the server heard."""
-    try:
-        made: dict[str, Any] = lab.api.json("POST", path, json=wish)
-    except ServerRefused:
-        raise
-    except CliError as exc:
-        words = f"{exc}. It may have been queued all the same: look with lab ls"
-        raise CliError(words, exc.exit_code) from None
-    return made
+def _dry(lab: Lab, wish: dict[str, Any], taken: Taken | None) -> int:
+    """Nothing is sent but the wish itself, and nothing is kept of that."""
+    foreseen = _foreseen(lab, {**wish, "unsent": True} if taken else wish)
+    if taken is not None:
+        foreseen["snapshot"] = _held(taken)
+    return lab.answer(foreseen, lambda: _show(lab, foreseen))
+
+
+def _held(taken: Taken) -> dict[str, Any]:
+    files = taken.held.files
+    largest = sorted(files, key=lambda name: (-files[name].size, name))[:LARGEST]
+    return {
+        "files": len(files) + len(taken.held.links),
+        "bytes": taken.held.size_bytes,
+        "largest": [{"path": name, "bytes": files[name].size} for name in largest],
+    }
 
 
 def _made(lab: Lab, made: Mapping[str, Any], *, is_sweep: bool) -> str:
@@ -180,12 +189,12 @@ def _sweep(options: argparse.Namespace, *, is_plain: bool) -> dict[str, Any]:
     return made
 
 
-def _source(lab: Lab, config: str) -> dict[str, Any] | None:
+def _chosen(lab: Lab, config: str) -> code.Chosen:
     """The code that is sent, unless the config itself says which code it wants."""
     if lab.options.code is None and _names_code(config):
-        return None
+        return code.Chosen(None)
     lab.options.code = lab.options.code or "snapshot"
-    return code.source_of(lab.options, Path.cwd(), lab.api, lab.progress)
+    return code.chosen(lab.options, Path.cwd())
 
 
 def _names_code(config: str) -> bool:
@@ -264,6 +273,7 @@ def _show(lab: Lab, foreseen: Mapping[str, Any]) -> None:
             ("Runs", f"{foreseen['project']} / {names}" + (f" ({runs})" if runs > 1 else "")),
             ("Command", shlex.join(foreseen["command"])),
             ("Code", _code(foreseen["source"])),
+            ("Holds", _contents(foreseen.get("snapshot"))),
             ("Varied", _varied(foreseen["sweep"])),
             ("Not in file", ", ".join((foreseen["sweep"] or {}).get("added_keys", []))),
             ("Asks for", foreseen["wants"]),
@@ -287,6 +297,15 @@ def _code(source: Mapping[str, str] | None) -> str:
     which = f"commit {source['commit'][:12]}" if "commit" in source else source["sha256"][:12]
     where = f", in {source['folder']}/" if source.get("folder") else ""
     return f"{source['kind']} {which}{where}".replace("git commit", "commit")
+
+
+def _contents(held: Mapping[str, Any] | None) -> str:
+    """Of a snapshot that was not sent."""
+    if held is None:
+        return ""
+    largest = ", ".join(f"{one['path']} {words.size(one['bytes'])}" for one in held["largest"][:3])
+    files = f"{held['files']} file" + ("" if held["files"] == 1 else "s")
+    return f"{files}, {words.size(held['bytes'])}" + (f" (largest: {largest})" if largest else "")
 
 
 def _varied(sweep: Mapping[str, Any] | None) -> str:

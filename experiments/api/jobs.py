@@ -1,8 +1,10 @@
 """Jobs for people."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import django_filters
 from django.shortcuts import get_object_or_404
-from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
@@ -10,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from experiments import configfiles, moving, reruns, submission
+from experiments.api.asking import ONCE, asked_by
 from experiments.api.rights import OwnersChange
 from experiments.deciding import changed_by
 from experiments.models import (
@@ -27,10 +30,11 @@ from experiments.serializers import (
     SubmitSerializer,
 )
 from experiments.states import JobState
-from experiments.table.columns import known_columns, ref_of
+from experiments.table.columns import FIELD, known_columns, ref_of
 from experiments.table.fields import Reader
-from experiments.table.match import match
+from experiments.table.match import match, no_column_words, unknown_words
 from experiments.table.order import ordered
+from labsite.api import Pages
 from labsite.clock import database_now
 from labsite.errors import BadRequest
 
@@ -66,6 +70,23 @@ ASKED = [
 ]  # fmt: skip
 
 
+class JobPages(Pages):
+    """With `remarks`: what may have been meant by names that no run has."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def get_paginated_response(self, data: Any) -> Response:
+        response = super().get_paginated_response(data)
+        response.data["remarks"] = self.remarks
+        return response
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        made = super().get_paginated_response_schema(schema)
+        made["properties"]["remarks"] = {"type": "array", "items": {"type": "string"}}
+        return made
+
+
 @extend_schema_view(list=extend_schema(parameters=ASKED))
 class JobViewSet(
     mixins.DestroyModelMixin,
@@ -79,6 +100,7 @@ class JobViewSet(
     queryset = Job.objects.present().select_related("project", "user", "parent", "snapshot")
     permission_classes = [OwnersChange]
     filterset_class = JobFilter
+    pagination_class = JobPages
     lookup_field = "uid"
     lookup_value_regex = r"[0-9]{8}_[0-9a-f]+"
 
@@ -93,7 +115,15 @@ class JobViewSet(
     def filter_queryset(self, queryset):
         jobs = super().filter_queryset(queryset)
         text = self.request.query_params.get("q", "") if self.action == "list" else ""
-        return jobs.filter(match(text, self._reader()).condition) if text else jobs
+        if not text:
+            return jobs
+        found = match(text, self._reader())
+        self._remark(name.text for name in found.unknown)
+        return jobs.filter(found.condition)
+
+    def _remark(self, unknown: Iterable[str]) -> None:
+        """Names that no run has: what asks for them finds nothing, which may be a slip."""
+        self.paginator.remarks += [unknown_words(one, self.request.user, None) for one in unknown]
 
     def paginate_queryset(self, queryset):
         """By a column the page's rows alone are read: a database would sort them whole."""
@@ -107,8 +137,10 @@ class JobViewSet(
     def _ordered(self, jobs, word: str) -> list[int]:
         ref = ref_of(word.removeprefix("-"))
         if ref is None:
-            raise BadRequest(_("“%(word)s” is no column to order by.") % {"word": word[:80]})
+            raise BadRequest(no_column_words(word.removeprefix("-"), self.request.user))
         known = known_columns([ref.name], self.request.user, None)
+        if ref.kind != FIELD and not ref.ids(known):
+            self._remark([ref.name])
         return ordered(jobs, ref, self._reader(), known, descending=word.startswith("-"))
 
     def _reader(self) -> Reader:
@@ -117,14 +149,22 @@ class JobViewSet(
     def get_serializer_class(self):
         return JobSerializer if self.action == "list" else JobDetailSerializer
 
-    @extend_schema(request=SubmitSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=SubmitSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     def create(self, request: Request) -> Response:
         """Queue a job from a YAML, a file of the config folder, or just a command."""
+        asked = asked_by(request)
+        if asked and (before := asked.before()):
+            return self._made(get_object_or_404(self.get_queryset(), pk=before.pk))
         wish = SubmitSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         path = wish.validated_data.get("config_path")
         text = configfiles.read(path) if path else wish.validated_data.get("config")
-        job = submission.submit(text, wish.given(), by=request.user)
+        return self._made(submission.submit(text, wish.given(), by=request.user, asked=asked))
+
+    @staticmethod
+    def _made(job: Job) -> Response:
         return Response(JobDetailSerializer(job).data, status=201)
 
     @extend_schema(request=None)
@@ -197,14 +237,18 @@ class JobViewSet(
         moving.move(job, wish.move(), by=request.user)
         return self._shown(job)
 
-    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=RerunSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     @action(detail=True, methods=["post"])
     def rerun(self, request: Request, uid: str) -> Response:
         """Queue the same once more, as a new job whose `parent` this is; with `set`, with other
         values of config keys or arguments."""
         return self._again(request, uid, resume=False)
 
-    @extend_schema(request=RerunSerializer, responses={201: JobDetailSerializer})
+    @extend_schema(
+        request=RerunSerializer, responses={201: JobDetailSerializer}, parameters=[ONCE]
+    )
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, uid: str) -> Response:
         """Queue a new job that goes on from the newest checkpoint of this one, which has ended."""
@@ -212,13 +256,16 @@ class JobViewSet(
 
     def _again(self, request: Request, uid: str, *, resume: bool) -> Response:
         job = get_object_or_404(self.get_queryset(), uid=uid)  # anybody's
+        asked = asked_by(request)
+        if asked and (before := asked.before()):
+            return self._made(get_object_or_404(self.get_queryset(), pk=before.pk))
         wish = RerunSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         values = wish.validated_data.get("set", {})
         spec = submission.again_of(job, by=request.user)
         spec = reruns.changed(spec, values) if values else spec
-        again = submission.rerun(job, by=request.user, resume=resume, spec=spec)
-        return Response(JobDetailSerializer(again).data, status=201)
+        again = submission.rerun(job, by=request.user, resume=resume, spec=spec, asked=asked)
+        return self._made(again)
 
     def perform_destroy(self, job: Job) -> None:
         """Leave a tombstone; its files can be restored for a while."""

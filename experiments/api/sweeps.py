@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import django_filters
+from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
@@ -10,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from experiments import configfiles, sweeps
+from experiments.api.asking import ONCE, asked_by
 from experiments.api.rights import OwnersChange
 from experiments.deciding import changed_by
 from experiments.models import (
@@ -54,17 +56,22 @@ class SweepViewSet(
         kwargs["context"] = {**self.get_serializer_context(), "counts": counts_of(sweeps_shown)}
         return SweepSerializer(*args, **kwargs)
 
-    @extend_schema(request=SubmitSerializer, responses={201: SweepSerializer})
+    @extend_schema(request=SubmitSerializer, responses={201: SweepSerializer}, parameters=[ONCE])
     def create(self, request: Request) -> Response:
         """Queue all runs that a config's `lab.sweep:` (or the field `sweep`) names, or none.
 
         `added_keys` are those that the file did not name: slips of the hand, perhaps.
         """
+        asked = asked_by(request)
+        if asked and (before := asked.before()):
+            return self._made(get_object_or_404(self.get_queryset(), pk=before.pk))
         wish = SubmitSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
         path = wish.validated_data.get("config_path")
         text = configfiles.read(path) if path else wish.validated_data.get("config")
-        sweep = sweeps.submit(text, wish.given(), by=request.user)
+        return self._made(sweeps.submit(text, wish.given(), by=request.user, asked=asked))
+
+    def _made(self, sweep: Sweep) -> Response:
         added = sweeps.added_keys(sweep.config, sweep.keys)
         return Response({**self.get_serializer(sweep).data, "added_keys": added}, status=201)
 

@@ -15,10 +15,12 @@ from experiments.models.project import Goal, Project
 from experiments.models.pulse import Pulse
 from experiments.models.secret import GivenSecret, Secret
 from experiments.models.snapshot import Blob, Snapshot
+from experiments.models.submitkey import Asked, SubmitKey
 from experiments.models.sweep import Sweep, counts_of
 from experiments.models.view import Pin, SavedView
 
 __all__ = [
+    "Asked",
     "Attempt",
     "Blob",
     "Borrow",
@@ -43,6 +45,7 @@ __all__ = [
     "SavedView",
     "Secret",
     "Snapshot",
+    "SubmitKey",
     "Sweep",
     "UnixAccount",
     "counts_of",

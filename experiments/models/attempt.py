@@ -65,6 +65,9 @@ class Attempt(models.Model):
     #: code that was laid down for it (Job.source).
     source = models.JSONField(null=True, editable=False)
 
+    #: The variables that its device gave it, as they were when it was assigned; null: not noted.
+    host_variables = models.JSONField(null=True, editable=False)
+
     #: What it ran in, as agent.wire.Environment without the packages; empty: not told.
     environment = models.JSONField(default=dict, editable=False)
     packages = models.ForeignKey(

@@ -51,6 +51,8 @@ MOST_DOUBLINGS = 6
 #: One whose GPU another lab server had, or that lacks something: a few heartbeats, which say how
 #: it is with that.
 AVOID_TAKEN = timedelta(seconds=5)
+#: A `python` that is a command, which makes the environment.
+UV = "uv"
 
 
 def run_name(number: int) -> str:
@@ -229,6 +231,11 @@ class Job(models.Model):
             return "requeued"
         return "preempted" if self.preempt_requested_at else ""
 
+    def commands_on(self, device: Device) -> list[str]:
+        """What must be on the PATH of jobs there; uv, where that brings its Python."""
+        by_uv = (self.python or device.python) == UV
+        return [*self.requires.get("commands", []), *([UV] if by_uv else [])]
+
     def may_be_changed_by(self, user: Any) -> bool:
         """Whose it is, as long as they may submit; and managers."""
         return may_manage(user) or (may_submit(user) and self.user_id == user.pk)
@@ -403,6 +410,7 @@ class Job(models.Model):
                 number=self.attempts.count() + 1,
                 device=device,
                 source=None if self.source else device.source,
+                host_variables=device.environment,
                 unix_user=unix_user_for(self.user, device),
                 gpu_uuids=[gpu.uuid for gpu in gpus],
                 on_device_lost=self.on_device_lost,

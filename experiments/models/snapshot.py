@@ -81,13 +81,26 @@ class BlobQuerySet(models.QuerySet):
         found = self.filter(holders=user, named=0).aggregate(sum=Sum("size"))
         return found["sum"] or 0
 
-    def forget_idle(self, now: datetime) -> int:
-        """Let go of some of those that no snapshot has held for long. Their bytes follow."""
+    def idle_bytes_among(self, sha256s: Collection[str]) -> int:
+        """How much of these no snapshot holds."""
+        found = 0
+        for some in _in_slices(sorted(sha256s)):
+            sizes = self.filter(sha256__in=some, named=0).aggregate(sum=Sum("size"))
+            found += sizes["sum"] or 0
+        return found
+
+    def forget_idle(self, now: datetime, kept: timedelta = KEEP) -> list[str]:
+        """Let go of some of those that no snapshot has held for so long, and return their names.
+        Their bytes follow."""
         with transaction.atomic():
-            idle = self.filter(named=0, idle_since__lt=now - KEEP).order_by("pk")
-            locked = list(idle.select_for_update().values_list("pk", flat=True)[:AT_ONCE])
-            self.filter(pk__in=locked).delete()
-        return len(locked)
+            idle = self.filter(named=0, idle_since__lt=now - kept).order_by("pk")
+            locked = dict(idle.select_for_update().values_list("pk", "sha256")[:AT_ONCE])
+            Blob.objects.filter(pk__in=locked).delete()
+        return list(locked.values())
+
+    def named(self, sha256s: Collection[str]) -> Iterator[str]:
+        """Those of these names that there are."""
+        return _named(self, sha256s)
 
 
 class Blob(models.Model):
@@ -139,11 +152,24 @@ class SnapshotQuerySet(models.QuerySet):
             return found
         return None
 
-    def unused(self, now: datetime, deleted_before: datetime) -> "SnapshotQuerySet":
-        """Those that no job has named for long. A deleted one counts until it cannot come back."""
+    def unused(
+        self, now: datetime, deleted_before: datetime, kept: timedelta = KEEP
+    ) -> "SnapshotQuerySet":
+        """Those that no job has named for so long. A deleted one counts until it cannot come
+        back."""
         gone = Q(deleted_at__lt=deleted_before)
         wanted = Snapshot.jobs.rel.related_model.objects.filter(~gone, snapshot=OuterRef("pk"))
-        return self.filter(~Exists(wanted), used_at__lt=now - KEEP)
+        return self.filter(~Exists(wanted), used_at__lt=now - kept)
+
+    def unnamed_bytes(self, user: Any) -> int:
+        """Of those that this person has taken and no job names."""
+        jobs = Snapshot.jobs.rel.related_model.objects.filter(snapshot=OuterRef("pk"))
+        theirs = self.filter(~Exists(jobs), holders=user)
+        return theirs.aggregate(sum=Sum("size_bytes"))["sum"] or 0
+
+    def named(self, sha256s: Collection[str]) -> Iterator[str]:
+        """Those of these names that there are."""
+        return _named(self, sha256s)
 
 
 #: Of a manifest, what its row tells.
@@ -179,22 +205,37 @@ class Snapshot(models.Model):
         holds = self.holders.filter(pk=user.pk).exists()
         return holds or self.jobs.visible_to(user).present().exists()
 
-    def drop(self, sha256s: Collection[str], now: datetime, deleted_before: datetime) -> bool:
+    def drop(
+        self,
+        sha256s: Collection[str],
+        now: datetime,
+        deleted_before: datetime,
+        *,
+        not_since: datetime | None = None,
+    ) -> bool:
         """Let go of it and of what it holds, unless a job has named it meanwhile.
 
         Args:
             sha256s: of its files, each once.
+            now: from when on files that no other snapshot holds count as idle.
+            not_since: nobody may have taken it since then; None: for as long as such are kept.
         """
         with transaction.atomic():
             row = Snapshot.objects.filter(pk=self.pk)
             row.select_for_update().first()
             # Asked with the row locked: a job that named it until then is seen now.
-            if not row.unused(now, deleted_before).exists():
+            latest = not_since or now - KEEP
+            if not row.unused(latest, deleted_before, timedelta()).exists():
                 return False
             self.jobs.update(snapshot=None)
             Blob.objects.count_out(sha256s, now)
             Snapshot.objects.filter(pk=self.pk).delete()
         return True
+
+
+def _named(rows: models.QuerySet, sha256s: Collection[str]) -> Iterator[str]:
+    for some in _in_slices(sorted(sha256s)):
+        yield from rows.filter(sha256__in=some).values_list("sha256", flat=True)
 
 
 def _in_slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -47,17 +47,29 @@ def match(text: str, reader: Reader, project: Project | None = None) -> Match:
     return Match(reduce(and_, conditions, Q()), unknown)
 
 
-def unknown_words(name: Text, user: Any, project: Project | None) -> str:
+def unknown_words(name: str, user: Any, project: Project | None) -> str:
     """Says that no run has it, and what may have been meant."""
+    if near := _near(name, user, project):
+        words = _("No run has “%(name)s”: did you mean %(near)s?")
+        return words % {"name": name, "near": near}
+    return _("No run has a config key or a metric “%(name)s”.") % {"name": name}
+
+
+def no_column_words(word: str, user: Any) -> str:
+    """Says that nothing is ordered by it, and what may have been meant."""
+    if near := _near(word.rpartition(":")[2], user, None):
+        words = _("“%(word)s” is no column to order by: did you mean %(near)s?")
+        ways = near if near in FIELDS else f"key:{near}, best:{near}"
+        return words % {"word": word[:80], "near": ways}
+    return _("“%(word)s” is no column to order by.") % {"word": word[:80]}
+
+
+def _near(name: str, user: Any, project: Project | None) -> str | None:
     columns = Column.objects.visible_to(user)
     if project is not None:
         columns = columns.filter(project=project)
     names = [*FIELDS, *columns.values_list("name", flat=True).distinct()[:LOOKED_AT]]
-    near = difflib.get_close_matches(name.text, names, n=1)
-    if near:
-        words = _("No run has “%(name)s”: did you mean %(near)s?")
-        return words % {"name": name.text, "near": near[0]}
-    return _("No run has a config key or a metric “%(name)s”.") % {"name": name.text}
+    return next(iter(difflib.get_close_matches(name[:200], names, n=1)), None)
 
 
 def _condition(term: Term, sources: dict[str, list[Source]], reader: Reader) -> Q:

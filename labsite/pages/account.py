@@ -27,6 +27,7 @@ from labsite.zipapps import LAB
 from people.models import ApiToken, Profile
 from people.models.profile import Theme, check_zone
 from people.roles import may_submit
+from sync.code import relief
 
 #: For how many days a new token may hold; empty: until it is revoked.
 LIVES = [
@@ -152,6 +153,8 @@ def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpRespon
         "tokens": _tokens(request.user),
         "secrets": Secret.objects.filter(user=request.user).select_related("changed_by"),
         "may_submit": may_submit(request.user),
+        "unused_code": relief.unused_bytes(request.user),
+        "unused_code_limit": settings.LAB_UNUSED_CODE_BYTES,
         "now": database_now(),
         "lives": LIVES,
         "languages": [("", _("as the browser says")), *settings.LANGUAGES],

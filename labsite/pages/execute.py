@@ -1,20 +1,25 @@
 """Execute: from a YAML, a file or a bare command line to a job, or to a sweep, in the queue."""
 
+import hashlib
+import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from devices.models import GPU
 from experiments import discreet, submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
-from experiments.models import Job, Project, Sweep
+from experiments.models import Asked, Job, Project, Sweep
 from experiments.places import read_places
 from labsite.clock import database_now
 from labsite.errors import Refused
@@ -39,6 +44,7 @@ SHOWN_PLACES = 8
 #: What the agent lays before the command of `python: uv`.
 BY_UV = ("uv", "run", "--frozen", "--")
 SHOWN_POINTS = 5
+_ONCE = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Wish:
     values: dict[str, str]
     parent: Job | None
     sweep: Sweep | None = None  # that it started from
+    once: str = ""  # of the page that it was typed on, as it was first shown
 
     @property
     def text(self) -> str:
@@ -82,12 +89,19 @@ class Wish:
         """Raises: Refused, with what is wrong."""
         return submission.read(self.text, self.given(), by=by)
 
+    def asked(self, by: Any) -> Asked | None:
+        """The same form, sent twice from one page (a double click, a reload), is one request."""
+        if not _ONCE.fullmatch(self.once):
+            return None
+        told = hashlib.sha256(repr(sorted(self.values.items())).encode("utf-8", "surrogatepass"))
+        return Asked(by, f"page-{self.once}-{told.hexdigest()[:32]}", told.hexdigest())
+
     def submit(self, by) -> Model:
         """The job, or the sweep, that it became. Raises: Refused."""
-        spec = self.read(by)
+        spec, asked = self.read(by), self.asked(by)
         if spec.sweep is not None:
-            return sweeps.submit(self.text, self.given(), by=by)
-        return submission.submit(self.text, self.given(), by=by, parent=self.parent)
+            return sweeps.submit(self.text, self.given(), by=by, asked=asked)
+        return submission.submit(self.text, self.given(), by=by, parent=self.parent, asked=asked)
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ def execute(request: HttpRequest) -> HttpResponse:
         wish = _wish(request)
         if "look" not in request.POST:
             try:
-                return redirect(_page_of(wish.submit(request.user)))
+                return redirect(_page_of(_queued(wish, request)))
             except Refused as refused:
                 refusal = _mistakes(refused)
     look = _look(wish, request.user)
@@ -117,6 +131,7 @@ def execute(request: HttpRequest) -> HttpResponse:
     wish.values["config"] = wish.text.encode("utf-8", "replace").decode()
     context = {
         "values": wish.values,
+        "once": wish.once if _ONCE.fullmatch(wish.once) else secrets.token_hex(16),
         "parent": wish.parent,
         "mistakes": mistakes,
         **preview(wish, look, request),
@@ -139,6 +154,15 @@ def check(request: HttpRequest) -> JsonResponse:
         {"mistakes": look.mistakes, **preview(wish, look, request)},
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _queued(wish: Wish, request: HttpRequest) -> Model:
+    """Raises: Refused."""
+    asked = wish.asked(request.user)
+    if asked and (before := asked.before()):
+        messages.info(request, _("It is queued already, from the same page: this is it."))
+        return before
+    return wish.submit(request.user)
 
 
 def _page_of(made: Model) -> Any:
@@ -170,7 +194,8 @@ def _wish(request: HttpRequest) -> Wish:
     jobs = Job.objects.visible_to(request.user).present().select_related("project")
     uid = values["parent"].replace("\x00", "")
     parent = jobs.filter(uid=uid).first() if uid else None
-    return Wish(values, parent, sweep_of(values["again"], request.user))
+    sweep = sweep_of(values["again"], request.user)
+    return Wish(values, parent, sweep, once=request.POST.get("once", ""))
 
 
 def _resources(values: dict[str, str]) -> dict[str, Any]:

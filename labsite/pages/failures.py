@@ -182,6 +182,28 @@ RULES = [
         ),
     ),
     (
+        re.compile(r"error: Failed to parse `uv\.lock`"),
+        gettext_lazy(
+            "uv cannot read the uv.lock of the run's folder. Make it anew with “uv lock”, and "
+            "submit once more."
+        ),
+    ),
+    (
+        re.compile(r"error: Failed to download `(?P<name>[^`]{1,200})`"),
+        gettext_lazy(
+            "uv could not fetch “%(name)s” there; the log says why. Where the GPU server reaches "
+            "no package index, a manager sets https_proxy, SSL_CERT_FILE or UV_DEFAULT_INDEX "
+            "among its variables."
+        ),
+    ),
+    (
+        re.compile(r"error: No interpreter found for Python (?P<what>[^\s]{1,60})"),
+        gettext_lazy(
+            "The GPU server has no Python %(what)s for uv. Install one there (uv python install), "
+            "or let pyproject.toml ask for one that is there (requires-python)."
+        ),
+    ),
+    (
         re.compile(r"Too many open files"),
         gettext_lazy(
             "Too many files were open at once. Close what is read, or use fewer workers."

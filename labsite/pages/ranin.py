@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from experiments import discreet
 from experiments.models import Attempt, Job, PackageSet
 
 MOST_PACKAGE_ROWS = 200
@@ -22,8 +23,31 @@ class Row:
 def facts_of(attempt: Attempt | None) -> list[tuple[str, str]]:
     """(label, value) of what is known, without packages."""
     said = attempt.environment if attempt else {}
-    found = [(_labels()[name], _words(said, name)) for name in _labels()]
+    labels = _labels() | _places()
+    found = [(labels[name], _words(said, name)) for name in labels]
     return [(label, value) for label, value in found if value]
+
+
+def given_to(job: Job, attempt: Attempt | None) -> list[tuple[str, str]]:
+    """(label, value) of what was given to it: paths of data and variables, which the same run
+    needs elsewhere too."""
+    links = [f"{path} → {target}" for path, target in job.links.items()]
+    hosts = (attempt.host_variables if attempt else None) or {}
+    hosts = {name: value for name, value in hosts.items() if name not in job.environment}
+    about = {"device": attempt.device.host_id if attempt else ""}
+    found = [
+        (_("Links to data"), links),
+        (_("Required paths"), job.requires.get("paths", [])),
+        (_("Required commands"), job.requires.get("commands", [])),
+        (_("Variables"), _variables(job.environment)),
+        (_("Variables of %(device)s") % about, _variables(hosts)),
+        (_("Secrets"), job.secrets),
+    ]
+    return [(label, ", ".join(values)) for label, values in found if values]
+
+
+def _variables(given: dict[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in discreet.masked(given).items()]
 
 
 def packages_of(attempt: Attempt | None) -> list[str]:
@@ -78,3 +102,8 @@ def _labels() -> dict[str, str]:
         "cuda": _("Driver's CUDA"),
         "unix_user": _("Unix user"),
     }
+
+
+def _places() -> dict[str, str]:
+    """Which no two hosts need have alike."""
+    return {"prefix": _("Python environment"), "working_directory": _("Working directory")}

@@ -8,7 +8,6 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
@@ -64,7 +63,7 @@ def run(request: HttpRequest, uid: str) -> HttpResponse:
     if part is not None and part not in PARTS:
         raise Http404
     context = _context(job, request.user, database_now()) | _where(request)
-    context["again"] = _again(job, request)
+    context["again"] = shlex.join(["lab", "rerun", job.uid])
     context["level"] = level(
         context["files"], context["left_out"], context["folder"], context["sought"]
     )
@@ -108,6 +107,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "code": code_of(job, attempt),
         "imported": source_of(job),
         "ran_in": ranin.facts_of(attempt),
+        "given": ranin.given_to(job, attempt),
         "packages": ranin.packages_of(attempt),
         "metrics": _metrics(job),
         "log_name": f"{job.run_name}.log",
@@ -154,12 +154,6 @@ def _failed(job: Job) -> Failure | None:
         return None
     with runfiles.opened(job, "log") as part:
         return failure_of(job, part)
-
-
-def _again(job: Job, request: HttpRequest) -> str:
-    """What queues the same once more from a terminal."""
-    address = request.build_absolute_uri(reverse("job-rerun", args=[job.uid]))
-    return f'curl -fsS -X POST {address} -H "Authorization: Token $LAB_TOKEN"'
 
 
 def _parent(job: Job, user: Any) -> Job | None:

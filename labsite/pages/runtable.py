@@ -146,7 +146,7 @@ def table_of(request: HttpRequest, project: Project | None = None) -> Table:
     table = Table(asked, base, len(wanted), page, _headers(asked))
     if found.wrong:
         table.mistake = _mistake(asked.query, found.wrong)
-    table.remarks = [unknown_words(name, request.user, project) for name in found.unknown]
+    table.remarks = [unknown_words(name.text, request.user, project) for name in found.unknown]
     if asked.groups:
         table.groups = [_group_row(group, asked) for group in page.object_list]
     else:

@@ -18,14 +18,11 @@ from agent.manifest import Damaged
 from experiments.models import Blob, Snapshot
 from labsite.errors import TooLarge
 from sync import room
-from sync.code import blobs
-from sync.errors import ChecksumDiffers, DiskFull, QuotaFull
+from sync.code import blobs, relief
+from sync.errors import ChecksumDiffers, DiskFull
 
-#: Of files that a person has sent and no snapshot holds.
-MAX_IDLE_BYTES = 4 * manifest.MAX_BYTES
 #: Of the files of one request, unpacked.
 MAX_FRAMES_BYTES = manifest.MAX_BYTES + manifest.MAX_BATCH_FILES * manifest.HEAD.size
-FULL_RETRY_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def take_manifest(document: bytes, *, by: Any, now: datetime) -> Taken:
     Raises:
         Malformed: it is no manifest.
         LostRace: a file of it was just let go of: ask again.
-        DiskFull: the server has no room.
+        DiskFull, QuotaFull: there is no room.
     """
     read = manifest.load(document)
     sha256 = manifest.sha256_of(document)
@@ -65,6 +62,9 @@ def take_manifest(document: bytes, *, by: Any, now: datetime) -> Taken:
     if missing:
         return Taken(sha256, missing, None)
     room.make_sure_of(len(document))
+    if not Snapshot.objects.filter(sha256=sha256, holders=by).exists():
+        counted = Blob.objects.idle_bytes_among(read.sizes)  # while it came in
+        relief.make_room(read.size_bytes - counted, by=by, now=now)
     with blobs.writing(), blobs.Incoming() as incoming:
         incoming.take(sha256, [document])
         incoming.put()
@@ -85,14 +85,7 @@ def take_files(body: BinaryIO, length: int, *, packed: bool, by: Any, now: datet
         DiskFull, QuotaFull: there is no room.
     """
     room.make_sure_of(length)
-    if Blob.objects.idle_bytes(by) + length > MAX_IDLE_BYTES:
-        raise QuotaFull(
-            _(
-                "You have sent much code that no run uses, and it is kept for some days: submit"
-                " what you have sent, or ask a manager to make room."
-            ),
-            retry_after_seconds=FULL_RETRY_SECONDS,
-        )
+    relief.make_room(length, by=by, now=now)
     sizes: dict[str, int] = {}
     source = Unpacked(body, MAX_FRAMES_BYTES, packed=packed)
     with blobs.writing(), blobs.Incoming() as incoming:

@@ -390,6 +390,7 @@ def test_code_that_is_complete_is_left_alone_until_the_host_was_booted_anew(tmp_
             CodeCache(tmp_path / "cache"),
             tmp_path / "attempts",
             lambda folder: nullcontext(),
+            lambda path, user: None,
         )
         made = laying.lay(order, run_dir, users.own(), lambda: False)
         assert made is not None

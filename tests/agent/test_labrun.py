@@ -346,6 +346,21 @@ def test_a_state_of_torch_is_a_checkpoint_of_torch(script, tmp_path):
     assert saved["labrun_step"] == 4
 
 
+def test_a_state_that_an_old_torch_wrote_is_read_too(script, tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {"w": torch.ones(2), "labrun_step": 4}
+    torch.save(state, tmp_path / "run_000.pt", _use_new_zipfile_serialization=False)
+
+    process = script(
+        "import labrun\nprint(labrun.resume()['w'].tolist(), flush=True)\n",
+        **in_lab(tmp_path, LAB_RESUME_FROM="run_000.pt"),
+    )
+    said = process.stdout.readline()
+    ended(process)
+
+    assert said == "[1.0, 1.0]\n"
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(script, tmp_path):
     environ = in_lab(tmp_path)
     ended(script("import labrun; labrun.checkpoint({'epoch': 1})", **environ))

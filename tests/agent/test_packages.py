@@ -9,6 +9,7 @@ from agent import environment, packages, users, uvproject, wire
 from agent.environment import Places
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
+from agent.lacks import Lacking
 from tests.agent.conftest import AgentProcess
 from tests.agent.server import FakeServer, make_order
 
@@ -46,12 +47,15 @@ def test_torch_says_for_which_cuda_it_was_built(tmp_path: Path) -> None:
 # --- python: uv ----------------------------------------------------------------------------------
 
 
-def launch(tmp_path: Path, path: str = "/usr/bin:/bin", **more: Any) -> environment.Launch:
+def launch(
+    tmp_path: Path, path: str = "/usr/bin:/bin", around: dict[str, str] | None = None, **more: Any
+) -> environment.Launch:
     said = {"python": "uv", "command": ["python", "train.py"], **more}
     order = wire.decode(wire.AttemptOrder, make_order(**said))
     places = Places(tmp_path / "logs", "run_001", None, None)
+    around = {"PATH": path, **(around or {})}
     return environment.launch(
-        order, places, tmp_path, {}, users.own(), {"PATH": path}, environments=tmp_path / "uv"
+        order, places, tmp_path, {}, users.own(), around, environments=tmp_path / "uv"
     )
 
 
@@ -78,7 +82,7 @@ def test_the_command_goes_through_uv_in_an_environment_of_the_lock(project: Path
     assert prefix != Path(other.variables["UV_PROJECT_ENVIRONMENT"])
 
 
-@pytest.mark.parametrize("installed", ["editable", "directory", "virtual"])
+@pytest.mark.parametrize("installed", ["editable", "directory", "path", "virtual"])
 def test_what_imports_its_own_folder_shares_no_environment(project: Path, installed: str) -> None:
     lock = f'[[package]]\nname = "x"\nsource = {{ {installed} = "." }}\n'
     copy = project / "copy"
@@ -103,11 +107,26 @@ def test_without_a_lock_it_says_how_to_make_one(tmp_path: Path) -> None:
         launch(tmp_path)
 
 
-def test_a_host_without_uv_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uvproject, "FOLDERS", ())
+def test_a_host_without_uv_lacks_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvproject, "FOLDERS", ("folder/of/uv",))
 
-    with pytest.raises(StartFailed, match="has none on this host"):
+    with pytest.raises(Lacking, match="has none on this host") as refused:
         launch(project)
+
+    assert refused.value.lacks == [wire.Lack("uv", "", "uv")]
+    assert refused.value.search_path.endswith("/folder/of/uv")  # where it is looked for again
+
+
+def test_uv_is_told_the_way_out_and_other_commands_are_not(project: Path) -> None:
+    way = {"https_proxy": "http://proxy:3128", "SSL_CERT_FILE": "/lab/ca.pem", "HTTP_X": "1"}
+    said = {"environment": {"https_proxy": "http://mine:1"}}
+
+    by_uv = launch(project, f"{project}/bin:/usr/bin:/bin", around=way, **said).variables
+    plain = launch(project, around=way, python=None, command=["true"]).variables
+
+    assert (by_uv["https_proxy"], by_uv["SSL_CERT_FILE"]) == ("http://mine:1", "/lab/ca.pem")
+    assert not {"HTTP_X"} & by_uv.keys()
+    assert not {"https_proxy", "SSL_CERT_FILE"} & plain.keys()
 
 
 FAKE_UV = """#!/bin/sh

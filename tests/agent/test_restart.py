@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import managers, options, presence, restart, shim
+from agent import config, managers, options, presence, restart, several, shim
 from agent.presence import Record
 from tests.agent.conftest import ROOT, AgentProcess
 from tests.agent.daemons import note, record, run
@@ -94,6 +94,7 @@ def noted(tmp_path: Path, **fields: object) -> Record:
         ({"program": None}, "did not note how it was started"),
         ({"program": ["/old"], "unit": "lab-agent.service"}, "which starts /old: renew that one"),
         ({"program": ["/old"], "unit": "runlab"}, "is kept by runlab: renew that one"),
+        ({"program": ["/old"], "service": "lab-agent.service"}, "starts /old: renew that one"),
     ],
 )
 def test_what_it_cannot_start_again_it_does_not_stop(
@@ -117,6 +118,31 @@ def test_a_service_of_this_program_is_stopped_and_started_by_its_manager(
 
     assert ran == [["stop"], ["systemctl", "--user", "start", "lab-agent.service"]]
     assert managers.start_command("com.lab.agent", True)[:2] == ("launchctl", "bootstrap")
+
+
+def test_a_service_of_several_servers_is_restarted_once_and_by_its_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(restart, "_run", lambda command, *_: ran.append(command) or 0)
+    monkeypatch.setattr(restart.background, "end", lambda *_: ran.append(["stop"]))
+    monkeypatch.setenv(presence.SERVICE, "user:lab-agent.service")
+    both = [(tmp_path, noted(tmp_path, program=options.program()[0])) for _ in range(2)]
+    monkeypatch.setattr(restart.status, "named", lambda chosen: both)
+
+    assert restart.restart(config.parse(["restart", "--server", "http://lab"])) == 0
+
+    assert ran == [["systemctl", "--user", "restart", "lab-agent.service"]]
+
+
+def test_several_agents_know_the_service_that_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = ("lab-agent.service", False)
+    monkeypatch.setattr(presence, "unit_of_this_process", lambda: unit)
+    kept = several._service()
+    monkeypatch.setattr(presence, "unit_of_this_process", lambda: (None, True))
+
+    assert kept == {"LAB_AGENT_SERVICE": "user:lab-agent.service"}
+    assert several._service() == {}
 
 
 def test_a_service_that_starts_the_same_file_by_another_python_is_renewed(

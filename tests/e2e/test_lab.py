@@ -176,6 +176,21 @@ def test_a_dry_run_queues_nothing(kim: Student) -> None:
     assert kim.lab("ls", "--json").json["count"] == before
 
 
+def test_a_dry_run_sends_no_code_and_says_what_would_be_sent(kim: Student, lab: Lab) -> None:
+    (kim.folder / "never-sent.txt").write_text("only looked at\n" * 300)
+    before = sorted((lab.data_dir / "code").rglob("*"))
+
+    said = kim.lab("submit", "--dry-run", "--json", "--", "python", "train.py", "--lr", "1")
+    shown = kim.lab("submit", "--dry-run", "--", "python", "train.py", "--lr", "1").out
+
+    assert said.json["source"]["kind"] == "snapshot"
+    assert said.json["snapshot"]["files"] == len(list(kim.folder.iterdir()))
+    assert said.json["snapshot"]["largest"][0] == {"path": "never-sent.txt", "bytes": 4500}
+    assert "(largest: never-sent.txt 4.4 KiB, " in shown
+    assert sorted((lab.data_dir / "code").rglob("*")) == before
+    (kim.folder / "never-sent.txt").unlink()
+
+
 def test_a_config_that_names_its_code_gets_that_and_not_this_folder(
     kim: Student, tmp_path: Path
 ) -> None:

@@ -526,3 +526,28 @@ def test_a_list_of_sweeps_costs_the_same_however_many_there_are(
         listed = api("GET", "sweeps/").json()
 
     assert [one["runs"] for one in listed["results"]] == [3, 3, 3, 3]
+
+
+def test_a_list_remarks_on_names_that_no_run_has(api, ann):
+    job = make.job(by=ann, config="optimizer: adam\n")
+    job.note_summary({"last": {"val_loss": 0.1}, "min": {}, "max": {}, "columns": ["val_loss"]})
+
+    asked = api("GET", "jobs/?q=optimzer%3Dadam%20lr%3C1&ordering=-best:val_los").json()
+    plain = api("GET", "jobs/?q=optimizer%3Dadam").json()
+
+    assert [words.partition(": ")[2] for words in asked["remarks"]] == [
+        "did you mean optimizer?", "", "did you mean val_loss?",
+    ]  # fmt: skip
+    assert plain["remarks"] == []
+    assert plain["count"] == 1
+
+
+def test_what_is_no_column_says_which_may_have_been_meant(api, ann):
+    job = make.job(by=ann)
+    job.note_summary({"last": {"val_loss": 0.1}, "min": {}, "max": {}, "columns": ["val_loss"]})
+
+    near, far = (api("GET", f"jobs/?ordering=-{word}") for word in ("val_los", "zzzzzz"))
+
+    assert (near.status_code, far.status_code) == (400, 400)
+    assert "did you mean key:val_loss, best:val_loss?" in near.json()["detail"]
+    assert "did you mean" not in far.json()["detail"]

@@ -67,6 +67,24 @@ def test_a_start_refused_for_it_costs_no_try_and_goes_elsewhere() -> None:
     assert job.after(Outcome.START_FAILED, second)[1] == JobState.QUEUED  # the first of three
 
 
+@pytest.mark.parametrize("set_for", ["job", "device"])
+def test_a_gpu_server_without_uv_is_passed_over_until_it_has_it(set_for: str) -> None:
+    python = {"python": "uv"}
+    here = make.device(gpus=2, **(python if set_for == "device" else {}))
+    job = make.job(**(python if set_for == "job" else {}))
+    [attempt] = dispatch()
+
+    lacking(attempt, lack("uv", python="uv"))
+    Job.objects.update(avoids={})
+    other = make.job(python="torch")
+
+    assert [one.job for one in dispatch()] == [other]
+    job.refresh_from_db()
+    attempt.refresh_from_db()
+    assert attempt.outcome == Outcome.LACKING
+    assert job.waiting_reason.startswith(f"{here.host_id} lacks uv.")
+
+
 def test_where_no_other_has_it_the_job_waits_and_says_who_lacks_what() -> None:
     device = make.device(
         gpus=1, host_id="bach", lacks=[{"name": "/data/imagenet", "user": "", "python": ""}]

@@ -178,7 +178,7 @@ def test_hostile_names_and_values_find_nothing_and_break_nothing(lab, reader, va
 def test_an_unknown_name_is_told_with_what_may_have_been_meant(lab, reader, kim):
     [unknown] = match("optimzer=adam lr<1", reader).unknown
 
-    assert "did you mean optimizer?" in unknown_words(unknown, kim, None)
+    assert "did you mean optimizer?" in unknown_words(unknown.text, kim, None)
 
 
 def test_whatever_stands_in_the_tags_breaks_no_query(lab, reader):

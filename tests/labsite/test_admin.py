@@ -19,6 +19,8 @@ OURS = ["people", "devices", "experiments", "sync"]
 #: What only programs keep for themselves.
 UNLISTED = {"ServerIdentity", "ReceivedEvent", "Pulse", "DiskSample", "Profile", "DemoUser"}
 UNLISTED |= {"Blob", "TrashSlice"}
+#: By which a request that comes twice is known; let go of after a week.
+UNLISTED |= {"SubmitKey"}
 UNLISTED |= {"DeviceSample", "GPUSample", "LabSample"}  # drawn on pages; millions of rows
 #: Derived from a job's config and summary; and how each reader's own tables look.
 UNLISTED |= {"Column", "Cell", "SavedView", "Pin"}

@@ -120,4 +120,4 @@ def test_the_code_is_that_of_the_time_it_was_given_out(client, minjun):
 def test_the_page_has_the_command_that_queues_the_same_again(client, parent):
     page = text_of(client.get(reverse("run", args=[parent.uid])))
 
-    assert f"curl -fsS -X POST http://testserver/api/jobs/{parent.uid}/rerun/ -H" in page
+    assert f"lab rerun {parent.uid}" in page

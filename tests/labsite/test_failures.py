@@ -107,6 +107,9 @@ def test_of_a_long_log_only_the_tail_is_read():
         ("FileNotFoundError: [Errno 2] No such file or directory: '/d/100%s'", "“/d/100%s”"),
         ("main.py: error: unrecognized arguments: --lr 5%", "--lr 5%"),
         ("RuntimeError: Error(s) in loading state_dict for Net:", "another model"),
+        ("error: Failed to parse `uv.lock`\n  cause: TOML parse error", "with “uv lock”"),
+        ("error: Failed to download `six==1.17.0`", "could not fetch “six==1.17.0”"),
+        ("error: No interpreter found for Python >=3.99 in managed", "no Python >=3.99 for uv"),
     ],
 )
 def test_what_the_words_of_a_log_mean(said, advised):

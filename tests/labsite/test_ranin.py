@@ -124,3 +124,41 @@ def test_everybody_reads_them_and_a_manager_writes_them(client) -> None:
     assert "DATA_ROOT=/data2" in theirs
     assert f"/devices/{device.pk}/settings/" not in theirs
     assert f"/devices/{device.pk}/settings/" in managers
+
+
+# --- what the same run needs elsewhere too -------------------------------------------------------
+
+
+def test_the_page_tells_which_paths_and_variables_it_was_given(client) -> None:
+    device = make.device(gpus=1, environment={"DATA_ROOT": "/data2", "SEED": "0"})
+    job = make.job(
+        environment={"SEED": "7"},
+        source={"kind": "git", "url": "https://git.invalid/lab/digits", "commit": "3fd1525"},
+        links={"data": "/data/imagenet"},
+        requires={"paths": ["/data/tokens"]},
+    )
+    make.attempt(job, device)
+    client.force_login(make.user())
+
+    page = client.get(f"/runs/{job.uid}/").content.decode()
+
+    assert "data → /data/imagenet" in page
+    assert "/data/tokens" in page
+    assert "SEED=7" in page
+    assert f"Variables of {device.host_id}" in page
+    assert "DATA_ROOT=/data2" in page
+    assert "SEED=0" not in page  # the job's own went before it
+
+
+def test_what_a_manager_changes_later_is_not_what_it_ran_with(client) -> None:
+    device = make.device(gpus=1, environment={"DATA_ROOT": "/data2"})
+    attempt = make.attempt(on=device)
+    type(device).objects.update(environment={"DATA_ROOT": "/moved"})
+    device.refresh_from_db()
+    client.force_login(make.user())
+
+    page = client.get(f"/runs/{attempt.job.uid}/").content.decode()
+
+    assert "DATA_ROOT=/data2" in page
+    assert "/moved" not in page
+    assert leases.order(attempt, device).environment == {"DATA_ROOT": "/data2"}

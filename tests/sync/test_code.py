@@ -7,6 +7,7 @@ import tarfile
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
 from agent import manifest
 from agent.manifest import File, Manifest
@@ -18,6 +19,7 @@ from experiments.yamltree import ConfigInvalid
 from labsite.clock import database_now
 from sync import room
 from sync.code import blobs, taking, tidy
+from sync.code.relief import LATELY, unused_bytes
 from sync.code.tidy import ORPHANED
 from tests import make
 from tests.sync.code import RAW, Sender, framed, manifest_of, sha256
@@ -170,11 +172,11 @@ def test_a_compressed_body_is_unpacked_no_further_than_to_its_limit(kim, monkeyp
     assert stored() == set()
 
 
-def test_without_room_nothing_is_kept(kim, monkeypatch, settings):
+def test_without_room_nothing_is_kept(kim, settings):
     settings.LAB_DISK_RESERVE_BYTES = room.free_bytes() * 2
     full = kim.send(b"x")
     settings.LAB_DISK_RESERVE_BYTES = 0
-    monkeypatch.setattr(taking, "MAX_IDLE_BYTES", 1000)
+    settings.LAB_UNUSED_CODE_BYTES = 1000
     kim.send(b"y" * 900)
     too_much = kim.send(b"z" * 900)
 
@@ -356,6 +358,51 @@ def test_what_no_job_names_goes_after_a_week_and_what_one_names_stays(kim):
     assert stored() == {kept, *map(sha256, (b"both", b"kept"))}
     assert Snapshot.objects.get().sha256 == kept
     assert kim.announce(manifest_of({"c": b"gone"}).dump()).json()["missing"] == [sha256(b"gone")]
+
+
+def aged(hours: float) -> None:
+    """All that was sent until now was sent so long ago."""
+    ago = timedelta(hours=hours)
+    Snapshot.objects.update(used_at=F("used_at") - ago)
+    Blob.objects.filter(named=0).update(idle_since=F("idle_since") - ago)
+
+
+def test_a_person_who_sends_much_that_no_run_uses_loses_the_oldest_of_it_at_once(
+    kim, lee, settings
+):
+    settings.LAB_UNUSED_CODE_BYTES = 2500
+    used = kim.keep({"a": b"u" * 900, "both": b"b"})
+    submission.submit("", wish(used), by=kim.user)
+    oldest = kim.keep({"a": b"o" * 900, "both": b"b"})
+    theirs = lee.keep({"a": b"l" * 900})
+    aged(LATELY / timedelta(hours=1) + 1)
+    kim.send(b"never in a snapshot")
+    newer = kim.keep({"a": b"n" * 900})
+
+    newest = kim.keep({"a": b"m" * 900})
+
+    assert set(Snapshot.objects.values_list("sha256", flat=True)) == {used, theirs, newer, newest}
+    assert not {oldest, sha256(b"o" * 900)} & stored()
+    assert {sha256(b"b"), sha256(b"u" * 900), sha256(b"l" * 900)} <= stored()
+    assert unused_bytes(kim.user) <= 2500
+
+
+def test_what_was_sent_within_the_hour_stays_and_more_is_refused(kim, client, settings):
+    settings.LAB_UNUSED_CODE_BYTES = 2500
+    kept = {kim.keep({"a": b"1" * 900}), kim.keep({"a": b"2" * 600})}
+
+    refused = kim.send(b"3" * 1200)
+    again = kim.announce(manifest_of({"a": b"1" * 900}).dump())  # nothing new
+
+    assert (refused.status_code, refused.json()["code"]) == (507, "quota_full")
+    assert "wait an hour" in refused.json()["detail"]
+    assert again.status_code == 201
+    assert set(Snapshot.objects.values_list("sha256", flat=True)) == kept
+    client.force_login(kim.user)
+    page = client.get("/account/").content.decode()
+    assert "Code that you have sent and no run uses: 1.5" in page
+    kim.submit(next(iter(kept)))
+    assert unused_bytes(kim.user) < 1000  # what a run uses counts no more
 
 
 def test_what_a_job_names_after_it_was_found_unused_is_not_let_go_of(kim):
