@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bench import screenshots
+from bench.screenshots import pages
 from tests.browser.watching import complaints
 
 #: Whether what has the focus can be seen to have it.
@@ -19,7 +19,7 @@ IS_MARKED = """() => {
 @pytest.fixture
 def page(browser: Browser, made_up: str, visitors: dict[str, Any]):
     context = browser.new_context(
-        storage_state=visitors[screenshots.RESEARCHER], viewport={"width": 1440, "height": 900}
+        storage_state=visitors[pages.RESEARCHER], viewport={"width": 1440, "height": 900}
     )
     page = context.new_page()
     broken = complaints(page)
@@ -104,12 +104,10 @@ READ = {
 def test_without_scripts_each_page_is_read(
     browser: Browser, made_up: str, visitors: dict[str, Any]
 ):
-    context = browser.new_context(
-        java_script_enabled=False, storage_state=visitors[screenshots.MANAGER]
-    )
+    context = browser.new_context(java_script_enabled=False, storage_state=visitors[pages.MANAGER])
     page = context.new_page()
     for name, words in READ.items():
-        screenshots.visit(page, made_up, name)
+        pages.visit(page, made_up, name)
         page.wait_for_load_state()
         expect(page.locator("main")).to_contain_text(words)
         assert page.locator(".scripted:visible, .script-only:visible").count() == 0, name
