@@ -55,7 +55,7 @@ RUNS = {
 #: Pages that one comes to by doing something.
 DONE = [
     "refused", "code", "mistakes", "declined", "varied", "altered", "strange", "ticked",
-    "compare", "cancelling", "editing", "file", "found", "rerun", "long",
+    "compare", "cancelling", "editing", "file", "found", "rerun", "long", "faulty", "keys",
 ]  # fmt: skip
 #: What is pressed once runs are ticked; nothing: they are only ticked.
 PRESSED = {"ticked": "", "compare": "compare", "cancelling": "cancel"}
@@ -185,6 +185,16 @@ def _rerun(page: Page, url: str) -> None:
     page.click(".failed .next .btn")
 
 
+def _faulty(page: Page, url: str) -> None:
+    page.goto(f"{url}/devices/")
+    page.click(".notice[data-state=faulty] .list a")
+
+
+def _keys(page: Page, url: str) -> None:
+    page.goto(f"{url}/queue/")
+    page.keyboard.press("?")
+
+
 def _long(page: Page, url: str) -> None:
     """Names as long as names may be."""
     page.goto(f"{url}/projects/ablation-2025/?q=long")
@@ -199,6 +209,7 @@ def _strange(page: Page, url: str) -> None:
 DOING = {
     "refused": _refused, "code": _code, "mistakes": _mistakes, "varied": _varied,
     "declined": _declined, "found": _found, "long": _long,
+    "faulty": _faulty, "keys": _keys,
     "altered": _altered, "editing": _editing, "strange": _strange, "file": _file,
     "rerun": _rerun,
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Times, sizes and states as people read them."""
 
+import math
 import re
 from datetime import datetime, timedelta
 from functools import cache
@@ -152,6 +153,14 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+@register.filter
+def metric(value: Any) -> str:
+    """As `number`, with as many decimals as its neighbours in a column have: "0.9440"."""
+    if not isinstance(value, float) or not math.isfinite(value) or value.is_integer():
+        return number(value)
+    return f"{value:#.4g}"
 
 
 @register.filter
