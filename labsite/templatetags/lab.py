@@ -1,6 +1,5 @@
 """Times, sizes and states as people read them."""
 
-import math
 import re
 from datetime import datetime, timedelta
 from functools import cache
@@ -157,10 +156,10 @@ def number(value: Any) -> str:
 
 @register.filter
 def metric(value: Any) -> str:
-    """As `number`, with as many decimals as its neighbours in a column have: "0.9440"."""
-    if not isinstance(value, float) or not math.isfinite(value) or value.is_integer():
-        return number(value)
-    return f"{value:#.4g}"
+    """As `number`, with as many decimals as its neighbours in a column have: "0.9440". Learning
+    rates and their like stay short."""
+    is_plain = isinstance(value, float) and 0.01 <= abs(value) < 1000 and value % 1
+    return f"{value:#.4g}" if is_plain else number(value)
 
 
 @register.filter

@@ -73,7 +73,7 @@
     if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
     return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
   };
-  const told = (value) => (typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? value.toPrecision(4) : shown(value));
+  const told = (value) => (typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 0.01 && Math.abs(value) < 1000 ? value.toPrecision(4) : shown(value));
   const clock = (seconds) => (seconds < 120 ? `${Math.round(seconds)} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${shown(seconds / 3600)} h`);
 
   const axes = () => {

@@ -116,7 +116,7 @@
 
   // A metric's value, with as many decimals as the next one: it does not jump about as it moves.
   const told = (value) => {
-    const isPlain = typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5;
+    const isPlain = typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 0.01 && Math.abs(value) < 1000;
     return isPlain ? value.toPrecision(4) : shown(value);
   };
 

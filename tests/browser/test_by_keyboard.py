@@ -87,6 +87,23 @@ def test_a_run_is_queued_by_keys_alone(page: Page, made_up: str):
     expect(page.locator("#config")).to_contain_text("lr: 0.1")
 
 
+def test_two_keys_lead_to_a_page_and_one_lists_them(page: Page, made_up: str):
+    page.goto(f"{made_up}/")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_contain_text("Queue")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    page.wait_for_url("**/queue/")
+
+    page.keyboard.press("/")
+    page.keyboard.type("gr")  # into the search, and nowhere else
+    expect(page.locator(".top .find input")).to_have_value("gr")
+    expect(page).to_have_url(re.compile("/queue/$"))
+
+
 READ = {
     "dashboard": "Waiting",
     "queue": "Why it waits",
