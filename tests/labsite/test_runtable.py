@@ -333,6 +333,14 @@ def test_ticked_runs_are_compared(client, runs):
     assert response["Location"] == f"/compare/?runs={runs[0].uid},{runs[1].uid}"
 
 
+def test_the_first_runs_of_a_table_are_a_click_from_their_curves(client, runs):
+    several = client.get("/runs/?q=user:kim").content.decode()
+    alone = client.get("/runs/?q=user:lee").content.decode()
+
+    assert f'href="/compare/?runs={runs[2].uid},{runs[1].uid},{runs[0].uid}"' in several
+    assert "/compare/?runs=" not in alone
+
+
 @pytest.mark.parametrize("given", [{}, {"verb": "cancel"}, {"verb": "explode", "run": ["x"]}])
 def test_without_ticks_nothing_is_done(client, runs, given):
     assert "Tick the runs" in text_of(client.post("/runs/act/", given, follow=True))
