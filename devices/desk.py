@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.contrib.admin import AdminSite
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext_lazy
 from unfold.admin import ModelAdmin, TabularInline
 
 from labsite.errors import Refused
@@ -22,11 +23,23 @@ from people.audit import recorded
 from people.roles import may_manage
 
 
+def name_fields(model: type[models.Model]) -> None:
+    """Fields are called in the reader's language, also those that a model does not name.
+    Migrations know nothing of it: they take a name as it was given."""
+    for field in model._meta.fields:
+        if isinstance(field.verbose_name, str):
+            field.verbose_name = pgettext_lazy("field", field.verbose_name)
+
+
 class Rows(TabularInline):
     """What belongs to a row, beneath it; looked at only."""
 
     extra = 0
     can_delete = False
+
+    def __init__(self, parent_model: type[models.Model], admin_site: AdminSite) -> None:
+        super().__init__(parent_model, admin_site)
+        name_fields(self.model)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return may_manage(request.user)
@@ -65,6 +78,10 @@ class Desk(Audited, ModelAdmin):
     list_per_page = 50
     show_full_result_count = False
     compressed_fields = True
+
+    def __init__(self, model: type[models.Model], admin_site: AdminSite) -> None:
+        super().__init__(model, admin_site)
+        name_fields(model)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         shown = [field.name for field in self.model._meta.concrete_fields]

@@ -34,6 +34,7 @@ class Verb:
     done: Promise  # of so many runs
     question: str | Promise = ""  # asked before, where it is not easily taken back
     yes: str | Promise = ""
+    is_of_live: bool = False  # what has ended is left as it is
 
 
 def _add_tags(job: Job, request: HttpRequest) -> None:
@@ -61,6 +62,7 @@ VERBS = {
         ngettext_lazy("%(n)d run is being cancelled.", "%(n)d runs are being cancelled.", "n"),
         gettext_lazy("Cancel these runs? What runs is stopped; what has arrived is kept."),
         gettext_lazy("Yes, cancel them"),
+        is_of_live=True,
     ),
     "requeue": Verb(
         lambda job, request: job.requeue(by=request.user),
@@ -121,9 +123,11 @@ def _ask(
     request: HttpRequest, name: str, verb: Verb, jobs: Sequence[Job], back: str
 ) -> HttpResponse:
     ours = [job for job in jobs if may_change(request.user, job)]
+    ended = [job for job in ours if verb.is_of_live and job.has_ended]
     context = {
-        "question": verb.question, "yes": verb.yes, "verb": name, "back": back,
-        "jobs": ours, "others": [job for job in jobs if job not in ours],
+        "question": verb.question, "yes": verb.yes, "verb": name, "back": back, "ended": ended,
+        "jobs": [job for job in ours if job not in ended],
+        "others": [job for job in jobs if job not in ours],
     }  # fmt: skip
     return render(request, "pages/sure_runs.html", context)
 

@@ -15,7 +15,7 @@ from experiments.table.fields import FIELDS
 from experiments.table.groups import Spread
 from experiments.table.values import Row
 from labsite.pages.queue import Line
-from labsite.templatetags.lab import ago, icon, number, since, state
+from labsite.templatetags.lab import ago, icon, metric, number, since, state
 
 MOST_NOTES = 80
 MOST_DECIMALS = 6
@@ -47,7 +47,7 @@ def _of_field(line: Line, ref: Ref) -> Cell:
 
 def _of_value(ref: Ref, values: Row) -> Cell:
     value = values.get(ref)
-    html = "" if value is None else number(value)
+    html = "" if value is None else metric(value) if ref.is_metric else number(value)
     is_text = not ref.is_metric and not _looks_like_number(html)
     return Cell(html, "nowrap" if is_text else "n", ref.label)
 
@@ -64,7 +64,7 @@ def spread(value: Spread | None) -> str:
 def rounded(value: Spread) -> list[str]:
     """The mean, and the deviation where there is one: two digits of it, and the mean as far."""
     if not value.deviation:
-        return [number(value.mean)] if value.deviation is None else [number(value.mean), "0"]
+        return [metric(value.mean)] if value.deviation is None else [metric(value.mean), "0"]
     decimals = 1 - math.floor(math.log10(value.deviation))
     if not 0 <= decimals <= MOST_DECIMALS:
         return [number(value.mean), f"{value.deviation:.2g}"]

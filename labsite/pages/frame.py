@@ -24,14 +24,14 @@ from people.roles import may_manage, may_submit, role_of
 VERSION = metadata.version("labsite")
 #: Where everybody is told when queued runs are not given out; managers are told everywhere.
 TOLD_TO_ALL = ("home", "queue", "devices", "device", "run")
-#: (view, icon, label), in the order of the bar.
+#: (view, icon, label, key after "g"), in the order of the bar.
 PLACES = [
-    ("home", "dashboard", _("Dashboard")),
-    ("devices", "devices", _("Devices")),
-    ("execute", "execute", _("Execute")),
-    ("queue", "queue", _("Queue")),
-    ("projects", "projects", _("Projects")),
-    ("runs", "runs", _("Runs")),
+    ("home", "dashboard", _("Dashboard"), "d"),
+    ("devices", "devices", _("Devices"), "s"),
+    ("execute", "execute", _("Execute"), "e"),
+    ("queue", "queue", _("Queue"), "q"),
+    ("projects", "projects", _("Projects"), "p"),
+    ("runs", "runs", _("Runs"), "r"),
 ]
 
 #: (place, view): pages that one reaches from there.
@@ -43,6 +43,7 @@ INSIDE = {
     ("runs", "sweeps"),
     ("devices", "gpu"),
     ("devices", "device"),
+    ("devices", "device-add"),
     ("projects", "project"),
     ("projects", "project-settings"),
 }
@@ -108,10 +109,11 @@ def _places(here: str, user: Any) -> list[dict[str, Any]]:
             "view": view,
             "icon": icon,
             "label": label,
+            "key": key,
             "here": here == view or (view, here) in INSIDE,
             "count": counts.get(view),
         }
-        for view, icon, label in PLACES
+        for view, icon, label, key in PLACES
     ]
 
 

@@ -29,7 +29,7 @@ from labsite.pages import labuse
 from labsite.pages.access import Sight, asked, may_change
 from labsite.pages.frame import waiting_count
 from labsite.pages.states import Badge, job_badge
-from labsite.templatetags.lab import number
+from labsite.templatetags.lab import metric
 from people.roles import may_manage
 
 #: More rows than this are not read by anybody; the head still counts all.
@@ -217,14 +217,14 @@ def best_words(job: Job) -> str:
     summary, project = job.summary, job.project
     main = whole(summary)[project.main_metric_goal].get(project.main_metric)
     if main is not None:
-        return f"{project.main_metric} {number(main)}"
+        return f"{project.main_metric} {metric(main)}"
     best = summary.get("max", {})
     name = next((name for name in reversed(list(best)) if _TELLING.search(name)), None)
     if name is not None:
-        return f"{name} {number(best[name])}"
+        return f"{name} {metric(best[name])}"
     last = summary.get("last", {})
     name = next((name for name in last if "loss" in name.lower()), None)
-    return f"{name} {number(last[name])}" if name else ""
+    return f"{name} {metric(last[name])}" if name else ""
 
 
 def _note(job: Job, attempt: Attempt | None, now: datetime) -> str:

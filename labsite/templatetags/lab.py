@@ -155,6 +155,14 @@ def number(value: Any) -> str:
 
 
 @register.filter
+def metric(value: Any) -> str:
+    """As `number`, with as many decimals as its neighbours in a column have: "0.9440". Learning
+    rates and their like stay short."""
+    is_plain = isinstance(value, float) and 0.01 <= abs(value) < 1000 and value % 1
+    return f"{value:#.4g}" if is_plain else number(value)
+
+
+@register.filter
 def count(value: int) -> str:
     """How many, for large numbers: "11.2 M"."""
     for unit, size_of in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):

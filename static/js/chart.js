@@ -11,7 +11,7 @@
 (() => {
   const HEIGHT = 184;
   const STEP = 0.15; // of what is seen: how far a key moves it
-  const { shown, smoothed } = lab.curves;
+  const { shown, smoothed, told } = lab.curves;
 
   const element = (tag, css, text) => {
     const made = document.createElement(tag);
@@ -207,7 +207,7 @@
         const column = data[this.perLine * (which + 1)];
         let row = at ?? column.length - 1;
         while (row > 0 && (column[row] === undefined || (at === null && column[row] === null))) row -= 1;
-        value.textContent = shown(column[row]);
+        value.textContent = told(column[row]);
       });
       if (at !== null) x = data[0][at];
       this.where.textContent = at === null ? "" : `${this.axis.label} ${this.place(x)}`;

@@ -73,6 +73,7 @@
     if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
     return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
   };
+  const told = (value) => (typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 0.01 && Math.abs(value) < 1000 ? value.toPrecision(4) : shown(value));
   const clock = (seconds) => (seconds < 120 ? `${Math.round(seconds)} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${shown(seconds / 3600)} h`);
 
   const axes = () => {
@@ -95,7 +96,7 @@
     let at = plot.cursor.idx;
     const ys = which ? plot.data[which] : null;
     while (ys && at > 0 && ys[at] === undefined) at -= 1;
-    chart.told.textContent = ys && at !== null && at !== undefined ? `${runs[which - 1].name} ${shown(ys[at])}` : "";
+    chart.told.textContent = ys && at !== null && at !== undefined ? `${runs[which - 1].name} ${told(ys[at])}` : "";
   };
 
   const draw = (metric) => {

@@ -8,6 +8,7 @@
 //   aligned(chosen, place)    [xs, ys, …] as uPlot wants them; chosen: [{source, name}, …]
 //   smoothed(values, weight)  an exponential mean, without the bias of its beginning
 //   shown(value)              a number as people read it
+//   told(value)               a metric's, beside others
 //
 // A value of null is a gap, where a line breaks; a row without a value (undefined) is none.
 "use strict";
@@ -113,5 +114,11 @@
     return Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
   };
 
-  window.lab = Object.assign(window.lab || {}, { curves: { joined, grouped, axes, placed, aligned, smoothed, shown } });
+  // A metric's value, with as many decimals as the next one: it does not jump about as it moves.
+  const told = (value) => {
+    const isPlain = typeof value === "number" && !Number.isInteger(value) && Math.abs(value) >= 0.01 && Math.abs(value) < 1000;
+    return isPlain ? value.toPrecision(4) : shown(value);
+  };
+
+  window.lab = Object.assign(window.lab || {}, { curves: { joined, grouped, axes, placed, aligned, smoothed, shown, told } });
 })();

@@ -56,7 +56,7 @@
       cursor: { drag: { x: true, y: false }, focus: { prox: 16 } },
       padding: [8, 14, 0, 0],
       axes: [
-        { ...common, grid: { show: false }, size: 26 },
+        { ...common, grid: { show: false }, size: 26, values: (_, ticks) => ticks.map((tick) => (axis !== "time" && !Number.isInteger(tick) ? "" : shown(tick))) },
         { ...common, size: 54, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : shown(tick))) },
       ],
       series: series(),

@@ -134,15 +134,15 @@
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
     if (!button) return;
-    const text = button.closest(".cmd").querySelector("code").textContent;
+    const code = button.closest(".cmd, dd").querySelector("code");
     const word = button.lastChild;
     const before = word.textContent;
     try {
-      await copy(text);
+      await copy(code.textContent);
       word.textContent = gettext("Copied");
     } catch {
       word.textContent = gettext("Press Ctrl+C");
-      getSelection().selectAllChildren(button.closest(".cmd").querySelector("code"));
+      getSelection().selectAllChildren(code);
     }
     setTimeout(() => { word.textContent = before; }, 2000);
   });
@@ -178,13 +178,4 @@
     menu.querySelector("summary").focus();
   });
 
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input, textarea, select, .CodeMirror");
-    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey) return;
-    const find = document.querySelector(".top .find input");
-    if (find) {
-      event.preventDefault();
-      find.focus();
-    }
-  });
 })();

@@ -1,6 +1,6 @@
 """What keeps somebody out of a page: what axe-core finds, and what sticks out.
 
-The pages are those of the lab that bench/screenshots.py makes up, in every state that it has.
+The pages are those of the lab that bench/screenshots makes up, in every state that it has.
 """
 
 import os
@@ -9,7 +9,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from bench import screenshots
+from bench.screenshots import pages
+from bench.screenshots.browser import WIDTHS
 from tests.browser.watching import complaints
 
 AXE = (Path(__file__).parent / "vendor/axe-core/axe.min.js").read_text()
@@ -17,8 +18,8 @@ AXE = (Path(__file__).parent / "vendor/axe-core/axe.min.js").read_text()
 #: LAB_LANGUAGES=all in both and in each way, which takes four times as long.
 IN_ALL = os.environ.get("LAB_LANGUAGES") == "all"
 WAYS = [("1440", "light"), ("390", "dark"), ("1440", "dark"), ("390", "light")]
-ENGLISH = screenshots.PAGES if IN_ALL else screenshots.PAGES[0::2]
-KOREAN = screenshots.PAGES if IN_ALL else screenshots.PAGES[1::2]
+ENGLISH = pages.PAGES if IN_ALL else pages.PAGES[0::2]
+KOREAN = pages.PAGES if IN_ALL else pages.PAGES[1::2]
 #: No answer comes any more: a page that changes under axe-core's hands breaks it.
 NOTHING_NEW = "() => { window.fetch = () => new Promise(() => {}); }"
 #: Curves are drawn anew for another width or theme.
@@ -37,31 +38,24 @@ STICKS_OUT = """() => {
 }"""
 
 
-def visitor_of(name: str) -> str:
-    if name in screenshots.OF_NOBODY:
-        return ""
-    is_researchers = name in screenshots.OF_RESEARCHER
-    return screenshots.RESEARCHER if is_researchers else screenshots.MANAGER
-
-
 def barriers_of(
     browser: Browser, made_up: str, visitors: dict[str, Any], name: str, language: str
 ) -> dict[tuple[int, str], list[str]]:
     """By width and theme: what keeps somebody out of the page of that name; and what the page
     complains of."""
     context = browser.new_context(
-        locale=language, storage_state=visitors[visitor_of(name)], reduced_motion="reduce"
+        locale=language, storage_state=visitors[pages.visitor_of(name)], reduced_motion="reduce"
     )
     page = context.new_page()
     broken = complaints(page)
-    screenshots.visit(page, made_up, name)
+    pages.visit(page, made_up, name)
     page.wait_for_load_state("networkidle")
     page.evaluate(NOTHING_NEW)
     page.evaluate(AXE)
 
     found = {}
     for name_of_width, theme in WAYS if IN_ALL else WAYS[:2]:
-        width, height = screenshots.WIDTHS[name_of_width]
+        width, height = WIDTHS[name_of_width]
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=theme)
         page.evaluate(AT_REST)

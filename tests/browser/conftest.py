@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from bench import screenshots
-from bench.screenshots import LAUNCH
+from bench.screenshots import pages
+from bench.screenshots.browser import LAUNCH
 from tests.e2e.lab import ROOT, Lab, environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
@@ -76,10 +76,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Lab]
 
 @pytest.fixture(scope="session")
 def made_up() -> Iterator[str]:
-    """The address of the lab that bench/screenshots.py makes up. It ends with its standard input,
+    """The address of the lab that bench/screenshots makes up. It ends with its standard input,
     and so with these tests."""
     with subprocess.Popen(
-        [sys.executable, "bench/screenshots.py", "--serve"],
+        [sys.executable, "-m", "bench.screenshots", "--serve"],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.PIPE,
@@ -94,9 +94,9 @@ def made_up() -> Iterator[str]:
 def visitors(browser: Browser, made_up: str) -> dict[str, Any]:
     """What a browser keeps of somebody who is signed in, by the name of the user."""
     kept: dict[str, Any] = {"": None}
-    for user in (screenshots.MANAGER, screenshots.RESEARCHER):
+    for user in (pages.MANAGER, pages.RESEARCHER):
         context = browser.new_context()
-        screenshots.sign_in(context.new_page(), made_up, user)
+        pages.sign_in(context.new_page(), made_up, user)
         kept[user] = context.storage_state()
         context.close()
     return kept

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bench import screenshots
+from bench.screenshots import pages
 from tests.browser.watching import complaints
 
 #: Whether what has the focus can be seen to have it.
@@ -19,7 +19,7 @@ IS_MARKED = """() => {
 @pytest.fixture
 def page(browser: Browser, made_up: str, visitors: dict[str, Any]):
     context = browser.new_context(
-        storage_state=visitors[screenshots.RESEARCHER], viewport={"width": 1440, "height": 900}
+        storage_state=visitors[pages.RESEARCHER], viewport={"width": 1440, "height": 900}
     )
     page = context.new_page()
     broken = complaints(page)
@@ -87,6 +87,23 @@ def test_a_run_is_queued_by_keys_alone(page: Page, made_up: str):
     expect(page.locator("#config")).to_contain_text("lr: 0.1")
 
 
+def test_two_keys_lead_to_a_page_and_one_lists_them(page: Page, made_up: str):
+    page.goto(f"{made_up}/")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_contain_text("Queue")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    page.wait_for_url("**/queue/")
+
+    page.keyboard.press("/")
+    page.keyboard.type("gr")  # into the search, and nowhere else
+    expect(page.locator(".top .find input")).to_have_value("gr")
+    expect(page).to_have_url(re.compile("/queue/$"))
+
+
 READ = {
     "dashboard": "Waiting",
     "queue": "Why it waits",
@@ -104,12 +121,10 @@ READ = {
 def test_without_scripts_each_page_is_read(
     browser: Browser, made_up: str, visitors: dict[str, Any]
 ):
-    context = browser.new_context(
-        java_script_enabled=False, storage_state=visitors[screenshots.MANAGER]
-    )
+    context = browser.new_context(java_script_enabled=False, storage_state=visitors[pages.MANAGER])
     page = context.new_page()
     for name, words in READ.items():
-        screenshots.visit(page, made_up, name)
+        pages.visit(page, made_up, name)
         page.wait_for_load_state()
         expect(page.locator("main")).to_contain_text(words)
         assert page.locator(".scripted:visible, .script-only:visible").count() == 0, name

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bench import screenshots
+from bench.screenshots import pages
 from tests.browser.watching import complaints
 
 MOST_LINES = 6 * 500 + 500
@@ -22,7 +22,7 @@ SEEN = """e => {
 @pytest.fixture
 def page(browser: Browser, made_up: str, visitors: dict[str, Any]):
     context = browser.new_context(
-        storage_state=visitors[screenshots.RESEARCHER], viewport={"width": 1440, "height": 900}
+        storage_state=visitors[pages.RESEARCHER], viewport={"width": 1440, "height": 900}
     )
     page = context.new_page()
     broken = complaints(page)

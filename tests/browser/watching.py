@@ -4,10 +4,10 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Dialog, Page, Request
 
-from bench import screenshots
+from bench.screenshots import pages
 
 #: The second is this server too, by a name that it does not know.
-OURS = ("127.0.0.1", screenshots.STRANGE_NAME, None)
+OURS = ("127.0.0.1", pages.STRANGE_NAME, None)
 
 
 def complaints(page: Page) -> list[str]:

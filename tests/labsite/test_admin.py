@@ -5,6 +5,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from devices.models import GPU, Device, EnrollmentCode
 from experiments.models import GPUClaim, Job
@@ -245,3 +246,20 @@ def test_the_history_of_a_row_is_the_audit_log(manager):
     shown = manager.get(reverse("admin:devices_device_history", args=[device.pk]), follow=True)
 
     assert [entry.key for entry in shown.context["cl"].result_list] == [str(device.pk)]
+
+
+def test_fields_are_called_in_the_readers_language():
+    """Also those that a model gives no name; what is not in the words of people is translated."""
+    with translation.override("ko"):
+        in_english = [
+            f"{desk.model.__name__}.{field.name}"
+            for desk in admin.site._registry.values()
+            if desk.model._meta.app_label in OURS
+            for field in desk.model._meta.fields
+            if field.name not in getattr(desk, "hidden", ())
+            and str(field.verbose_name).isascii()
+            and str(field.verbose_name)
+            not in {"GPU", "PID", "UUID", "GPU UUID", "Python", "SHA-256"}
+        ]
+
+    assert in_english == []

@@ -72,14 +72,17 @@ def test_the_best_value_is_marked(client, pair):
     html = compared(client, pair).content.decode()
 
     assert table(html, 'loss <span class="dim">best') == [
-        (' class="n best"', "0.4"),
-        (' class="n"', "0.5"),
+        (' class="n best"', "0.4000"),
+        (' class="n"', "0.5000"),
     ]
     assert table(html, 'loss <span class="dim">last') == [
-        (' class="n best"', "0.4"),
-        (' class="n"', "0.5"),
+        (' class="n best"', "0.4000"),
+        (' class="n"', "0.5000"),
     ]
-    assert table(html, 'acc <span class="dim">best') == [(' class="n"', "0.7"), (' class="n"', "")]
+    assert table(html, 'acc <span class="dim">best') == [
+        (' class="n"', "0.7000"),
+        (' class="n"', ""),
+    ]
     assert "epoch <span" not in html
 
 

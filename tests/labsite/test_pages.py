@@ -369,6 +369,12 @@ def test_the_editor_is_told_the_place_of_each_mistake(client):
     assert [mistake["line"] for mistake in answer["mistakes"]] == [4]
 
 
+def test_a_run_that_lacks_something_is_not_said_to_start(client):
+    preview = client.post("/execute/check/", {"project": "digits"}).json()["preview"]
+
+    assert 'data-head="Not complete yet"' in preview
+
+
 def test_the_preview_shows_command_folder_user_and_where_it_fits(client):
     make.device(gpus=2, host_id="gpu-01", source_directory="/home/lab", unix_user="lab")
 

@@ -15,6 +15,7 @@ from experiments.models import Job, JobEvent, Pin, Project, SavedView
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
 from labsite.pages.written import csv_cell, latex_text
+from labsite.templatetags.lab import metric
 from tests import make
 from tests.experiments.test_table import metrics
 from tests.labsite.reading import text_of
@@ -288,8 +289,11 @@ def test_many_runs_are_cancelled_after_a_question_and_refusals_are_told(client, 
     attempt = make.attempt(runs[0], make.device(gpus=1), started=True)
     attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
 
-    question = text_of(act(client, "cancel", runs))
+    asked = act(client, "cancel", runs)
+    question = text_of(asked)
     assert "Cancel these runs?" in question
+    assert "1 of the ticked runs has ended already and stays as it is: digits/run_001" in question
+    assert f'name="run" value="{runs[0].uid}"' not in asked.content.decode()
     assert "1 of the ticked runs is somebody else's and is left alone: digits/run_004" in question
     assert not Job.objects.filter(state=JobState.CANCELLED).exists()
 
@@ -327,6 +331,14 @@ def test_ticked_runs_are_compared(client, runs):
     response = client.post("/runs/act/", {"verb": "compare", "run": [runs[0].uid, runs[1].uid]})
 
     assert response["Location"] == f"/compare/?runs={runs[0].uid},{runs[1].uid}"
+
+
+def test_the_first_runs_of_a_table_are_a_click_from_their_curves(client, runs):
+    several = client.get("/runs/?q=user:kim").content.decode()
+    alone = client.get("/runs/?q=user:lee").content.decode()
+
+    assert f'href="/compare/?runs={runs[2].uid},{runs[1].uid},{runs[0].uid}"' in several
+    assert "/compare/?runs=" not in alone
 
 
 @pytest.mark.parametrize("given", [{}, {"verb": "cancel"}, {"verb": "explode", "run": ["x"]}])
@@ -441,3 +453,14 @@ def test_the_api_writes_tags_and_notes_and_tells(api, kim, runs):
     assert (answer.json()["tags"], answer.json()["notes"]) == (["a"], "n")
     assert JobEvent.objects.filter(job=runs[0], kind="edited", by=kim).count() == 1
     assert api.patch(url, {"tags": ["x" * 65]}, format="json").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.944, "0.9440"), (0.94473, "0.9447"), (12.5, "12.50"), (2.0, "2"), (12, "12"),
+        (0.0003, "0.0003"), (1e-05, "1e-05"), (float("nan"), "nan"), (None, ""),
+    ],
+)  # fmt: skip
+def test_figures_of_a_metric_have_the_same_decimals(value, words):
+    assert metric(value) == words

@@ -122,8 +122,8 @@ def test_two_keys_make_a_map_with_the_mean_over_seeds(client, sweep):
     html = page(client, sweep).content.decode()
 
     [table] = re.findall(r'<table class="t heat">.*?</table>', html, re.DOTALL)
-    assert re.findall(r"<td[^>]*>([\d.]+)", table) == ["0.6", "0.85", "0.1", "0.2"]
-    assert 'class="n h8 best">0.85' in table
+    assert re.findall(r"<td[^>]*>([\d.]+)", table) == ["0.6000", "0.8500", "0.1000", "0.2000"]
+    assert 'class="n h8 best">0.8500' in table
     assert "mean of 2" in table
 
 
