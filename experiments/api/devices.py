@@ -1,4 +1,4 @@
-"""GPU servers for people's programs: those of the app below, telling of what is private nothing."""
+"""GPU servers for people's programs: those of the app below, without what is private."""
 
 from typing import Any
 

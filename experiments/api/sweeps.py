@@ -9,7 +9,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from experiments import configfiles, sweeps
+from experiments import configfiles, discreet, sweeps
 from experiments.api.rights import OwnersChange
 from experiments.deciding import changed_by
 from experiments.models import (
@@ -58,7 +58,8 @@ class SweepViewSet(
     def create(self, request: Request) -> Response:
         """Queue all runs that a config's `lab.sweep:` (or the field `sweep`) names, or none.
 
-        `added_keys` are those that the file did not name: slips of the hand, perhaps.
+        `added_keys` are those that the file did not name: slips of the hand, perhaps; `warnings`:
+        what should be otherwise, though it runs.
         """
         wish = SubmitSerializer(data=request.data)
         wish.is_valid(raise_exception=True)
@@ -66,7 +67,9 @@ class SweepViewSet(
         text = configfiles.read(path) if path else wish.validated_data.get("config")
         sweep = sweeps.submit(text, wish.given(), by=request.user)
         added = sweeps.added_keys(sweep.config, sweep.keys)
-        return Response({**self.get_serializer(sweep).data, "added_keys": added}, status=201)
+        keys = sweep.jobs.order_by("pk").values_list("keys", flat=True).first()
+        told = {"added_keys": added, "warnings": discreet.warnings_of(keys or {})}
+        return Response({**self.get_serializer(sweep).data, **told}, status=201)
 
     def perform_update(self, serializer: SweepSerializer) -> None:
         """Its name, and how many may run at a time."""

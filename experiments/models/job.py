@@ -76,7 +76,8 @@ class Job(models.Model):
     sweep = models.ForeignKey(
         "experiments.Sweep", models.SET_NULL, null=True, related_name="jobs", editable=False
     )
-    swept = models.JSONField(default=dict, editable=False)  # {dotted key: its value here}
+    swept = models.JSONField(default=dict, editable=False)  # {dotted key: its value here, as
+    #: it may be shown (experiments.discreet)}
 
     # What was asked for; never changed after the submit, but for priority.
     config = models.BinaryField(editable=False, default=b"")  # byte for byte; empty: none

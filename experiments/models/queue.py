@@ -160,7 +160,11 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             points: experiments.sweeps.Point of each.
         """
         made = [
-            {"name": point.spec.name or "", "swept": point.values, **_fields_of(point.spec)}
+            {
+                "name": point.spec.name or "",
+                "swept": discreet.masked(point.values),
+                **_fields_of(point.spec),
+            }
             for point in points
         ]
         snapshot = _snapshot_of(points[0].spec) if points else None  # the same for all of them

@@ -227,8 +227,8 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
         "fits": fits[:SHOWN_PLACES],
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
-        "words": typed([*(BY_UV if by_uv else ()), *spec.command]),
-        "warnings": discreet.warnings_of(spec.keys),
+        "words": typed([*(BY_UV if by_uv else ()), *discreet.masked_command(spec.command)]),
+        "warnings": discreet.warnings_of(spec.keys, spec.sweep.tried() if spec.sweep else {}),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),
         "turn": turn_of(spec, fits, count, request.user),
         **(_of_sweep(spec, spec.sweep, look.points) if spec.sweep else {}),
@@ -237,9 +237,10 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
 
 
 def _of_sweep(spec: JobSpec, grid: Grid, points: Sequence[sweeps.Point]) -> dict[str, Any]:
+    masked = [discreet.masked(point.values) for point in points]
     shown = [
-        [differing.shown(point.values[key]) if key in point.values else "" for key in grid.keys]
-        for point in points
+        [differing.shown(values[key]) if key in values else "" for key in grid.keys]
+        for values in masked
     ]
     return {
         "sweep": grid,

@@ -188,7 +188,7 @@ def test_what_a_gpu_server_lacks_is_told_by_runs_that_one_may_see(ann, secret):
         pages = [told.get(url) for url in ("/devices/", f"/devices/{device.pk}/", "/")]
         texts = [text_of(page) for page in pages] + [str(device_api), str(listed)]
         assert [("patients" in text) for text in texts] == [sees, sees, False, sees, sees], person
-        assert "/data/mnist" in texts[0] and "/data/mnist" in texts[3], person
+        assert all("/data/mnist" in text for text in (texts[0], texts[3])), person
         assert len(device_api["lacks"]) == 1 + sees, person
 
 
