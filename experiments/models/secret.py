@@ -79,8 +79,11 @@ class Secret(models.Model):
             SecretsLocked: the key is gone that others were sealed with.
         """
         check_name(name)
-        fields = {"sealed": _sealed(_checked(value)), "changed_at": now, "changed_by": by}
+        value = _checked(value)
+        _make_first_key()
         with transaction.atomic():
+            sealing.hold_keys()
+            fields = {"sealed": sealing.seal(value), "changed_at": now, "changed_by": by}
             kept = cls.objects.filter(**_of(of))
             if kept.exclude(name=name).count() >= MOST:
                 words = gettext("There are %(n)d secrets here; delete some first.")
@@ -243,11 +246,10 @@ def _checked(value: str) -> str:
     return value
 
 
-def _sealed(value: str) -> str:
-    """With a key made now, if no secret is kept yet: else the key is not missing but lost."""
+def _make_first_key() -> None:
+    """If no secret is kept yet: else the key is not missing but lost."""
     if not sealing.has_key() and not Secret.objects.exists():
         sealing.make_first_key()
-    return sealing.seal(value)
 
 
 def _of(of: Any) -> dict[str, Any]:
