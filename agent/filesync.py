@@ -346,7 +346,7 @@ def _leave_out(watched: _Watched) -> None:
         file.left_out = reasons.get(file.name)
     kept = [
         wire.LeftOut(file.name, file.left_out, file.seen.size)
-        for file in whole
+        for file in watched.files.values()
         if file.left_out is not None and not file.confirmed
     ]
     where = run.outputs.directory if run.outputs and watched.shared else None
