@@ -35,6 +35,19 @@ KEEP_GIVEN = timedelta(days=30)
 _ONE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 
 
+class SecretQuerySet(models.QuerySet):
+    def usable_by(self, user: Any) -> models.QuerySet:
+        """The names that a run of this user may be given, in some project: as Vault gives them."""
+        if may_manage(user):
+            return self._names(Q(user=user) | Q(user=None))
+        works = Member.objects.filter(user=user, role__in=WORKS).values("project")
+        mine = Q(project__created_by=user) | Q(project__in=works)
+        return self._names(Q(user=user) | mine)
+
+    def _names(self, which: Q) -> models.QuerySet:
+        return self.filter(which).order_by("name").values_list("name", flat=True).distinct()
+
+
 class Secret(models.Model):
     name = models.CharField(_("name"), max_length=128, editable=False)
     user = models.ForeignKey(
@@ -50,6 +63,8 @@ class Secret(models.Model):
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+", editable=False
     )
+
+    objects = SecretQuerySet.as_manager()
 
     AUDITED = ("name", "changed_at")  # when it was set, and never what it is
 

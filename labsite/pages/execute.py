@@ -14,8 +14,9 @@ from devices.models import GPU
 from experiments import discreet, submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
-from experiments.models import Job, Project, Sweep
+from experiments.models import Job, Project, Secret, Sweep
 from experiments.places import read_places
+from experiments.table import tags
 from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.pages import differing, sweepwords
@@ -27,6 +28,7 @@ from labsite.pages.queue import priorities
 from labsite.pages.starting import (
     AS_TYPED,
     FIELDS,
+    REQUIRES,
     Start,
     choices,
     kept_of,
@@ -63,7 +65,11 @@ class Wish:
         given = self._kept()
         given |= {name: values[name] for name in AS_TYPED if values[name]}
         if values["tags"]:
-            given["tags"] = [tag.strip() for tag in values["tags"].split(",") if tag.strip()]
+            given["tags"] = tags.parted(values["tags"])
+        if values["secrets"]:
+            given["secrets"] = _lines(values["secrets"])
+        if requires := {name: _lines(values[name]) for name in REQUIRES if values[name]}:
+            given["requires"] = requires
         if resources := _resources(values):
             given["resources"] = {**given.get("resources", {}), **resources}
         if values["sweep"]:
@@ -125,6 +131,7 @@ def execute(request: HttpRequest) -> HttpResponse:
         "projects": _projects(request.user).values_list("name", flat=True),
         "gpu_types": GPU.objects.order_by("name").values_list("name", flat=True).distinct(),
         "priorities": priorities(request.user),
+        "secrets": _secrets(request.user, _lines(wish.values["secrets"])),
     }
     return render(request, "pages/execute.html", context, status=400 if mistakes else 200)
 
@@ -146,6 +153,12 @@ def _page_of(made: Model) -> Any:
     return f"/runs/{made.uid}/" if isinstance(made, Job) else f"/sweeps/{made.pk}/"
 
 
+def _secrets(user: Any, chosen: Sequence[str]) -> dict[str, bool]:
+    """The names to choose from, and which of them are chosen: also one that is kept no more."""
+    names = dict.fromkeys([*Secret.objects.usable_by(user), *chosen])
+    return {name: name in chosen for name in names}
+
+
 def _projects(user):
     return Project.objects.visible_to(user).listed()
 
@@ -163,6 +176,7 @@ def _start(request: HttpRequest) -> Start:
 
 def _wish(request: HttpRequest) -> Wish:
     values = {name: request.POST.get(name, "").strip() for name in FIELDS}
+    values["secrets"] = "\n".join(request.POST.getlist("secrets")).strip()  # boxes of one name
     values["config"] = request.POST.get("config", "").replace("\r\n", "\n")
     upload = request.FILES.get("upload")
     if upload is not None and not values["config"].strip():
@@ -184,6 +198,10 @@ def _resources(values: dict[str, str]) -> dict[str, Any]:
     if values["gpu_type"]:
         resources["gpu_type"] = values["gpu_type"]
     return resources
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _number(text: str) -> int | str:

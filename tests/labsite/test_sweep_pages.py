@@ -389,7 +389,7 @@ def test_one_starts_from_a_sweep_with_all_that_it_was_given(client):
 def test_what_was_given_with_a_sweep_and_has_no_field_is_given_again(client, ann):
     git = {"kind": "git", "url": "https://git.example.org/x", "commit": "c0ffee1"}
     given = {"project": "digits", "command": ["python", "a b.py"], "source": git}
-    given |= {"requires": {"commands": ["ffmpeg"]}, "resources": {"labels": {"room": "1"}}}
+    given |= {"python": "torch2", "resources": {"labels": {"room": "1"}}}
     given |= {"sweep": {"grid": {"lr": [1, 2]}, "arguments": True}}
     made = sweeps.submit("", given, by=ann)
 
@@ -405,7 +405,7 @@ def test_what_was_given_with_a_sweep_and_has_no_field_is_given_again(client, ann
     assert [job.command[2:] for job in jobs] == [["--lr", f"{lr}"] for lr in (1, 2, 3, 4)]
     for job in jobs:
         assert (job.source["commit"], job.labels) == ("c0ffee1", {"room": "1"})
-        assert job.requires["commands"] == ["ffmpeg"]
+        assert job.python == "torch2"
 
 
 @pytest.mark.parametrize(
