@@ -5,9 +5,7 @@ import json
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import translation
 
 from agent import wire
 from experiments import reports, submission
@@ -17,21 +15,9 @@ from labsite.errors import Refused
 from labsite.live import rows_after
 from people.errors import NotAllowed
 from tests import make
-from tests.labsite.reading import text_of
+from tests.labsite.reading import client_of, text_of
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
-
-
-def client_of(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django.utils import translation
 
 from experiments import sweeps
 from experiments.dispatch import dispatch
@@ -32,12 +31,6 @@ lab:
   project: digits
   sweep: {grid: {lr: [0.1, 0.01], depth: [18, 50]}, seeds: [0, 1]}
 """
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
 
 
 @pytest.fixture
