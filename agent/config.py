@@ -14,9 +14,10 @@ from agent.filesync import SYNC_INTERVAL
 from agent.heartbeat import agent_version
 
 ACTIONS = ["run", "enroll", "status", "push", "restart", "doctor", "install-service"]
-MIN_HEARTBEAT_SECONDS = 0.05
-MIN_POLL_SECONDS = 0.1
-MIN_SYNC_SECONDS, MAX_SYNC_SECONDS = 0.05, 60.0
+#: Of each interval its option, and how short and how long it may be.
+HEARTBEAT = "--heartbeat-interval", 0.05, wire.MAX_HEARTBEAT_SECONDS
+POLL = "--poll-interval", 0.1, wire.MAX_WAIT_SECONDS
+SYNC = "--sync-interval", 0.05, 60.0
 MIN_UPLOAD_BYTES = 64_000  # a second: below, a server takes the sender for one that is stuck
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -70,33 +71,18 @@ def parse(arguments: list[str]) -> Config:
     """
     given = _parser().parse_intermixed_args(arguments)
     action = _action(given)
-    host_id = given.host_id or _default_host_id()
-    if not wire.is_name(host_id):
-        raise ConfigError(
-            f"--host-id {host_id!r} is not allowed: use letters, digits, dots, hyphens and "
-            "underscores, and begin with a letter or digit"
-        )
     return Config(
         action=action,
         runs=tuple(given.runs),
         timeout_seconds=given.timeout,
         as_json=given.json,
         server=_server(given.server) if given.server or _needs_server(action, given) else "",
-        host_id=host_id,
+        host_id=_host_id(given.host_id or _default_host_id()),
         named_host_id=given.host_id,
         enroll_code=given.enroll_code or os.environ.get("LAB_ENROLL_CODE"),
-        heartbeat_seconds=_between(
-            "--heartbeat-interval",
-            given.heartbeat_interval,
-            MIN_HEARTBEAT_SECONDS,
-            wire.MAX_HEARTBEAT_SECONDS,
-        ),
-        poll_seconds=_between(
-            "--poll-interval", given.poll_interval, MIN_POLL_SECONDS, wire.MAX_WAIT_SECONDS
-        ),
-        sync_seconds=_between(
-            "--sync-interval", given.sync_interval, MIN_SYNC_SECONDS, MAX_SYNC_SECONDS
-        ),
+        heartbeat_seconds=_between(*HEARTBEAT, given.heartbeat_interval),
+        poll_seconds=_between(*POLL, given.poll_interval),
+        sync_seconds=_between(*SYNC, given.sync_interval),
         max_upload=_rate(given.max_upload),
         keep_days=_days(given.keep_days),
         source=_folder("--source", given.source),
@@ -309,7 +295,16 @@ def _default_host_id() -> str:
     return name.strip(".-_") or "host"
 
 
-def _between(option: str, value: float, low: float, high: float) -> float:
+def _host_id(name: str) -> str:
+    if not wire.is_name(name):
+        raise ConfigError(
+            f"--host-id {name!r} is not allowed: use letters, digits, dots, hyphens and "
+            "underscores, and begin with a letter or digit"
+        )
+    return name
+
+
+def _between(option: str, low: float, high: float, value: float) -> float:
     if not low <= value <= high:
         raise ConfigError(f"{option} must lie between {low:g} and {high:g} seconds")
     return value

@@ -4,7 +4,8 @@ Agents of several servers, and of several Unix users, know nothing of each other
 is the host: each card has a file there, named for its UUID, two bytes of which are locked.
 
     AGENT  by the agent, from before the start until the card's memory is back
-    JOB    by the supervisor and the job, who inherit it, as long as any of them lives
+    JOB    by the supervisor and by the job, each with an opening of its own, which they inherit,
+           as long as any of them lives: a job that unlocks its own takes the other's not away
 
 Whoever wants the card takes both, AGENT first. Whoever only wants to know asks the kernel, which
 takes nothing, so looking never stands in the way of a start. The locks are F_OFD_SETLK's: they
@@ -20,10 +21,10 @@ import stat
 import struct
 import tempfile
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from agent import host
 from agent.complaint import Complaint
@@ -85,6 +86,26 @@ def _is_for_all(path: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and found.st_mode & for_all == for_all
 
 
+class Taken(NamedTuple):
+    """Descriptors that hold the JOB of some cards."""
+
+    supervisor: tuple[int, ...] = ()  # which the job is not to inherit from it
+    job: tuple[int, ...] = ()
+
+    def with_job(self, descriptor: int) -> "Taken":
+        return self._replace(job=(*self.job, descriptor))
+
+    def with_supervisor(self, descriptor: int) -> "Taken":
+        return self._replace(supervisor=(*self.supervisor, descriptor))
+
+    def close(self) -> None:
+        for descriptor in (*self.supervisor, *self.job):
+            os.close(descriptor)
+
+
+NOTHING = Taken()
+
+
 class GPULocks:
     """The locks as one agent takes part in them. Safe for use by several threads."""
 
@@ -95,29 +116,30 @@ class GPULocks:
         self._held: dict[str, int] = {}  # uuid -> descriptor that holds its AGENT
         self._complaints: dict[str, Complaint] = {}
 
-    def take(self, attempt_id: str, uuids: list[str]) -> list[int]:
+    def take(self, attempt_id: str, uuids: list[str]) -> Taken:
         """Take the cards for an attempt whose supervisor is to be started now.
 
-        Returns descriptors for it to inherit, to be closed here afterwards. AGENT stays ours
+        What it returns is to be inherited, and to be closed here afterwards. AGENT stays ours
         until let_go().
 
         Raises:
             GPUTaken: another agent of this host has one of them; then none is taken.
             StartFailed: the lock's file cannot be made.
         """
-        inherited: list[int] = []
+        taken = NOTHING
         with self._turn:
             try:
                 for uuid in sorted(uuids):  # of two that want the same two, one gets both
                     self._wanted.setdefault(uuid, set()).add(attempt_id)
                     if not self._hold(uuid):
                         raise GPUTaken(uuid)
-                    inherited.append(self._lock(uuid, JOB))
+                    taken = taken.with_job(self._lock(uuid, JOB))
+                    taken = taken.with_supervisor(_shared(taken.job[-1]))
             except StartFailed:
-                close(inherited)
+                taken.close()
                 self._let_go(attempt_id)
                 raise
-        return inherited
+        return taken
 
     def join(self, attempt_id: str, uuids: list[str]) -> None:
         """Keep the cards of an attempt that an earlier agent took them for.
@@ -223,9 +245,21 @@ class GPULocks:
         return self._folder / f"lab-agent-{uuid}.lock"
 
 
-def close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _shared(descriptor: int) -> int:
+    """Another opening that holds JOB too, as this one does from now on. No agent can take it in
+    between: none has AGENT but we.
+
+    Raises:
+        StartFailed: the system has no more descriptors.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
+        # Not by its name, at which another file may lie by now.
+        other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.fcntl(other, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
+    except OSError as exc:
+        raise StartFailed(f"A GPU's lock cannot be opened again: {exc.strerror}") from exc
+    return other
 
 
 def _open(path: Path) -> int:
@@ -270,4 +304,8 @@ def _is_locked(descriptor: int, byte: int) -> bool:
 
 
 def _exclusive(byte: int) -> bytes:
-    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    return _lock_of(fcntl.F_WRLCK, byte)
+
+
+def _lock_of(kind: int, byte: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)

@@ -6,6 +6,7 @@ acknowledged, what follows is sent; else the file goes up as a new generation.
 """
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,6 +21,8 @@ from agent.transport import TRANSFER_SECONDS, Transport, hashing_seconds
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".log", ".jsonl")
 MIN_CHUNK_BYTES = 64 * 1024
@@ -52,6 +55,11 @@ class Growing(Tracked):
     _short_since: float | None = None
     _chunk_bytes = wire.MAX_CHUNK_BYTES
 
+    def see(self, mark: Mark, now_seconds: float) -> None:
+        if mark != self.seen:
+            self.left_out = None  # whoever wrote it may have let us write too
+        super().see(mark, now_seconds)
+
     def _has_work(self, now_seconds: float) -> bool:
         if self.sent is None:
             return self.seen.size > 0 or self.run.exited
@@ -74,7 +82,10 @@ class Growing(Tracked):
             if not self._continues(source, read_mark(source), sent):
                 return self._begin_anew(mark, sent, exited)
             self._short_since = None
-            may_go = self._masked(transport, sent, chunk, exited=exited)
+            try:
+                may_go = self._masked(transport, sent, chunk, exited=exited)
+            except PermissionError as exc:
+                return self._leave_out(exc)
             if may_go:
                 self._send(transport, source, mark, may_go)
                 held_back = len(chunk) - len(may_go)
@@ -101,6 +112,12 @@ class Growing(Tracked):
             for start, end in found.spans:
                 if os.pread(file.fileno(), end - start, offset + start) == chunk[start:end]:
                     os.pwrite(file.fileno(), masks.STAR * (end - start), offset + start)
+
+    def _leave_out(self, exc: PermissionError) -> bool:
+        """Rather no file than a secret in it: what has arrived of it stays, and no more comes."""
+        logger.warning("%s is not sent further: it cannot be masked: %s", self._label, exc)
+        self.left_out = wire.WhyLeftOut.UNMASKED
+        return False
 
     def _begin_anew(self, mark: Mark, sent: Sent, exited: bool) -> bool:
         """It is another file by now. Return whether to go on with it at once."""

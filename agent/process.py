@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import host, kernel, shim
+from agent.gpulock import NOTHING, Taken
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,10 @@ class Supervision:
 
     # --- what is to be ---
 
-    def start(self, order: "shim.Order", inherited: Sequence[int] = ()) -> None:
+    def start(self, order: "shim.Order", locks: Taken = NOTHING) -> None:
         """Give the attempt a supervisor, and return when its command runs or has failed to.
 
-        It inherits these descriptors, and the command from it: locks that end with them.
+        It inherits these locks, and the command its own from it: they end with them.
 
         If there is a supervisor already (the agent was killed before it could note so), this is
         the one that goes on. The environment travels through a pipe: its secrets are never
@@ -125,13 +125,13 @@ class Supervision:
                 stderr=log,
                 cwd="/",
                 env={},
-                pass_fds=inherited,
+                pass_fds=(*locks.supervisor, *locks.job),
                 start_new_session=True,
             )
         assert child.stdin is not None
         assert child.stdout is not None
         with suppress(BrokenPipeError), child.stdin:
-            child.stdin.write(json.dumps(order).encode())
+            child.stdin.write(json.dumps({**order, "own_locks": list(locks.supervisor)}).encode())
         with child.stdout:
             child.stdout.readline()
         if child.poll() == shim.CLAIMED:

@@ -160,20 +160,24 @@ class RunFiles:
         return self.masks
 
     def open(self, name: str, *, to_write: bool = False) -> BinaryIO:
-        """For reading, or for changing what there is.
+        """For reading, or for changing what there is, also where its script has closed it (0444).
 
         Raises:
             FileNotFoundError: it is gone, no regular file, or not in the run's folder.
+            PermissionError: it is somebody else's.
         """
         path, root = self._places.get(name) or (self.run_dir / name, self._root)
         # O_NONBLOCK: a FIFO would wait for its writer.
         with self.rights_in(self.run_dir):
-            how = os.O_RDWR if to_write else os.O_RDONLY
-            descriptor = os.open(path, how | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            how = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(path, how)
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not regular or not is_in(root, _real_path(descriptor, path)):
             os.close(descriptor)
             raise FileNotFoundError(f"{path} is no file of this run")
+        if to_write:
+            with open(descriptor, "rb") as there, self.rights_in(self.run_dir):
+                descriptor = _opened_to_write(there.fileno())
         return open(descriptor, "r+b" if to_write else "rb", buffering=0)
 
     def is_output(self, name: str) -> bool:
@@ -280,6 +284,20 @@ def _entries(folder: Path) -> "Iterator[os.DirEntry[str]]":
             yield from entries
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+def _opened_to_write(descriptor: int) -> int:
+    """The same file once more. Whose it is may give and take that right: its mode stays."""
+    again = f"/proc/self/fd/{descriptor}"  # whatever has its name by now
+    try:
+        return os.open(again, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.fchmod(descriptor, mode | stat.S_IWUSR)
+        try:
+            return os.open(again, os.O_RDWR | os.O_CLOEXEC)
+        finally:
+            os.fchmod(descriptor, mode)
 
 
 _Place = tuple[Path, str]

@@ -14,7 +14,6 @@ from agent import (
     cgroups,
     companion,
     environment,
-    gpulock,
     outputs,
     packages,
     shim,
@@ -33,7 +32,7 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
-from agent.gpulock import GPULocks
+from agent.gpulock import NOTHING, GPULocks, Taken
 from agent.gpus import GPUWatch
 from agent.interpreters import Interpreter
 from agent.journal import Attempt, Journal
@@ -259,17 +258,17 @@ class Run:
 
     def _start(self, launch: Launch, places: Places) -> None:
         order, facts = self._order, _facts(self._order, launch, self._around.driver())
-        inherited = self._lock_gpus()
+        taken = self._lock_gpus()
         try:
             self._note_what_is_there(launch)
             before = self._around.gpus.memory_used(order.gpus)
             self._around.journal.starting(self._id, shim.boot_id(), facts, before)
-            self._supervision.start(self._shim_order(launch, places), inherited)
+            self._supervision.start(self._shim_order(launch, places), taken)
         except OSError as exc:
             why = f"This host cannot start processes now: {exc.strerror}"
             raise StartFailed(why) from exc
         finally:
-            gpulock.close(inherited)
+            taken.close()
 
     def _note_what_is_there(self, launch: Launch) -> None:
         """What lies in the working directory now is not this attempt's."""
@@ -278,7 +277,7 @@ class Run:
             outputs.rights = launch.user.rights
             outputs.note_before()
 
-    def _lock_gpus(self) -> list[int]:
+    def _lock_gpus(self) -> Taken:
         """No other server of this host gets its GPUs from now on. Return what is to be inherited.
 
         Raises:
@@ -292,7 +291,7 @@ class Run:
             if self._supervision.forbid():
                 raise
             self._keep_gpus()
-            return []
+            return NOTHING
 
     def _given_up(self) -> bool:
         """Whether it is not to be started any more: a stop was wished, or the agent ends."""
@@ -341,6 +340,7 @@ class Run:
             "fence_seconds": wire.FENCE_SECONDS if requeue else None,
             "user": None if launch.user.is_own else launch.user.for_supervisor,
             "cgroup": cgroups.of_attempt(self._id),
+            "own_locks": [],  # Supervision.start() names them
         }
 
     def _note_start(self) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # importing typing costs a running supervisor half a megabyte
         fence_seconds: float | None  # policy `requeue`
         user: tuple[str, int, int] | None  # name, uid and gid to run as; None: ours
         cgroup: str | None  # to be made for the command; of version 2
+        own_locks: list[int]  # descriptors that the command does not inherit; of version 3
 
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -182,12 +183,15 @@ class Supervisor:
         """Start the command in a session of its own, its output straight to the log.
 
         What the agent gave us to inherit, the locks of GPUs, it inherits as well: should somebody
-        kill us, its cards are its own as long as it lives.
+        kill us, its cards are its own as long as it lives. Our own opening of them it does not: it
+        could unlock that too.
 
         Raises:
             OSError: the system will not run it.
         """
         order = self.order
+        for descriptor in order.get("own_locks", []):
+            os.set_inheritable(descriptor, False)
         read, write = os.pipe()
         self.pid = os.fork()  # posix_spawn() cannot change the user
         if self.pid == 0:

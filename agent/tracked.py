@@ -36,6 +36,7 @@ PARKED_SECONDS = 3600.0  # a refusal that a person has to do something about
 _LEFT_OUT = {
     wire.WhyLeftOut.NOT_WISHED: "kept here, as `sync: checkpoints` of its job says",
     wire.WhyLeftOut.TOO_LARGE: "kept here: above `sync: max_file` of its job",
+    wire.WhyLeftOut.UNMASKED: "kept here: another user's, so a secret in it cannot be masked",
 }
 
 
@@ -59,7 +60,7 @@ class Tracked(ABC):
         self.behind_since: str | None = None  # None: it is not
         self.parked = False
         self._doubted = False  # whether the server still has what it acknowledged
-        self.left_out: wire.WhyLeftOut | None = None  # not to be sent, as its job wishes it
+        self.left_out: wire.WhyLeftOut | None = None  # not to be sent: its job, or we, say so
         self._journal = journal
         self._stop = stop
         self._not_before = 0.0

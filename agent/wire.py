@@ -167,6 +167,7 @@ class WhyLeftOut(str, Enum):
     NAME = "name"  # no file of a run may be called so
     LINK = "link"  # out of the folder that it lies in
     TOO_MANY = "too_many"  # the folder `name` holds more files than are looked at, or taken
+    UNMASKED = "unmasked"  # a secret in it cannot be masked: another user's file
     SHARED = "shared"  # `name` is written to by another run too: its outputs are here as well
 
 

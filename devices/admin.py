@@ -68,7 +68,7 @@ class DeviceDesk(Desk):
 
     @admin.display(description=gettext_lazy("to know"))
     def to_know(self, device: Device) -> str:
-        return " ".join(remarks(device)) or "–"
+        return " ".join(remarks(device, device.lacks)) or "–"
 
     @admin.display(description=gettext_lazy("new token"))
     def enroll_again(self, device: Device) -> SafeString:

@@ -1,5 +1,7 @@
 """What a person should know of a GPU server: the card, the API and the admin say the same."""
 
+from collections.abc import Sequence
+
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -9,10 +11,11 @@ from devices.models import Device
 NAMED_AT_MOST = 8
 
 
-def remarks(device: Device) -> list[str]:
-    """Sentences, each ending with what happens next or what to do."""
+def remarks(device: Device, lacks: Sequence[dict[str, str]]) -> list[str]:
+    """Sentences, each ending with what happens next or what to do. `lacks`: what the reader may
+    know of `device.lacks` (experiments.lacking)."""
     said = [unknown_count(device), unknown_advice(device), pids(device), still_stopping(device)]
-    said.append(lacking(device))
+    said.append(lacking(lacks))
     return [sentence for sentence in said if sentence]
 
 
@@ -53,9 +56,9 @@ def still_stopping(device: Device) -> str:
     )
 
 
-def lacking(device: Device) -> str:
+def lacking(lacks: Sequence[dict[str, str]]) -> str:
     """What jobs required and it has not; empty: nothing that is known of."""
-    names = dict.fromkeys(one["name"] for one in device.lacks)
+    names = dict.fromkeys(one["name"] for one in lacks)
     if not names:
         return ""
     told = ", ".join([*names][:NAMED_AT_MOST])

@@ -26,6 +26,12 @@ class GPUSerializer(serializers.ModelSerializer):
         ]  # fmt: skip
 
 
+class LackSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    user = serializers.CharField(help_text="The Unix user; empty: the agent's.")
+    python = serializers.CharField(help_text="Of a command: whose environment was looked in.")
+
+
 class DeviceSerializer(ByHand):
     """A device; `state` is derived from the age of its last heartbeat."""
 
@@ -34,6 +40,9 @@ class DeviceSerializer(ByHand):
     gpus = GPUSerializer(many=True, read_only=True)
     remarks = serializers.SerializerMethodField(
         help_text="What a person should know of it, in sentences."
+    )
+    lacks = serializers.SerializerMethodField(
+        help_text="What runs required that it has not, of runs that the reader may see."
     )
 
     class Meta:
@@ -67,7 +76,12 @@ class DeviceSerializer(ByHand):
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_remarks(self, device: Device) -> list[str]:
-        return remarks(device)
+        return remarks(device, self.get_lacks(device))
+
+    @extend_schema_field(LackSerializer(many=True))
+    def get_lacks(self, device: Device) -> list[dict[str, str]]:
+        known: dict[int, list[dict[str, str]]] = self.context.get("lacks", {})
+        return known.get(device.pk, [])
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         Device(**attrs).clean()  # DRF by itself does not ask the model

@@ -6,7 +6,6 @@ from rest_framework.routers import SimpleRouter
 from devices import agent_views, views
 
 router = SimpleRouter()
-router.register("devices", views.DeviceViewSet, basename="device")
 router.register("gpus", views.GPUViewSet, basename="gpu")
 router.register("enrollment-codes", views.EnrollmentCodeViewSet, basename="enrollment-code")
 

@@ -42,7 +42,8 @@ class DeviceViewSet(
     mixins.UpdateModelMixin,
     viewsets.GenericViewSet,
 ):
-    """GPU servers, with their state and their GPUs."""
+    """GPU servers, with their state and their GPUs. What people may know of their lacks is said by
+    the app above (experiments.api.devices), which is what the address leads to."""
 
     queryset = Device.objects.prefetch_related("gpus").order_by("host_id")
     serializer_class = DeviceSerializer

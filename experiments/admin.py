@@ -1,11 +1,15 @@
 """Projects, jobs and their tries at the lab manager's desk."""
 
+import shlex
+from typing import Any
+
 from django.contrib import admin
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext_lazy
 
 from devices.desk import Desk, Rows
+from experiments import discreet
 from experiments.models import (
     Attempt,
     Borrow,
@@ -84,12 +88,19 @@ class JobDesk(Desk):
     search_fields = ("uid", "name", "project__name", "user__username")
     list_select_related = ("project", "user")
     by_hand = ("name", "tags", "notes")
-    hidden = ("config", "deleted_at")
+    hidden = ("config", "command", "deleted_at")
     inlines = (AttemptInline, EventInline)
     actions = (
         "cancel", "requeue", "run_elsewhere", "keep_queued", "let_go", "raise_priority",
         "lower_priority", "delete_runs",
     )  # fmt: skip
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "shown_command"]
+
+    @admin.display(description=gettext_lazy("command"))
+    def shown_command(self, job: Job) -> str:
+        return shlex.join(discreet.masked_command(job.command))
 
     @admin.action(description=gettext_lazy("Cancel"))
     def cancel(self, request: HttpRequest, jobs) -> None:
@@ -139,7 +150,7 @@ class SweepDesk(Desk):
     search_fields = ("name", "project__name", "user__username")
     list_select_related = ("project", "user")
     by_hand = ("name", "max_running")
-    hidden = ("config",)
+    hidden = ("config", "given")
     actions = ("cancel", "keep_queued", "let_go")
 
     @admin.action(description=gettext_lazy("Cancel"))

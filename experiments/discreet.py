@@ -2,12 +2,13 @@
 
 The config itself is kept byte for byte and runs as it is; whoever sees the run may read the file.
 But tables, comparisons, exports, the API's `keys` and the run's page show stars instead, to
-everybody: to submitters too, whose screens others see. Secrets (experiments.models.secret) are
+everybody: to submitters too, whose screens others see. So do what a sweep tries of such a key, and
+the words of a command that give it one. Secrets (experiments.models.secret) are
 what protects a value; people are told so when they submit (`warnings_of`). See docs/adr/0034.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -51,6 +52,20 @@ def _masked(key: str, value: Any) -> Any:
     return MASK if is_secret(key.rpartition(".")[2], value) else value
 
 
+def masked_command(command: Sequence[str]) -> list[str]:
+    """A command's words as they may be shown: of `--api-key X`, `--api-key=X` and `api_key=X`."""
+    shown, option = [], ""
+    for word in command:
+        name, sign, value = word.partition("=")
+        if sign and is_secret(name, value):
+            word = f"{name}={MASK}"
+        elif option and is_secret(option, word):
+            word = MASK
+        option = word if word.startswith("--") and not sign else ""
+        shown.append(word)
+    return shown
+
+
 def masked_text(text: str) -> str:
     """A config's text as it may be shown; one that is not YAML is shown as it is."""
     if not _HINT.search(text):
@@ -84,13 +99,15 @@ def _spans(node: Node | None, key: str, seen: set[int]) -> Iterator[tuple[int, i
             yield from _spans(item, key, seen)
 
 
-def warnings_of(keys: Mapping[str, Any]) -> list[str]:
-    """A sentence for each key that should be a secret instead."""
+def warnings_of(*keys: Mapping[str, Any]) -> list[str]:
+    """A sentence for each key that should be a secret instead: of those of a config, say, and of
+    those that a sweep varies (Grid.tried)."""
     words = _(
         "%(key)s looks like a secret. It is masked on pages, but stands in the run's files as it "
         "is: set it under My account and name it instead, secrets: [NAME]."
     )
-    return [words % {"key": key} for key in _secret_keys(keys)][:MAX_WARNINGS]
+    names = dict.fromkeys(name for some in keys for name in _secret_keys(some))
+    return [words % {"key": name} for name in names][:MAX_WARNINGS]
 
 
 def _secret_keys(keys: Mapping[str, Any], above: str = "") -> Iterator[str]:

@@ -63,6 +63,16 @@ class Grid:
     def size(self) -> int:
         return len(self.rows) * math.prod(map(len, self.axes.values()))
 
+    def tried(self) -> dict[str, list[Any]]:
+        """All that each key is given, as JSON, in its order."""
+        values: dict[str, dict[str, Value]] = {}
+        for row in self.rows:
+            for key, value in row.items():
+                values.setdefault(key, {})[value.text] = value
+        for key, axis in self.axes.items():
+            values[key] = {value.text: value for value in axis}
+        return {key: [value.plain for value in some.values()] for key, some in values.items()}
+
     def points(self) -> Iterator[dict[str, Value]]:
         """Each run's values by their keys; the key that was written last changes first."""
         for row in self.rows:

@@ -88,12 +88,13 @@ class Options:
 def layered(*layers: Options) -> Options:
     """One from many: the first layer that says something wins (job, then project, then device).
 
-    Environments, labels and what is said of the sync are laid together, name by name.
+    Environments, labels, what is said of the sync and what is required are laid together, name by
+    name.
     """
     chosen: dict[str, Any] = {}
     for option in fields(Options):
         said = [value for layer in layers if (value := getattr(layer, option.name)) is not None]
-        if option.name in ("environment", "labels", "sync", "links") and said:
+        if option.name in ("environment", "labels", "sync", "links", "requires") and said:
             chosen[option.name] = {k: v for value in reversed(said) for k, v in value.items()}
         elif said:
             chosen[option.name] = said[0]

@@ -4,6 +4,9 @@ The first key seals, each of them opens, so that a key is changed while everythi
 (`manage.py secretskey`). They stand in LAB_SECRETS_KEY, else one a line in the file `secrets_key`
 of the data folder, mode 0600, made when the first secret is kept. Nothing is held in memory
 between two calls: a key that was changed counts from the next call on, in every process.
+
+Whoever writes what is sealed, anew or as a copy, calls hold_keys() in its transaction first. So
+who changes the key (lock_keys()) sees what the old one sealed, before that one is dropped.
 """
 
 import fcntl
@@ -14,9 +17,13 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
+from django.db import connection
 from django.utils.translation import gettext as _
 
 from experiments.errors import SecretsLocked
+
+#: Of PostgreSQL, shared by all who write what is sealed.
+_ADVISORY_LOCK = 0x5EA1
 
 
 def seal(text: str) -> str:
@@ -74,6 +81,24 @@ def drop_old_keys() -> None:
             _write(_keys()[:1])
 
 
+def hold_keys() -> None:
+    """Until the end of this transaction no key is dropped that there is now."""
+    _lock("pg_advisory_xact_lock_shared")
+
+
+def lock_keys() -> None:
+    """Until the end of this transaction nobody else writes what is sealed; what was written before
+    is seen in it."""
+    _lock("pg_advisory_xact_lock")
+
+
+def _lock(function: str) -> None:
+    """SQLite has one writer at a time, from a transaction's beginning to its end."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {function}(%s)", [_ADVISORY_LOCK])
+
+
 def _box() -> MultiFernet:
     try:
         return MultiFernet([Fernet(key) for key in _keys()])
@@ -102,6 +127,7 @@ def _alone() -> Iterator[None]:
     """Within the block nobody else changes the file."""
     lock = os.open(_file().with_name(f".{_file().name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
+        _give(lock)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
@@ -114,6 +140,7 @@ def _write(keys: list[str]) -> None:
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        _give(descriptor)
         file.write("".join(f"{key}\n" for key in keys))
         file.flush()
         os.fsync(file.fileno())
@@ -123,6 +150,14 @@ def _write(keys: list[str]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give(descriptor: int) -> None:
+    """To the server's user: root runs commands, and the server reads what they left."""
+    if os.geteuid() == 0:
+        there = [path.stat() for path in (_file(), _file().parent) if path.exists()]
+        owner = next((one for one in there if one.st_uid), there[-1])
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _file() -> Path:

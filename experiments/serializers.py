@@ -132,6 +132,9 @@ class JobSerializer(ByHand):
     user = serializers.SlugRelatedField("username", read_only=True)
     parent = serializers.SlugRelatedField("uid", read_only=True)
     priority = serializers.SerializerMethodField()
+    command = serializers.SerializerMethodField(
+        help_text="With stars for an option's value that looks like a secret."
+    )
     waiting_reason = serializers.CharField(read_only=True)
     device = serializers.SerializerMethodField(help_text="Where its newest try was given to.")
     code = SnapshotSerializer(source="snapshot", read_only=True, allow_null=True)
@@ -154,6 +157,10 @@ class JobSerializer(ByHand):
     @extend_schema_field(serializers.ChoiceField([p.name.lower() for p in Priority]))
     def get_priority(self, job: Job) -> str:
         return job.get_priority_name()
+
+    @extend_schema_field(serializers.ListField(child=serializers.CharField()))
+    def get_command(self, job: Job) -> list[str]:
+        return discreet.masked_command(job.command)
 
     def get_device(self, job: Job) -> str | None:
         """As with_device() has read it for a whole list; else from its tries."""

@@ -4,10 +4,20 @@ from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from experiments import agent_views
-from experiments.api import borrows, imports, jobs, projects, secrets, sweeps, unixaccounts
+from experiments.api import (
+    borrows,
+    devices,
+    imports,
+    jobs,
+    projects,
+    secrets,
+    sweeps,
+    unixaccounts,
+)
 
 _PROJECT = f"(?P<project>{projects.ProjectViewSet.lookup_value_regex})"
 router = SimpleRouter()
+router.register("devices", devices.DevicesViewSet, basename="device")
 router.register("projects", projects.ProjectViewSet, basename="project")
 router.register("jobs", jobs.JobViewSet, basename="job")
 router.register("borrows", borrows.BorrowViewSet, basename="borrow")

@@ -37,11 +37,14 @@ class Figure:
 def front(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """unfold's DASHBOARD_CALLBACK."""
     done = AuditEntry.objects.all()[:LAST_DONE]
-    return context | {"figures": _figures(), "done": [line_of(entry) for entry in done]}
+    return context | {
+        "figures": _figures(request.user),
+        "done": [line_of(entry) for entry in done],
+    }
 
 
-def _figures() -> list[Figure]:
-    cards = read_cards()
+def _figures(user: Any) -> list[Figure]:
+    cards = read_cards(user)
     uses = Counter(row.use for card in cards for row in card.gpus)
     states = Counter(card.state for card in cards)
     return [

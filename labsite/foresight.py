@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from experiments import configfiles, reasons, submission, sweeps
+from experiments import configfiles, discreet, reasons, submission, sweeps
 from experiments.config import JobSpec
 from experiments.contact import contact_with, sentences
 from experiments.endings import endings_of
@@ -114,7 +114,7 @@ def _foreseen(spec: JobSpec, given: dict[str, Any], user: Any) -> dict[str, Any]
         "first_run": first_run,
         "last_run": last_run,
         "name": first.name,
-        "command": first.command,
+        "command": discreet.masked_command(first.command),
         "source": spec.source,
         "environment": spec.environment,
         "secrets": spec.secrets,
@@ -125,7 +125,7 @@ def _foreseen(spec: JobSpec, given: dict[str, Any], user: Any) -> dict[str, Any]
         and {
             "keys": grid.keys,
             "product": product_of(grid),
-            "points": [point.values for point in points],
+            "points": [discreet.masked(point.values) for point in points],
             "added_keys": sweeps.added_keys(spec.config, grid.keys) if spec.config else [],
         },
         "places": fits,

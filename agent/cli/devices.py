@@ -82,10 +82,11 @@ def _card(gpu: Mapping[str, Any]) -> list[str]:
 
 def use_of(gpu: Mapping[str, Any]) -> str:
     """Who has it, in a word or two."""
+    faulty = gpu["quarantine_reason"] or "faulty" if gpu["quarantined_at"] else ""
     if claim := gpu["claim"]:
-        return str(claim["words"])
-    if gpu["quarantined_at"] or gpu["fault"]:
-        return gpu["quarantine_reason"] or "faulty"
+        return "; ".join(filter(None, [str(claim["words"]), faulty]))
+    if faulty:
+        return faulty
     if gpu["used_elsewhere"]:
         return "used by another lab server"
     if gpu["foreign_users"]:

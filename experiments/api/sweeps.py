@@ -10,7 +10,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from experiments import configfiles, sweeps
+from experiments import configfiles, discreet, sweeps
 from experiments.api.asking import ONCE, asked_by
 from experiments.api.rights import OwnersChange
 from experiments.deciding import changed_by
@@ -60,7 +60,8 @@ class SweepViewSet(
     def create(self, request: Request) -> Response:
         """Queue all runs that a config's `lab.sweep:` (or the field `sweep`) names, or none.
 
-        `added_keys` are those that the file did not name: slips of the hand, perhaps.
+        `added_keys` are those that the file did not name: slips of the hand, perhaps; `warnings`:
+        what should be otherwise, though it runs.
         """
         asked = asked_by(request)
         if asked and (before := asked.before()):
@@ -73,7 +74,9 @@ class SweepViewSet(
 
     def _made(self, sweep: Sweep) -> Response:
         added = sweeps.added_keys(sweep.config, sweep.keys)
-        return Response({**self.get_serializer(sweep).data, "added_keys": added}, status=201)
+        keys = sweep.jobs.order_by("pk").values_list("keys", flat=True).first()
+        told = {"added_keys": added, "warnings": discreet.warnings_of(keys or {})}
+        return Response({**self.get_serializer(sweep).data, **told}, status=201)
 
     def perform_update(self, serializer: SweepSerializer) -> None:
         """Its name, and how many may run at a time."""

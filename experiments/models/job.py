@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from agent import wire
 from devices.models import GPU, Device
-from experiments import reasons
+from experiments import reasons, sealing
 from experiments.errors import AttemptEnded, IllegalTransition, LostRace, NotSubmitted
 from experiments.metrics import values_of
 from experiments.models.account import unix_user_for
@@ -80,7 +80,8 @@ class Job(models.Model):
     sweep = models.ForeignKey(
         "experiments.Sweep", models.SET_NULL, null=True, related_name="jobs", editable=False
     )
-    swept = models.JSONField(default=dict, editable=False)  # {dotted key: its value here}
+    swept = models.JSONField(default=dict, editable=False)  # {dotted key: its value here, as
+    #: it may be shown (experiments.discreet)}
 
     # What was asked for; never changed after the submit, but for priority.
     config = models.BinaryField(editable=False, default=b"")  # byte for byte; empty: none
@@ -426,6 +427,9 @@ class Job(models.Model):
 
     def _give_secrets(self, attempt: Attempt) -> None:
         """Sealed as they are; they are opened when the device asks for its order."""
+        if not self.secrets:
+            return
+        sealing.hold_keys()
         given = Vault([self]).given(self)
         if given.keys() != set(self.secrets):
             raise LostRace(gettext("A secret that %(job)s needs is gone.") % {"job": self})

@@ -1,6 +1,7 @@
 """Sets of jobs, and how one is queued."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,6 +81,18 @@ class JobQuerySet(models.QuerySet):
 
     def unended(self) -> "JobQuerySet":
         return self.exclude(state__in=ENDED)
+
+    def leave_tombstones(self, jobs: Sequence[Any], now: datetime, *, by: Any = None) -> None:
+        """What Job.leave_tombstone() does, to `jobs`, which are all that are here and have ended:
+        by one UPDATE, since heartbeats wait for whoever writes to SQLite. Inside change().
+
+        Raises:
+            LostRace: they are not all any more.
+        """
+        if self.present().ended().update(deleted_at=now) != len(jobs):
+            raise LostRace(_("Some of these runs were deleted meanwhile; look again."))
+        for job in jobs:
+            record(job, EventKind.DELETED, by=by)
 
     def needed(self) -> set[str]:
         """The uids of jobs from whose files one that waits or runs is to go on."""
@@ -187,7 +200,11 @@ class JobManager(models.Manager.from_queryset(JobQuerySet)):
             points: experiments.sweeps.Point of each.
         """
         made = [
-            {"name": point.spec.name or "", "swept": point.values, **_fields_of(point.spec)}
+            {
+                "name": point.spec.name or "",
+                "swept": discreet.masked(point.values),
+                **_fields_of(point.spec),
+            }
             for point in points
         ]
         snapshot = _snapshot_of(points[0].spec) if points else None  # the same for all of them

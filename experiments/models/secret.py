@@ -35,6 +35,19 @@ KEEP_GIVEN = timedelta(days=30)
 _ONE_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*")
 
 
+class SecretQuerySet(models.QuerySet):
+    def usable_by(self, user: Any) -> models.QuerySet:
+        """The names that a run of this user may be given, in some project: as Vault gives them."""
+        if may_manage(user):
+            return self._names(Q(user=user) | Q(user=None))
+        works = Member.objects.filter(user=user, role__in=WORKS).values("project")
+        mine = Q(project__created_by=user) | Q(project__in=works)
+        return self._names(Q(user=user) | mine)
+
+    def _names(self, which: Q) -> models.QuerySet:
+        return self.filter(which).order_by("name").values_list("name", flat=True).distinct()
+
+
 class Secret(models.Model):
     name = models.CharField(_("name"), max_length=128, editable=False)
     user = models.ForeignKey(
@@ -50,6 +63,8 @@ class Secret(models.Model):
     changed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+", editable=False
     )
+
+    objects = SecretQuerySet.as_manager()
 
     AUDITED = ("name", "changed_at")  # when it was set, and never what it is
 
@@ -79,8 +94,11 @@ class Secret(models.Model):
             SecretsLocked: the key is gone that others were sealed with.
         """
         check_name(name)
-        fields = {"sealed": _sealed(_checked(value)), "changed_at": now, "changed_by": by}
+        value = _checked(value)
+        _make_first_key()
         with transaction.atomic():
+            sealing.hold_keys()
+            fields = {"sealed": sealing.seal(value), "changed_at": now, "changed_by": by}
             kept = cls.objects.filter(**_of(of))
             if kept.exclude(name=name).count() >= MOST:
                 words = gettext("There are %(n)d secrets here; delete some first.")
@@ -243,11 +261,10 @@ def _checked(value: str) -> str:
     return value
 
 
-def _sealed(value: str) -> str:
-    """With a key made now, if no secret is kept yet: else the key is not missing but lost."""
+def _make_first_key() -> None:
+    """If no secret is kept yet: else the key is not missing but lost."""
     if not sealing.has_key() and not Secret.objects.exists():
         sealing.make_first_key()
-    return sealing.seal(value)
 
 
 def _of(of: Any) -> dict[str, Any]:

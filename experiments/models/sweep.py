@@ -183,7 +183,7 @@ class Sweep(models.Model):
         """
         with change():
             self.project.lock()
-            runs = list(self.jobs.present())
+            runs = list(self.jobs.present().only("uid", "state", "sweep"))
             if any(not job.has_ended for job in runs):
                 words = gettext("Runs of %(sweep)s wait or run: cancel it first.")
                 raise SweepNotEnded(words % {"sweep": self})
@@ -191,8 +191,7 @@ class Sweep(models.Model):
             if needed:
                 words = gettext("A run that waits or runs goes on from a checkpoint of %(sweep)s.")
                 raise SweepNotEnded(words % {"sweep": self})
-            for job in runs:
-                job.leave_tombstone(now, by=by)
+            self.jobs.leave_tombstones(runs, now, by=by)
         wake.ask_tidy()
         return len(runs)
 

@@ -1,5 +1,6 @@
 """Tags, as people type them."""
 
+import csv
 from collections.abc import Iterable
 
 from django.utils.translation import gettext as _
@@ -9,12 +10,31 @@ from experiments.options import MAX_TAG_CHARACTERS, MAX_TAGS
 
 
 def tags_of(text: str) -> list[str]:
-    """`baseline, paper`: with commas between.
+    """`baseline, paper`, as parted() reads it.
 
     Raises:
         TagsWrong
     """
-    return checked(text.replace("\n", ",").split(","))
+    return checked(parted(text))
+
+
+def parted(text: str) -> list[str]:
+    """With commas between; one with a comma in it stands in quotes: `"a, b", paper`."""
+    try:
+        [tags] = csv.reader([text.replace("\n", ",")], skipinitialspace=True)
+    except csv.Error:  # one of more characters than it takes, which are too many for us as well
+        return [text]
+    return [tag.strip() for tag in tags if tag.strip()]
+
+
+def typed(tags: Iterable[str]) -> str:
+    """What parted() reads as these."""
+    return ", ".join(_quoted(tag) if "," in tag or tag.startswith('"') else tag for tag in tags)
+
+
+def _quoted(tag: str) -> str:
+    doubled = tag.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def checked(tags: Iterable[str]) -> list[str]:

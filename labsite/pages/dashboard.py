@@ -95,7 +95,7 @@ def _stay_signed_in(request: HttpRequest) -> None:
 
 
 def _context(user: Any, now: datetime) -> dict[str, Any]:
-    cards = read_cards()
+    cards = read_cards(user)
     sight = Sight(user)
     cells = {card.device.pk: [_cell(row, card, sight) for row in card.gpus] for card in cards}
     jobs = _unended(user)

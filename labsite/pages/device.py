@@ -31,7 +31,7 @@ EVENTS = 30
 def device(request: HttpRequest, pk: int) -> HttpResponse:
     """`part`: what moves, alone: `now` (each second), `past` (as jobs come and go)."""
     now, window = database_now(), window_named(asked(request, "span"))
-    card = next(iter(read_cards(pk=pk)), None)
+    card = next(iter(read_cards(request.user, pk=pk)), None)
     if card is None:
         raise Http404
     context = {"card": card, "device": card.device, "window": window, "windows": WINDOWS}

@@ -82,7 +82,7 @@ def _choices(cards: Sequence[Card]) -> dict[str, Any]:
 @login_required
 @require_safe
 def devices(request: HttpRequest) -> HttpResponse:
-    cards = sorted(read_cards(), key=_attention_first)
+    cards = sorted(read_cards(request.user), key=_attention_first)
     others = other_code([card.device for card in cards])
     for card in cards:
         card.other_code = others.get(card.device.pk)

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -46,13 +46,17 @@ def differences(job: Job, spec: JobSpec) -> list[Difference]:
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
-    asked_before, asked_now = words_of(spec_of(job)), words_of(spec)
+    asked_before, asked_now = _asked(spec_of(job)), _asked(spec)
     found += [
         Difference(f"lab: {name}", asked_before[name] or None, asked_now[name] or None)
         for name in asked_before
         if asked_before[name] != asked_now[name]
     ]
     return found
+
+
+def _asked(spec: JobSpec) -> dict[str, str]:
+    return words_of(replace(spec, command=discreet.masked_command(spec.command)))
 
 
 def lines(before: str, after: str) -> list[Line]:
@@ -95,10 +99,8 @@ def shown(value: Any) -> str:
 def _swept(spec: JobSpec) -> dict[str, str]:
     if spec.sweep is None:
         return {}
-    values: dict[str, dict[str, None]] = {}
-    for row in spec.sweep.rows:
-        for key, value in row.items():
-            values.setdefault(key, {})[shown(value.plain)] = None
-    for key, axis in spec.sweep.axes.items():
-        values[key] = {shown(value.plain): None for value in axis}
-    return {key: _("%(values)s (varied)") % {"values": ", ".join(v)} for key, v in values.items()}
+    words, tried = _("%(values)s (varied)"), discreet.masked(spec.sweep.tried())
+    return {
+        key: words % {"values": ", ".join(dict.fromkeys(map(shown, values)))}
+        for key, values in tried.items()
+    }

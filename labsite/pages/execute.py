@@ -19,8 +19,9 @@ from devices.models import GPU
 from experiments import discreet, submission, sweeps
 from experiments.config import JobSpec
 from experiments.grid import Grid
-from experiments.models import Asked, Job, Project, Sweep
+from experiments.models import Asked, Job, Project, Secret, Sweep
 from experiments.places import read_places
+from experiments.table import tags
 from labsite.clock import database_now
 from labsite.errors import Refused
 from labsite.pages import differing, sweepwords
@@ -32,6 +33,7 @@ from labsite.pages.queue import priorities
 from labsite.pages.starting import (
     AS_TYPED,
     FIELDS,
+    REQUIRES,
     Start,
     choices,
     kept_of,
@@ -70,7 +72,11 @@ class Wish:
         given = self._kept()
         given |= {name: values[name] for name in AS_TYPED if values[name]}
         if values["tags"]:
-            given["tags"] = [tag.strip() for tag in values["tags"].split(",") if tag.strip()]
+            given["tags"] = tags.parted(values["tags"])
+        if values["secrets"]:
+            given["secrets"] = _lines(values["secrets"])
+        if requires := {name: _lines(values[name]) for name in REQUIRES if values[name]}:
+            given["requires"] = requires
         if resources := _resources(values):
             given["resources"] = {**given.get("resources", {}), **resources}
         if values["sweep"]:
@@ -140,6 +146,7 @@ def execute(request: HttpRequest) -> HttpResponse:
         "projects": _projects(request.user).values_list("name", flat=True),
         "gpu_types": GPU.objects.order_by("name").values_list("name", flat=True).distinct(),
         "priorities": priorities(request.user),
+        "secrets": _secrets(request.user, _lines(wish.values["secrets"])),
     }
     return render(request, "pages/execute.html", context, status=400 if mistakes else 200)
 
@@ -170,6 +177,12 @@ def _page_of(made: Model) -> Any:
     return f"/runs/{made.uid}/" if isinstance(made, Job) else f"/sweeps/{made.pk}/"
 
 
+def _secrets(user: Any, chosen: Sequence[str]) -> dict[str, bool]:
+    """The names to choose from, and which of them are chosen: also one that is kept no more."""
+    names = dict.fromkeys([*Secret.objects.usable_by(user), *chosen])
+    return {name: name in chosen for name in names}
+
+
 def _projects(user):
     return Project.objects.visible_to(user).listed()
 
@@ -187,6 +200,7 @@ def _start(request: HttpRequest) -> Start:
 
 def _wish(request: HttpRequest) -> Wish:
     values = {name: request.POST.get(name, "").strip() for name in FIELDS}
+    values["secrets"] = "\n".join(request.POST.getlist("secrets")).strip()  # boxes of one name
     values["config"] = request.POST.get("config", "").replace("\r\n", "\n")
     upload = request.FILES.get("upload")
     if upload is not None and not values["config"].strip():
@@ -209,6 +223,10 @@ def _resources(values: dict[str, str]) -> dict[str, Any]:
     if values["gpu_type"]:
         resources["gpu_type"] = values["gpu_type"]
     return resources
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _number(text: str) -> int | str:
@@ -252,8 +270,8 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
         "fits": fits[:SHOWN_PLACES],
         "code": foreseen(spec, fits[0].device) if fits else None,
         "others": len(fits[SHOWN_PLACES:]),
-        "words": typed([*(BY_UV if by_uv else ()), *spec.command]),
-        "warnings": discreet.warnings_of(spec.keys),
+        "words": typed([*(BY_UV if by_uv else ()), *discreet.masked_command(spec.command)]),
+        "warnings": discreet.warnings_of(spec.keys, spec.sweep.tried() if spec.sweep else {}),
         "run_name": _names(spec, *next_runs(spec, count, request.user)),
         "turn": turn_of(spec, fits, count, request.user),
         **(_of_sweep(spec, spec.sweep, look.points) if spec.sweep else {}),
@@ -262,9 +280,10 @@ def _foreseen(spec: JobSpec, wish: Wish, look: Look, request: HttpRequest) -> di
 
 
 def _of_sweep(spec: JobSpec, grid: Grid, points: Sequence[sweeps.Point]) -> dict[str, Any]:
+    masked = [discreet.masked(point.values) for point in points]
     shown = [
-        [differing.shown(point.values[key]) if key in point.values else "" for key in grid.keys]
-        for point in points
+        [differing.shown(values[key]) if key in values else "" for key in grid.keys]
+        for values in masked
     ]
     return {
         "sweep": grid,

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from devices.models import GPU, Device, DeviceState, Use
 from devices.remarks import lacking, pids, still_stopping, unknown_advice, unknown_count
 from experiments.endings import found_words
+from experiments.lacking import Lack, known_to
 from experiments.models import Attempt, Borrow, GPUClaim, Pulse
 from labsite.clock import clock_words, database_now
 from labsite.pages.gpus import ALARMING, throttled
@@ -63,6 +64,7 @@ class Card:
     #: While it is told that it was away: for how long, and what was found when it was back.
     was_away: str = ""
     found: list["Finding"] = field(default_factory=list)
+    lacks: list[Lack] = field(default_factory=list)  # of which the reader may know
     other_code: Version | None = None  # where its code is not that of most others
 
     @property
@@ -86,7 +88,7 @@ class Card:
 
     @property
     def lacking(self) -> str:
-        return lacking(self.device)
+        return lacking(self.lacks)
 
     @property
     def short_models(self) -> str:
@@ -154,9 +156,10 @@ class _Seen:
     sparks: dict[int, str]
     running: dict[int, list[Attempt]]  # by the device's key
     back: dict[int, list[Attempt]]  # likewise: what was found there when it came back
+    lacks: dict[int, list[Lack]]  # likewise
 
 
-def read_cards(**only: Any) -> list[Card]:
+def read_cards(reader: Any, **only: Any) -> list[Card]:
     """The enrolled GPU servers by name; `only` narrows them. With runs of private projects, of
     which a page tells nothing but whose they are (`{% run_link %}`)."""
     now = database_now()
@@ -175,6 +178,7 @@ def read_cards(**only: Any) -> list[Card]:
         sparks=of_last_hour(now),
         running=_by_device(one for one in there.values() if one.is_open),
         back=_found_back(devices, now),
+        lacks=known_to(reader, devices),
     )
     return [_card(device, seen) for device in devices]
 
@@ -236,6 +240,7 @@ def _card(device: Device, seen: _Seen) -> Card:
         models=[f"{count} × {name}" for name, count in made.items()],
         was_away=_was_away(device, seen.lane, seen.now),
         found=_findings(device, running, seen.back.get(device.pk, [])),
+        lacks=seen.lacks.get(device.pk, []),
     )
 
 

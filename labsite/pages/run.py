@@ -103,7 +103,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "may_change": may_change(user, job),
         "priorities": priorities(user),
         "wants": _wants(job),
-        "command": shlex.join(job.command),
+        "command": shlex.join(discreet.masked_command(job.command)),
         "code": code_of(job, attempt),
         "imported": source_of(job),
         "ran_in": ranin.facts_of(attempt),

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from experiments.models import Job
-from experiments.table.tags import tags_of
+from experiments.table.tags import tags_of, typed
 from labsite.errors import Refused
 from labsite.pages.access import back_of, require_change
 
@@ -31,7 +31,7 @@ def edit(request: HttpRequest, uid: str) -> HttpResponse:
         else:
             job.edit(by=request.user, **fields)
             return redirect(back)
-    context = {"job": job, "tags": ", ".join(job.tags), "back": back}
+    context = {"job": job, "tags": typed(job.tags), "back": back}
     return render(request, "pages/run_edit.html", context)
 
 

@@ -85,6 +85,9 @@ _WHY_LEFT_OUT = {
     WhyLeftOut.TOO_MANY: gettext_lazy(
         "this folder holds more files than are looked at: name fewer in “outputs”"
     ),
+    WhyLeftOut.UNMASKED: gettext_lazy(
+        "not sent: a secret in it cannot be masked, since the file belongs to another Unix user"
+    ),
     WhyLeftOut.SHARED: gettext_lazy(
         "another run worked in this folder at the same time: its outputs may be here too"
     ),

@@ -1,6 +1,6 @@
 """What a new run may start from: a template, a config of the lab's stock, an earlier run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,6 +13,7 @@ from experiments import config, configfiles, submission
 from experiments.config import JobSpec
 from experiments.errors import NotSubmitted
 from experiments.models import Job, Project, Sweep
+from experiments.table import tags
 from labsite.errors import Refused
 from labsite.pages import sweepwords
 from labsite.pages.commands import typed
@@ -21,11 +22,14 @@ EXAMPLES = Path(settings.BASE_DIR) / "examples"
 OWN_RUNS, PROJECTS = 8, 20
 #: Fields that are said in the words of the `lab:` block as they were typed.
 AS_TYPED = ("project", "name", "priority", "command", "time_limit")
+#: Of `requires:`; each is a list, in the form one entry a line.
+REQUIRES = ("paths", "commands")
 RESOURCES = ("gpus", "gpu_memory", "gpu_type")
 #: Of the form, in its order; `parent` is the run that it started from, `again` the sweep.
 FIELDS = (
     "project", "name", "priority", "gpus", "gpu_memory", "gpu_type", "time_limit", "tags",
-    "command", "sweep", "max_running", "config", "parent", "again",
+    "command", "secrets", "paths", "commands", "sweep", "max_running", "config", "parent",
+    "again",
 )  # fmt: skip
 
 
@@ -148,7 +152,8 @@ def _from_sweep(pk: str, user) -> Start:
             **Start().values,
             **said,
             **asked,
-            "tags": ", ".join(map(str, given.get("tags", []))),
+            "tags": tags.typed(map(str, given.get("tags", []))),
+            **_needs(given.get("secrets", []), given.get("requires", {})),
             "sweep": sweepwords.words_of(sweep),
             "max_running": str(most),
             "config": bytes(found.config).decode("utf-8", "replace"),
@@ -205,14 +210,21 @@ def words_of(spec: JobSpec) -> dict[str, str]:
         "gpu_memory": f"{spec.gpu_memory_bytes / 2**30:g}" if spec.gpu_memory_bytes else "",
         "gpu_type": spec.gpu_type or "",
         "time_limit": f"{spec.time_limit_seconds:g}s" if spec.time_limit_seconds else "",
-        "tags": ", ".join(spec.tags),
+        "tags": tags.typed(spec.tags),
         "command": typed(spec.command),
+        **_needs(spec.secrets, spec.requires),
     }
+
+
+def _needs(secrets: Sequence[str], requires: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Of what a run needs the fields that hold several, one a line."""
+    lines = {"secrets": secrets, **{name: requires.get(name, []) for name in REQUIRES}}
+    return {name: "\n".join(map(str, several)) for name, several in lines.items()}
 
 
 def kept_of_sweep(sweep: Sweep) -> dict[str, Any]:
     """What was given besides its config, and the form has no field for: its code, say."""
-    in_form = {*AS_TYPED, "tags", "resources", "sweep"}
+    in_form = {*AS_TYPED, "tags", "resources", "sweep", "secrets", "requires"}
     given = {name: value for name, value in sweep.given.items() if name not in in_form}
     if labels := sweep.given.get("resources", {}).get("labels"):
         given["resources"] = {"labels": labels}
@@ -231,7 +243,7 @@ def kept_of(job: Job) -> dict[str, Any]:
     alone = _alone(job) or replace(asked, environment={}, labels={})
     given: dict[str, Any] = {"source": job.source} if job.source else {}
     for name in ("environment", "python", "working_directory", "max_attempts", "on_device_lost",
-                 "outputs", "ignore", "links", "secrets", "requires"):  # fmt: skip
+                 "outputs", "ignore", "links"):  # fmt: skip
         if getattr(asked, name) != getattr(alone, name) and getattr(asked, name):
             given[name] = getattr(asked, name)
     if asked.stop_grace_seconds != alone.stop_grace_seconds:

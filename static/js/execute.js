@@ -101,7 +101,11 @@
       const draft = JSON.parse(sessionStorage.getItem(DRAFT));
       sessionStorage.removeItem(DRAFT);
       if (!draft || (was !== "reload" && !draft.leaving) || draft.at !== location.search || list.children.length) return;
-      for (const [name, value] of draft.typed) form.elements[name].value = value;
+      for (const box of form.querySelectorAll("input[type=checkbox]")) box.checked = draft.typed.some(([name, value]) => name === box.name && value === box.value);
+      for (const [name, value] of draft.typed) {
+        const field = form.elements[name];
+        if (field && field.type !== "checkbox") field.value = value;
+      }
       editor.setValue(source.value);
     } catch { /* none, or of an older page */ }
   };
@@ -139,6 +143,17 @@
 
   editor.on("change", soon);
   form.addEventListener("input", (event) => event.target !== upload && soon());
+  // Enter in a field queues nothing by mistake: it shows at once what would run. Else the form's
+  // first button would be pressed, which with scripts nobody sees.
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    const queues = event.ctrlKey || event.metaKey;
+    if (!queues && !event.target.matches("input:not([type=file])")) return;
+    event.preventDefault();
+    if (queues) return form.requestSubmit(form.querySelector("button.primary"));
+    clearTimeout(timer);
+    check();
+  });
   upload.addEventListener("change", () => upload.files[0] && open(upload.files[0]));
   editor.on("drop", (_, event) => {
     const [file] = event.dataTransfer.files;

@@ -30,9 +30,14 @@ def held_by(snapshot: Snapshot) -> Manifest:
 
 def manifest_of(snapshot: Snapshot) -> Manifest | None:
     """What it holds; None: its manifest is not on the disk any more, or is damaged."""
+    return manifest_by(snapshot.sha256)
+
+
+def manifest_by(sha256: str) -> Manifest | None:
+    """As manifest_of()."""
     try:
-        document = blobs.read(snapshot.sha256)
-        return manifest.load(document) if _is(document, snapshot.sha256) else None
+        document = blobs.read(sha256)
+        return manifest.load(document) if _is(document, sha256) else None
     except (OSError, Malformed):
         return None
 

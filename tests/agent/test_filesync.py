@@ -16,7 +16,9 @@ from agent import filesync, shim, wire
 from agent.filejournal import FileJournal
 from agent.filesync import FileSync
 from agent.globs import Globs
+from agent.growing import Growing
 from agent.keeping import Keeping
+from agent.masks import Masks
 from agent.outputs import Outputs
 from agent.runfiles import Mark, RunFiles
 from agent.store import Store
@@ -221,6 +223,7 @@ class Lab:
         self.outputs: Outputs | None = None
         self.keeping: Keeping | None = None
         self.interval_seconds = 0.02
+        self.secret_names: list[str] = []
         self.start()
 
     def start(self) -> None:
@@ -237,6 +240,7 @@ class Lab:
             *("a1", UID, "digits", "run_001", 1, self.run_dir),
             policy=self.policy,
             outputs=self.outputs,
+            secret_names=self.secret_names,
         )
         self.thread = threading.Thread(target=self.sync.run, args=(self.stop,))
         self.thread.start()
@@ -587,6 +591,26 @@ def test_a_file_above_the_limit_is_told_of_and_lets_the_run_settle(lab: Lab) -> 
 
     assert sorted(lab.host.results) == ["run_001.best.pt", "run_001.csv"]
     assert lab.sync.left_out("a1") == [wire.LeftOut("run_001.pt", wire.WhyLeftOut.TOO_LARGE, 101)]
+
+
+def test_a_log_that_cannot_be_masked_is_told_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Masks(["hf_Zx81QmVsecret"])
+    monkeypatch.setattr(RunFiles, "masks_by", lambda _run, _ask: known)
+    lab.secret_names = ["HF_TOKEN"]
+    again(lab, wire.SyncPolicy())
+    monkeypatch.setattr(Growing, "_lay_stars", refused)
+    lab.append("run_001.log", b"with hf_Zx81QmVsecret\n")
+
+    lab.settle()
+
+    assert lab.sync.left_out("a1") == [
+        wire.LeftOut("run_001.log", wire.WhyLeftOut.UNMASKED, len(b"with hf_Zx81QmVsecret\n"))
+    ]
+    assert not [file for file in lab.host.results.values() if file.content]
+
+
+def refused(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_the_newest_of_several_checkpoints_is_sent_first(lab: Lab, served: ServedHost) -> None:

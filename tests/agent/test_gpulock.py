@@ -1,5 +1,6 @@
 """A lock for each GPU of this host: who has it, how long, and what cannot break it."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -38,11 +39,11 @@ def elsewhere(locks: GPULocks, *uuids: str) -> list[bool]:
 
 def start(locks: GPULocks, attempt_id: str, *uuids: str) -> subprocess.Popen[bytes]:
     """A supervisor, as far as locks are concerned."""
-    inherited = locks.take(attempt_id, list(uuids))
+    taken = locks.take(attempt_id, list(uuids))
     try:
-        return subprocess.Popen(["sleep", "1000"], pass_fds=inherited)
+        return subprocess.Popen(["sleep", "1000"], pass_fds=(*taken.supervisor, *taken.job))
     finally:
-        gpulock.close(inherited)
+        taken.close()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -64,7 +65,7 @@ def as_nobody(act: Callable[[], bool]) -> bool:
 def can_take(folder: Path, uuid: str) -> bool:
     locks = GPULocks(folder)
     try:
-        gpulock.close(locks.take("probe", [uuid]))
+        locks.take("probe", [uuid]).close()
     except GPUTaken:
         return False
     locks.let_go("probe")
@@ -91,7 +92,7 @@ def test_of_two_servers_one_gets_the_card_and_the_other_sees_it_used_elsewhere(
 
 def test_a_start_takes_all_of_its_cards_or_none(folder: Path) -> None:
     one, other = GPULocks(folder), GPULocks(folder)
-    gpulock.close(one.take("a1", ["GPU-1"]))
+    one.take("a1", ["GPU-1"]).close()
 
     with pytest.raises(GPUTaken):
         other.take("b1", ["GPU-2", "GPU-0", "GPU-1"])
@@ -116,7 +117,7 @@ def test_looking_never_makes_a_start_fail(folder: Path) -> None:
         for number in range(1000):
             taken = starter.take(str(number), ["GPU-0"])  # raises where it is another's
             assert taken
-            gpulock.close(taken)
+            taken.close()
             starter.let_go(str(number))
     finally:
         over.set()
@@ -132,6 +133,24 @@ def test_the_card_is_the_jobs_while_its_agent_is_dead(folder: Path) -> None:
     assert elsewhere(GPULocks(folder), "GPU-0") == [True]
     assert not can_take(folder, "GPU-0")
     end(job)
+    assert can_take(folder, "GPU-0")
+
+
+def test_a_job_that_unlocks_its_card_has_it_all_the_same(folder: Path) -> None:
+    """As long as its supervisor lives, whose opening it has not, also while the agent is dead."""
+    dying = GPULocks(folder)
+    taken = dying.take("a1", ["GPU-0"])
+    supervisor = subprocess.Popen(["sleep", "1000"], pass_fds=taken.supervisor)
+    dying.let_go("a1")
+
+    for descriptor in taken.job:
+        everything = gpulock._FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, everything)
+    taken.close()
+
+    assert elsewhere(GPULocks(folder), "GPU-0") == [True]
+    assert not can_take(folder, "GPU-0")
+    end(supervisor)
     assert can_take(folder, "GPU-0")
 
 
@@ -172,8 +191,8 @@ def test_an_agent_that_comes_back_while_another_tries_has_the_card_at_the_next_l
 def test_two_attempts_of_one_agent_hold_a_card_until_both_let_go(folder: Path) -> None:
     """A manager gave the first one's card back by hand, and its memory is not back yet."""
     locks = GPULocks(folder)
-    gpulock.close(locks.take("a1", ["GPU-0"]))
-    gpulock.close(locks.take("a2", ["GPU-0"]))
+    locks.take("a1", ["GPU-0"]).close()
+    locks.take("a2", ["GPU-0"]).close()
 
     locks.let_go("a1")
     assert not can_take(folder, "GPU-0")
@@ -192,7 +211,7 @@ def test_a_file_that_lies_around_locks_nothing(folder: Path) -> None:
 
 def test_a_card_stays_locked_when_a_cleaner_removes_its_file(folder: Path) -> None:
     locks = GPULocks(folder)
-    gpulock.close(locks.take("a1", ["GPU-0"]))
+    locks.take("a1", ["GPU-0"]).close()
     (folder / "lab-agent-GPU-0.lock").unlink()
 
     assert elsewhere(locks, "GPU-0") == [False]  # at this look it locks the new file

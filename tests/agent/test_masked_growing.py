@@ -1,14 +1,20 @@
 """A growing file of a run with secrets: no value ever arrives, and both sides are one."""
 
+import os
 import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent import users, wire
 from agent.errors import Rejected
+from tests.agent.accounts import needs_root
 from tests.agent.filehost import Direct, FileHost
 from tests.agent.test_growing import NAME, Bench, Clock, clock  # noqa: F401
 
+SOMEBODY = 54321  # a user id
 VALUE, OTHER = "hf_Zx81QmVsecret", "hf_Zx81QmVother/1"
 
 
@@ -98,6 +104,62 @@ def test_a_script_that_writes_its_file_anew_is_masked_anew(bench: MaskedBench) -
 
     assert bench.stored == bench.path.read_bytes()
     assert VALUE.encode() not in bench.all_stored
+
+
+@pytest.fixture
+def of_a_user(clock: Clock) -> Iterator[MaskedBench]:  # noqa: F811
+    """Whose folder and rights are not root's, also where these tests are run by root."""
+    with tempfile.TemporaryDirectory() as name:
+        made = MaskedBench(Path(name), clock)
+        if os.geteuid() == 0:
+            os.chown(name, SOMEBODY, SOMEBODY)
+        made.file.run.rights_in = lambda _folder: users.acting_as(SOMEBODY, SOMEBODY, ())
+        yield made
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o400])
+def test_a_file_that_its_script_closed_is_masked_and_stays_closed(
+    of_a_user: MaskedBench, mode: int
+) -> None:
+    bench = of_a_user
+    bench.write(f"with {VALUE}\n".encode())
+    bench.path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(bench.path, SOMEBODY, SOMEBODY)
+
+    bench.end()
+
+    assert bench.stored == bench.path.read_bytes() == f"with {'*' * len(VALUE)}\n".encode()
+    assert bench.path.stat().st_mode & 0o777 == mode
+    assert bench.file.settled
+
+
+@needs_root
+def test_another_users_file_with_a_secret_is_left_out_and_lets_the_run_settle(
+    of_a_user: MaskedBench,
+) -> None:
+    """As a container writes it, that runs as root."""
+    bench = of_a_user
+    bench.write(b"epoch 1\n")
+    bench.path.chmod(0o644)
+    bench.sync()
+    bench.append(f"with {VALUE}\n".encode())
+    bench.step()
+    left_out = bench.file.left_out
+    bench.file.run.exited = True
+
+    assert left_out == bench.file.left_out == wire.WhyLeftOut.UNMASKED
+    assert not bench.file.is_due(bench.clock() + 60)
+    assert bench.file.settled
+    assert "another user's" in bench.file.state
+    assert bench.all_stored == b"epoch 1\n"
+
+    os.chown(bench.path, SOMEBODY, SOMEBODY)
+    bench.append(b"more\n")
+    bench.end()
+    assert bench.stored == bench.path.read_bytes()
+    assert VALUE.encode() not in bench.all_stored
+    assert bench.file.left_out is None
 
 
 @pytest.mark.parametrize("seed", range(30))

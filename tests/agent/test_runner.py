@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent import gpulock, shim, wire
+from agent import shim, wire
 from agent.attempts import Attempts
 from agent.code import CodeLaying
 from agent.codecache import CodeCache
@@ -442,7 +442,7 @@ def shim_order(house: House, order: AttemptOrder) -> "shim.Order":
 
 def test_a_job_whose_card_another_server_has_goes_back_and_never_starts(house: House) -> None:
     other = GPULocks(house.folder)
-    gpulock.close(other.take("theirs", ["GPU-0"]))
+    other.take("theirs", ["GPU-0"]).close()
     order = house.accept(gpus=["GPU-0"])
 
     thread = living(house, order)
@@ -508,10 +508,10 @@ def test_a_supervisor_that_an_earlier_agent_was_starting_is_not_taken_for_anothe
     """That agent was killed before it could look for the supervisor, and it was not yet born."""
     order = house.accept(gpus=["GPU-0"])
     killed = GPULocks(house.folder)
-    inherited = killed.take(order.id, ["GPU-0"])
+    taken = killed.take(order.id, ["GPU-0"])
     earlier = house.around.supervision(order.id)
-    earlier.start(shim_order(house, order), inherited)
-    gpulock.close(inherited)
+    earlier.start(shim_order(house, order), taken)
+    taken.close()
     killed.let_go(order.id)
 
     thread = living(house, order)

@@ -12,6 +12,7 @@ import pytest
 
 from agent import several
 from agent.__main__ import main
+from agent.backoff import FLOOR_SECONDS, Backoff
 from agent.errors import ConfigError
 from tests.agent.conftest import ROOT, clear, eventually
 from tests.agent.jobs import FOREVER, started
@@ -251,3 +252,31 @@ def test_in_the_background_each_server_has_a_daemon_of_its_own(both: Both) -> No
         assert agent("--stop") == 0
     for server in both.servers:
         assert len(server.asked("/api/devices/goodbye")) == 1
+
+
+class Ended:
+    """A process that has just ended with a failure."""
+
+    returncode = 1
+
+    def poll(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("ran_seconds", "pause_seconds"),
+    [(several.STEADY_SECONDS, FLOOR_SECONDS), (several.STEADY_SECONDS - 1, 8 * FLOOR_SECONDS)],
+)
+def test_the_pauses_before_a_start_grow_unless_it_ran_steadily(
+    ran_seconds: float, pause_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = several.Kept(["--server", "http://a"])
+    kept._backoff = Backoff(ceiling_seconds=several.AGAIN_SECONDS, draw=lambda _low, high: high)
+    for _ in range(3):
+        kept._backoff.next_seconds()  # it has failed thrice at once
+    monkeypatch.setattr(several.shim, "now", lambda: kept._changed_seconds + ran_seconds)
+    monkeypatch.setattr(kept, "_process", Ended())
+
+    kept.look()
+
+    assert kept.pause_seconds == pytest.approx(pause_seconds)

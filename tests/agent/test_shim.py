@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent import process, shim
+from agent.gpulock import NOTHING, GPULocks
 from agent.process import Supervision
 from tests.agent.conftest import clear, eventually
 
@@ -25,6 +26,7 @@ class Job:
         self.folder = folder
         self.log = folder / "run.log"
         self.supervision = Supervision(folder)
+        self.locks = NOTHING
 
     def start(self, *command: str, **order: Any) -> None:
         executable = "/bin/sh" if command[0] == "sh" else command[0]
@@ -42,7 +44,8 @@ class Job:
                 "user": None,
                 "cgroup": None,
                 **order,
-            }
+            },
+            self.locks,
         )
 
     def end(self) -> Any:
@@ -69,6 +72,22 @@ def job(tmp_path: Path) -> Iterator[Job]:
     yield made
     clear(ID)
     made.supervision.wait()
+
+
+def test_of_a_cards_lock_the_command_has_its_own_opening_and_not_the_supervisors(job: Job) -> None:
+    job.locks = GPULocks(job.folder).take(ID, ["GPU-0"])
+    job.start("/bin/sleep", "1000")
+    job.locks.close()
+
+    of_supervisor, of_job = (_locks(pid) for pid in (job.supervisor_pid(), job.pid))
+    assert of_supervisor == {*job.locks.supervisor, *job.locks.job}
+    assert of_job == {*job.locks.job}
+    clear(ID)
+
+
+def _locks(pid: int) -> set[int]:
+    folder = Path(f"/proc/{pid}/fd")
+    return {int(one.name) for one in folder.iterdir() if "GPU-0" in os.readlink(one)}
 
 
 def alive(pid: int) -> bool:

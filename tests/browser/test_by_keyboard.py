@@ -78,7 +78,7 @@ def test_a_run_is_queued_by_keys_alone(page: Page, made_up: str):
     press(page, "Escape")  # Tab indents
     expect(page.get_by_label("Project")).to_be_focused()
     page.keyboard.type("by-keys")
-    page.get_by_label("Command").focus()
+    page.get_by_role("textbox", name="Command", exact=True).focus()
     page.keyboard.type("python train.py")
     expect(page.locator("#preview")).to_contain_text("python train.py")
     page.get_by_role("button", name="Add to queue").focus()
@@ -102,6 +102,23 @@ def test_two_keys_lead_to_a_page_and_one_lists_them(page: Page, made_up: str):
     page.keyboard.type("gr")  # into the search, and nowhere else
     expect(page.locator(".top .find input")).to_have_value("gr")
     expect(page).to_have_url(re.compile("/queue/$"))
+
+
+def test_enter_in_a_field_shows_what_will_run_and_queues_nothing(page: Page, made_up: str):
+    page.goto(f"{made_up}/execute/")
+    page.get_by_label("Project").fill("by-enter")
+    page.get_by_role("textbox", name="Command", exact=True).fill("python train.py")
+    page.get_by_role("textbox", name="Command", exact=True).press("Enter")
+    expect(page.locator("#preview")).to_contain_text("python train.py")
+    paths = page.get_by_label("Paths that must be there")
+    paths.fill("/data/a")
+    paths.press("Enter")
+    expect(paths).to_have_value("/data/a\n")  # a field of several lines has one more
+
+    assert page.url == f"{made_up}/execute/"
+    page.get_by_label("Name").press("Control+Enter")
+    page.wait_for_url("**/runs/*/")
+    expect(page.locator("main")).to_contain_text("/data/a")
 
 
 READ = {

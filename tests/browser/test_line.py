@@ -121,7 +121,7 @@ def test_a_newer_server_is_told_to_who_types_and_loaded_by_who_does_not(
 def test_a_page_whose_session_ended_keeps_what_was_typed(page: Page, lab: Lab, password: str):
     sign_in(page, lab, password)
     page.goto(f"{lab.url}/execute/")
-    page.get_by_label("Command").fill("echo not lost")
+    page.get_by_role("textbox", name="Command", exact=True).fill("echo not lost")
     page.context.clear_cookies()
 
     page.evaluate("document.dispatchEvent(new CustomEvent('lab:refresh'))")
@@ -131,4 +131,4 @@ def test_a_page_whose_session_ended_keeps_what_was_typed(page: Page, lab: Lab, p
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/execute/")
 
-    expect(page.get_by_label("Command")).to_have_value("echo not lost")
+    expect(page.get_by_role("textbox", name="Command", exact=True)).to_have_value("echo not lost")

@@ -100,7 +100,7 @@ def test_without_a_script_a_run_is_submitted_and_read_all_the_same(
     page.goto(f"{lab.url}/execute/")
     page.get_by_label("Project").fill("plain")
     page.get_by_label("GPUs").fill("0")
-    page.get_by_label("Command").fill("echo written without a script")
+    page.get_by_role("textbox", name="Command", exact=True).fill("echo written without a script")
     page.get_by_role("button", name="Add to queue").click()
     page.wait_for_url("**/runs/*/")  # a reload must not meet a page that is being left
 

@@ -222,6 +222,42 @@ def test_pages_say_who_borrowed_what(client, kim):
     assert reverse("borrow-end", args=[held.pk]) not in texts[0]  # it is not lee's
 
 
+@pytest.mark.parametrize("trouble", ["faulty", "missing"])
+def test_a_card_that_fails_while_it_is_borrowed_still_says_by_whom(client, kim, trouble):
+    device = make.device(gpus=1)
+    held, gpu = take(kim), device.gpus.get()
+    if trouble == "faulty":
+        gpu.quarantine("the fan is loud", database_now())
+    else:
+        device.gpus.update(present=False, missing_since=database_now())
+    client.force_login(kim)
+
+    pages = [
+        reverse("devices"),
+        reverse("device", args=[device.pk]),
+        reverse("gpu", args=[gpu.pk]),
+    ]
+    texts = [client.get(page).content.decode() for page in pages]
+
+    assert all("kim" in text.partition("<main")[2] for text in texts)
+    assert all("borrowed until" in text for text in texts)
+    assert all(reverse("borrow-end", args=[held.pk]) in text for text in texts[:2])
+
+
+def test_a_borrow_of_a_card_that_fails_goes_on_until_it_is_returned(client, kim, settings):
+    """Nothing is stopped: what was begun there by hand may go on; but no other is lent for it."""
+    settings.LAB_BORROW_GPUS = 1
+    device = make.device(gpus=2)
+    held = take(kim)
+    device.gpus.get(uuid=held.gpu_uuids[0]).quarantine("the fan is loud", database_now())
+
+    with pytest.raises(NothingFree, match="return some"):
+        take(kim)
+    held.end(database_now())
+
+    assert take(kim).gpu_uuids != held.gpu_uuids
+
+
 def test_a_page_is_whole_when_a_borrow_ends_while_it_is_made(client, kim, monkeypatch):
     make.device(gpus=1)
     held = take(kim)

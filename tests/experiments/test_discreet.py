@@ -4,7 +4,7 @@ import pytest
 
 from experiments import discreet, submission
 from experiments.discreet import MASK
-from experiments.models import Cell
+from experiments.models import Cell, Job
 from tests import make
 
 CONFIG = """\
@@ -104,3 +104,58 @@ def test_a_rerun_with_changes_starts_from_the_file_as_it_is(client) -> None:
 
     assert "hunter2 is not it" in page  # in the editor, or it could not be queued again
     assert job.keys["db"]["password"] == MASK
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["t.py", "--api-key", "abc", "--lr", "0.1"], ["t.py", "--api-key", MASK, "--lr", "0.1"]),
+        (["t.py", "--db.password=abc"], ["t.py", f"--db.password={MASK}"]),
+        (["t.py", "+wandb.api_key=abc"], ["t.py", f"+wandb.api_key={MASK}"]),
+        (["t.py", "--max_tokens", "512"], ["t.py", "--max_tokens", "512"]),
+        (["t.py", "--password"], ["t.py", "--password"]),
+    ],
+)  # fmt: skip
+def test_only_the_values_are_masked_in_a_command(command: list[str], shown: list[str]) -> None:
+    assert discreet.masked_command(command) == shown
+
+
+TRIED = """\
+lr: 0.1
+db: {password: first0}
+lab: {project: p, command: [python, train.py]}
+"""
+SWEEP = {"grid": {"lr": [0.1, 0.2], "db.password": ["hunter21", "hunter22"]}, "arguments": True}
+
+
+@pytest.mark.django_db
+def test_what_a_sweep_tries_of_such_a_key_is_on_no_page(client) -> None:
+    client.force_login(make.manager("kim"))
+    wish = {"config": TRIED, "sweep": SWEEP}
+    foreseen = client.post("/api/jobs/preview/", wish, "application/json")
+    made = client.post("/api/sweeps/", wish, "application/json")
+    [job, *_] = jobs = list(Job.objects.order_by("pk"))
+    for one in jobs:
+        one.note_summary({"last": {"loss": one.pk}, "min": {"loss": one.pk}, "max": {"loss": 1}})
+
+    typed = {"config": TRIED, "sweep": "lr=0.1,0.2 db.password=hunter21,hunter22"}
+    checked = client.post("/execute/check/", {**typed, "parent": job.uid})
+    pages = [
+        client.get(address)
+        for address in (
+            f"/sweeps/{job.sweep_id}/", f"/sweeps/{job.sweep_id}/curve/", f"/runs/{job.uid}/", "/",
+            "/runs/", "/queue/", "/sweeps/", f"/api/jobs/{job.uid}/", "/api/jobs/", "/api/sweeps/",
+            "/runs/export.csv?columns=key:db.password", "/runs/export.tex?columns=key:db.password",
+            f"/compare/?runs={job.uid},{jobs[1].uid}", f"/admin/experiments/job/{job.pk}/change/",
+            f"/admin/experiments/sweep/{job.sweep_id}/change/",
+        )
+    ]  # fmt: skip
+
+    assert bytes(job.config).count(b"hunter21") == 1
+    assert job.command[-1] == "hunter21"  # what runs
+    assert job.swept == {"lr": 0.1, "db.password": MASK}
+    for answer in (foreseen, checked, made, *pages):
+        assert answer.status_code in (200, 201), answer.request["PATH_INFO"]
+        assert b"hunter2" not in b"".join(answer), answer.request["PATH_INFO"]
+    assert "db.password looks like a secret" in checked.json()["preview"]
+    assert [words.split()[0] for words in made.json()["warnings"]] == ["db.password"]

@@ -1,12 +1,15 @@
 """Secrets: who may keep and use which, what a try is given, and that nobody reads one again."""
 
 import json
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 
 from devices.models import digest
@@ -14,6 +17,7 @@ from experiments import leases, sealing
 from experiments.dispatch import dispatch
 from experiments.errors import NotSubmitted, SecretInvalid, SecretsLocked
 from experiments.models import GivenSecret, Job, Member, MemberRole, Secret
+from experiments.models import job as job_module
 from experiments.models.secret import KEEP_GIVEN
 from experiments.states import Outcome
 from experiments.submission import spec_of
@@ -324,6 +328,69 @@ def test_a_key_of_the_environment_is_changed_there(kim, settings, capsys) -> Non
     settings.LAB_SECRETS_KEYS = settings.LAB_SECRETS_KEYS[:1]
     kept.refresh_from_db()
     assert sealing.unseal(kept.sealed) == VALUE
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("writer", ["kept", "given"])
+def test_what_is_written_while_the_key_is_changed_opens_by_the_new_one(
+    kim, writer: str, monkeypatch
+) -> None:
+    """It was sealed by the old key, and is written as late as it can be."""
+    keep(kim)
+    job, device = make.job(by=kim, secrets=["HF_TOKEN"]), make.device(gpus=1)
+    acts = {
+        "kept": lambda: keep(kim, "OTHER", "another value"),
+        "given": lambda: job.assign(device, list(device.gpus.all()), database_now()),
+    }
+    sealed, dropped = threading.Event(), threading.Event()
+
+    def late(inner):
+        def wrapped(*args):
+            found = inner(*args)
+            if threading.current_thread() is not threading.main_thread():
+                sealed.set()
+                dropped.wait(0.5)  # or as long as who changes the key waits for it
+            return found
+
+        return wrapped
+
+    drop = sealing.drop_old_keys
+    monkeypatch.setattr(sealing, "drop_old_keys", lambda: (drop(), dropped.set()))
+    if writer == "kept":
+        monkeypatch.setattr(sealing, "seal", late(sealing.seal))
+    else:
+        monkeypatch.setattr(job_module.Vault, "given", late(job_module.Vault.given))
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(_in_a_connection_of_its_own, acts[writer])
+        assert sealed.wait(5)
+        call_command("secretskey")
+        written.result()
+
+    rows = (*Secret.objects.all(), *GivenSecret.objects.all())
+    opened = [sealing.unseal(one.sealed) for one in rows]
+    assert opened == ([VALUE, "another value"] if writer == "kept" else [VALUE, VALUE])
+
+
+def _in_a_connection_of_its_own(act) -> None:
+    try:
+        act()
+    finally:
+        connection.close()
+
+
+def test_the_key_stays_the_servers_when_root_changes_it(kim, key_file, monkeypatch) -> None:
+    """Root writes it, whoever runs this test: what it gives away is what is looked at."""
+    keep(kim)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _descriptor, uid, gid: given.append((uid, gid)))
+    owner = key_file.parent.stat()
+    mine = (owner.st_uid, owner.st_gid)
+
+    call_command("secretskey")
+
+    assert given == [mine] * 4  # lock and key, as it is laid before the old one and then alone
 
 
 # --- doors ---------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -416,8 +417,12 @@ def test_a_sweep_is_deleted_when_it_has_ended(sweep):
         sweep.delete_runs(database_now())
     sweep.cancel()
 
-    assert sweep.delete_runs(database_now()) == 4
+    with CaptureQueriesContext(connection) as captured:
+        assert sweep.delete_runs(database_now()) == 4
+    changes = [one["sql"] for one in captured if one["sql"].startswith(("UPDATE", "INSERT"))]
 
+    assert len(changes) == 2, "the writer is not held for longer with each run"
+    assert JobEvent.objects.filter(kind=EventKind.DELETED).count() == 4
     assert not Sweep.objects.present().exists()
     Job.objects.first().restore_run()
     assert Sweep.objects.present().count() == 1

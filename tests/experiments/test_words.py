@@ -231,6 +231,9 @@ REFUSALS = {
     "give up what can be reached": lambda: refusal(running().give_up, requeue=True),
     "hold": lambda: refusal(running().hold, True),
     "delete": lambda: refusal(running().delete_run, database_now()),
+    "delete what is deleted": lambda: refusal(
+        Job.objects.none().leave_tombstones, [make.job()], database_now()
+    ),
     "resume": resumed_too_early,
     "delete what is needed": deleted_under_a_resumed_one,
     "archive": lambda: refusal(make.job(project="busy").project.archive, database_now()),

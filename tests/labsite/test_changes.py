@@ -4,20 +4,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from experiments.models import Job, Secret
-from labsite.clock import database_now
+from experiments.models import Job
 from labsite.pages.yamldiff import MAX_LINES, difference
 from tests import make
 from tests.labsite.reading import text_of
 
 pytestmark = pytest.mark.django_db
 CONFIG = "lr: 0.1\nepochs: 3\nseed: 1\n"
-
-
-@pytest.fixture(autouse=True)
-def key_file(settings, tmp_path):
-    settings.LAB_SECRETS_KEYS = []
-    settings.LAB_SECRETS_KEY_FILE = tmp_path / "secrets_key"
 
 
 @pytest.fixture
@@ -78,15 +71,12 @@ def test_the_same_once_more_is_told_as_such(client, parent):
 
 
 def test_what_the_form_does_not_show_is_asked_for_again(client, minjun):
-    requires = {"paths": ["/data/imagenet"]}
-    Secret.put(minjun, "HF_TOKEN", "hf_0123456789", database_now(), by=minjun)
-    parent = make.job(by=minjun, config=CONFIG, secrets=["HF_TOKEN"], requires=requires)
+    parent = make.job(by=minjun, config=CONFIG, python="torch2", outputs=["tb/**"])
 
     client.post(reverse("execute"), form(parent, config=CONFIG.replace("0.1", "0.2")))
 
     again = Job.objects.get(parent=parent)
-    assert again.secrets == ["HF_TOKEN"]
-    assert again.requires == requires
+    assert (again.python, again.outputs) == ("torch2", ["tb/**"])
 
 
 @pytest.mark.parametrize("uid", ["nothing", "x\x00", "", "20260101_ffff"])

@@ -7,6 +7,7 @@ from django.test import Client
 
 from experiments import submission
 from labsite.pages.versions import usual_of, versions_of
+from sync.code import blobs, giving
 from tests import make
 from tests.labsite.reading import read
 from tests.sync.code import Sender
@@ -150,3 +151,22 @@ def test_runs_beside_each_other_tell_in_which_files_their_code_differs(client, p
     cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row) for name, row in rows}
     assert cells == {"new.py": ["–", "A", ""], "train.py": ["A", "B", ""]}
     assert "the same letter" not in alike
+
+
+def test_a_comparison_that_is_looked_at_again_reads_no_code_again(client, pages, kim, monkeypatch):
+    """It asks each few seconds; and what is gone meanwhile is told of as not known."""
+    sender = Sender(client, kim)
+    codes = [sender.keep({"train.py": content}) for content in (b"one", b"two")]
+    jobs = [make.job(by=kim, source={"kind": "snapshot", "sha256": sha256}) for sha256 in codes]
+    at = {"runs": ",".join(job.uid for job in jobs), "part": "tables"}
+    load, asked = giving.manifest.load, []
+    monkeypatch.setattr(giving.manifest, "load", lambda held: asked.append(1) or load(held))
+
+    first, second = (pages.get("/compare/", at).content for _ in range(2))
+    reads = len(asked)
+    blobs.path_of(codes[0]).unlink()
+    third = pages.get("/compare/", at).content
+
+    assert b"train.py" in first
+    assert (first, reads) == (second, 2)
+    assert b"train.py" not in third

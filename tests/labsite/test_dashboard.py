@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 
@@ -17,7 +16,7 @@ from labsite.clock import database_now
 from labsite.pages import labuse
 from labsite.pages.minutely import EachMinute
 from tests import make
-from tests.labsite.reading import text_of
+from tests.labsite.reading import client_of, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -32,12 +31,6 @@ def _fresh():
 @pytest.fixture
 def minjun():
     return make.user("minjun", first_name="Minjun", last_name="Kim")
-
-
-def client_of(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

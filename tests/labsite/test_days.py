@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.test import Client
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from experiments.best import activity_of
 from experiments.models import Job, Project
@@ -24,12 +24,6 @@ pytestmark = pytest.mark.django_db
 LAB, READER = "Pacific/Kiritimati", "Etc/GMT+12"
 #: In Seoul the day after begins; in New York it is an afternoon.
 EVENING = datetime(2026, 11, 30, 20, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from devices.models import Device
 from experiments.models import Attempt, Found, Pulse
@@ -21,12 +21,6 @@ from sync.models import SyncFile
 from tests import make
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
 
 
 def page(path: str, user=None) -> str:

@@ -5,32 +5,19 @@ import json
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import translation
 
-from experiments import submission
+from agent import wire
+from experiments import reports, submission
 from experiments.dispatch import dispatch
 from experiments.models import Job, Member, MemberRole, Project
 from labsite.errors import Refused
 from labsite.live import rows_after
 from people.errors import NotAllowed
 from tests import make
-from tests.labsite.reading import text_of
+from tests.labsite.reading import client_of, text_of
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
-
-
-def client_of(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -164,3 +151,38 @@ def test_a_page_asks_no_more_for_more_private_projects(path, ann):
     counts = [asked_with_one_more() for _ in range(5)]
 
     assert counts[-1] == counts[1]
+
+
+def _lacking(project: str, path: str, by, device, **more) -> None:
+    """A run there was refused for it, as its agent tells from then on."""
+    attempt = make.attempt(make.job(by=by, project=project, requires={"paths": [path]}), device)
+    told = make.event(
+        wire.EventType.START_FAILED, message="not here", lacks=[wire.Lack(path, **more)]
+    )
+    reports.receive(device, str(attempt.pk), told)
+
+
+def test_what_a_gpu_server_lacks_is_told_by_runs_that_one_may_see(ann, secret):
+    device, bob = make.device(gpus=1, host_id="gpu-01"), make.user("bob")
+    _lacking("secretive", "/data/patients", ann, device)
+    _lacking("digits", "/data/mnist", ann, device)
+
+    for person, sees in [(bob, False), (ann, True), (make.manager(), True)]:
+        told = client_of(person)
+        device_api = told.get("/api/devices/gpu-01/").json()
+        listed = told.get("/api/devices/").json()["results"][0]
+        pages = [told.get(url) for url in ("/devices/", f"/devices/{device.pk}/", "/")]
+        texts = [text_of(page) for page in pages] + [str(device_api), str(listed)]
+        assert [("patients" in text) for text in texts] == [sees, sees, False, sees, sees], person
+        assert all("/data/mnist" in text for text in (texts[0], texts[3])), person
+        assert len(device_api["lacks"]) == 1 + sees, person
+
+
+def test_a_name_that_both_require_is_told_without_the_other_ones_user(ann, secret):
+    device = make.device(gpus=1, host_id="gpu-01")
+    _lacking("digits", "/data/mnist", ann, device)
+    _lacking("secretive", "/data/mnist", ann, device, user="u_ann")
+
+    told = client_of(make.user("bob")).get("/api/devices/gpu-01/").json()["lacks"]
+
+    assert told == [{"name": "/data/mnist", "user": "", "python": ""}]

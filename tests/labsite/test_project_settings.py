@@ -2,9 +2,7 @@
 
 import pytest
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import translation
 from django.utils.html import escape
 
 from experiments import submission
@@ -14,22 +12,10 @@ from labsite.clock import database_now
 from people.models import AuditEntry
 from sync.models import Trash
 from tests import make
-from tests.labsite.reading import text_of
+from tests.labsite.reading import client_of, text_of
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/projects/digits/settings/"
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
-
-
-def client_of(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

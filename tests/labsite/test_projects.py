@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.utils import translation
 
 from experiments.errors import ProjectArchived
@@ -17,7 +16,7 @@ from sync import disk, storage, tasks
 from sync.models import DiskSample, SyncFile, Trash, TrashState, What
 from sync.storage import Place
 from tests import make
-from tests.labsite.reading import text_of
+from tests.labsite.reading import client_of, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -28,12 +27,6 @@ def _own_logs(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "SECONDS", 60)  # one slice, on however busy a machine
     yield
     translation.deactivate()
-
-
-def client_of(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import translation
 from rest_framework.test import APIClient
 
 from experiments.models import Job, JobEvent, Pin, Project, SavedView
@@ -22,12 +21,6 @@ from tests.labsite.reading import text_of
 
 pytestmark = pytest.mark.django_db
 HOSTILE = "<script>alert(1)</script>"
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
-"""What a program inherits from its supervisor, and what it must not."""
+"""What a program inherits from its supervisor, and when it is started again."""
 
 import gc
 import os
 
+import pytest
+
+from labsite.run import supervise
 from labsite.run.journal import Journal
 from labsite.run.supervise import _empty_all_but
 
@@ -45,3 +48,25 @@ def test_a_file_object_of_the_supervisor_closes_nothing_of_the_programs(tmp_path
     assert (tmp_path / "own").read_bytes() == b"still mine"
     assert (tmp_path / "kept").read_bytes() == b"kept"
     assert (tmp_path / "supervisors").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("ran_seconds", "delay_seconds"),
+    [
+        (supervise.STEADY_SECONDS, 0.0),
+        (supervise.STEADY_SECONDS - 1, 4 * supervise.FIRST_DELAY_SECONDS),
+    ],
+)
+def test_a_program_waits_longer_before_each_start_unless_it_ran_steadily(
+    ran_seconds, delay_seconds, monkeypatch
+):
+    child = supervise._Child(supervise.Program("web", run=lambda: None))
+    now = [1000.0]
+    monkeypatch.setattr(supervise, "signal_group", lambda *_: None)
+    monkeypatch.setattr(supervise.time, "monotonic", lambda: now[0])
+    for ran in (0.0, 0.0, ran_seconds):
+        child.pid, child._since = 1, now[0]
+        now[0] += ran
+        child.clear(supervise.Cause("status", "it ended"), 1, at_once=False)
+
+    assert child.start_at - now[0] == delay_seconds

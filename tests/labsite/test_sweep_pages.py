@@ -8,7 +8,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django.utils import translation
 
 from experiments import sweeps
 from experiments.dispatch import dispatch
@@ -32,12 +31,6 @@ lab:
   project: digits
   sweep: {grid: {lr: [0.1, 0.01], depth: [18, 50]}, seeds: [0, 1]}
 """
-
-
-@pytest.fixture(autouse=True)
-def _english_again():
-    yield
-    translation.deactivate()
 
 
 @pytest.fixture
@@ -389,7 +382,7 @@ def test_one_starts_from_a_sweep_with_all_that_it_was_given(client):
 def test_what_was_given_with_a_sweep_and_has_no_field_is_given_again(client, ann):
     git = {"kind": "git", "url": "https://git.example.org/x", "commit": "c0ffee1"}
     given = {"project": "digits", "command": ["python", "a b.py"], "source": git}
-    given |= {"requires": {"commands": ["ffmpeg"]}, "resources": {"labels": {"room": "1"}}}
+    given |= {"python": "torch2", "resources": {"labels": {"room": "1"}}}
     given |= {"sweep": {"grid": {"lr": [1, 2]}, "arguments": True}}
     made = sweeps.submit("", given, by=ann)
 
@@ -405,7 +398,7 @@ def test_what_was_given_with_a_sweep_and_has_no_field_is_given_again(client, ann
     assert [job.command[2:] for job in jobs] == [["--lr", f"{lr}"] for lr in (1, 2, 3, 4)]
     for job in jobs:
         assert (job.source["commit"], job.labels) == ("c0ffee1", {"room": "1"})
-        assert job.requires["commands"] == ["ffmpeg"]
+        assert job.python == "torch2"
 
 
 @pytest.mark.parametrize(

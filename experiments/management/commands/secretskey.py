@@ -52,7 +52,7 @@ class Command(BaseCommand):
         if new_key:
             sealing.make_key()
         try:
-            count = sum(_resealed(model) for model in (Secret, GivenSecret))
+            count = _reseal_all()
         except SecretsLocked as locked:
             raise CommandError(str(locked)) from locked
         sealing.drop_old_keys()
@@ -67,11 +67,23 @@ class Command(BaseCommand):
         )
 
 
-def _resealed(model: type[models.Model]) -> int:
-    """Rows that are written meanwhile are sealed by the new key already."""
-    count = 0
+def _reseal_all() -> int:
+    """All but what is being written, without hindering anybody; then the few that were."""
+    fresh: set[str] = set()
+    for model in (Secret, GivenSecret):
+        _reseal(model, fresh)
+    with transaction.atomic():
+        sealing.lock_keys()
+        for model in (Secret, GivenSecret):
+            _reseal(model, fresh)
+    return len(fresh)
+
+
+def _reseal(model: type[models.Model], fresh: set[str]) -> None:
+    """Those that are not among the `fresh` ones, which get the new seals too."""
     for pk, sealed in list(model._base_manager.values_list("pk", "sealed")):
-        fresh = sealing.resealed(sealed)
-        with transaction.atomic():
-            count += model._base_manager.filter(pk=pk, sealed=sealed).update(sealed=fresh)
-    return count
+        if sealed not in fresh:
+            anew = sealing.resealed(sealed)
+            with transaction.atomic():
+                if model._base_manager.filter(pk=pk, sealed=sealed).update(sealed=anew):
+                    fresh.add(anew)
