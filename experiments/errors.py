@@ -9,6 +9,7 @@ Refused
 ├── NotYours            only its owner or a manager may do this
 ├── NotSubmitted        a job that cannot be queued as it stands
 ├── SecretInvalid       a secret that cannot be kept
+├── ChannelInvalid      a notification that cannot be kept
 ├── SecretsLocked       the key is missing that opens the secrets kept here
 ├── QueryWrong          a query of a table of runs that cannot be read: where, and why
 ├── TagsWrong           tags that cannot be kept
@@ -58,6 +59,10 @@ class NothingFree(Refused):
 
 class SecretInvalid(BadRequest):
     code = "secret_invalid"
+
+
+class ChannelInvalid(BadRequest):
+    code = "channel_invalid"
 
 
 class SecretsLocked(Refused):

@@ -4,7 +4,7 @@ from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from experiments import agent_views
-from experiments.api import borrows, jobs, projects, secrets, sweeps, unixaccounts
+from experiments.api import borrows, channels, jobs, projects, secrets, sweeps, unixaccounts
 
 _PROJECT = f"(?P<project>{projects.ProjectViewSet.lookup_value_regex})"
 router = SimpleRouter()
@@ -12,6 +12,7 @@ router.register("projects", projects.ProjectViewSet, basename="project")
 router.register("jobs", jobs.JobViewSet, basename="job")
 router.register("borrows", borrows.BorrowViewSet, basename="borrow")
 router.register("claims", borrows.ClaimViewSet, basename="claim")
+router.register("channels", channels.ChannelViewSet, basename="channel")
 router.register("sweeps", sweeps.SweepViewSet, basename="sweep")
 router.register("unix-accounts", unixaccounts.UnixAccountViewSet, basename="unix-account")
 

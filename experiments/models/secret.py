@@ -21,6 +21,7 @@ from experiments import sealing
 from experiments.errors import NotSubmitted, SecretInvalid, SecretsLocked
 from experiments.models.member import WORKS, Member
 from experiments.models.project import Project
+from experiments.models.sealed import seal_to_keep
 from experiments.values import Wrong, node_of, secret_name
 from labsite import wake
 from people.audit import facts_of, note
@@ -79,7 +80,7 @@ class Secret(models.Model):
             SecretsLocked: the key is gone that others were sealed with.
         """
         check_name(name)
-        fields = {"sealed": _sealed(_checked(value)), "changed_at": now, "changed_by": by}
+        fields = {"sealed": seal_to_keep(_checked(value)), "changed_at": now, "changed_by": by}
         with transaction.atomic():
             kept = cls.objects.filter(**_of(of))
             if kept.exclude(name=name).count() >= MOST:
@@ -241,13 +242,6 @@ def _checked(value: str) -> str:
             gettext("A secret is one line: keep what has several in a file on the GPU server.")
         )
     return value
-
-
-def _sealed(value: str) -> str:
-    """With a key made now, if no secret is kept yet: else the key is not missing but lost."""
-    if not sealing.has_key() and not Secret.objects.exists():
-        sealing.make_first_key()
-    return sealing.seal(value)
 
 
 def _of(of: Any) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""What is left to tell a channel: the events after the last one that it was told of."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max
+
+from experiments.models import Channel, Job, JobEvent, Sweep, Tells
+from experiments.models.channel import TOO_OLD
+from experiments.states import ENDED, EventKind, JobState
+from labsite.telling.said import Said, of_run, of_sweep
+
+#: An end is told so long after it: the last lines of its log and metrics come after its word.
+SETTLES = timedelta(seconds=10)
+#: Looked at in one go.
+MOST_EVENTS = 200
+_WANT = {
+    JobState.SUCCEEDED: Tells.SUCCEEDED,
+    JobState.FAILED: Tells.FAILED,
+    JobState.CANCELLED: Tells.CANCELLED,
+}
+#: Of a job, what no message says.
+_HEAVY = (
+    "job__config", "job__keys", "job__environment", "job__command", "job__resume_point",
+    "job__notes", "job__waiting", "job__outputs", "job__ignore", "job__sync", "job__labels",
+    "job__avoids",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One event: what is to be said of it, if anything is, and whether it came too late."""
+
+    event_id: int
+    said: Said | None = None
+    late: bool = False
+
+
+def ends(after: int, now: datetime, **of: Any) -> Iterator[JobEvent]:
+    """Ends of runs that are left, oldest first, up to the first that has not settled."""
+    found = JobEvent.objects.filter(pk__gt=after, to_state__in=ENDED, **of).order_by("pk")
+    found = found.select_related("job__project", "job__user", "job__sweep").defer(*_HEAVY)
+    for event in found[:MOST_EVENTS]:
+        if now - event.at < SETTLES:
+            return
+        yield event
+
+
+def concerns(channel: Channel, event: JobEvent) -> bool:
+    """Whether it may be for this one. Asked of many, so without a query."""
+    if event.pk <= channel.told_upto or not _is_its(channel, event.job):
+        return False
+    return event.job.sweep_id is not None or _WANT[JobState(event.to_state)] in channel.wants
+
+
+def _is_its(channel: Channel, job: Job) -> bool:
+    if channel.project_id is not None:
+        return job.project_id == channel.project_id
+    return channel.user_id is not None and job.user_id == channel.user_id
+
+
+def steps(channel: Channel, events: Iterable[JobEvent], now: datetime) -> Iterator[Step]:
+    """In the language that is active."""
+    done: dict[int, int | None] = {}
+    for event in events:
+        if now - event.at > TOO_OLD:
+            yield Step(event.pk, late=concerns(channel, event))
+        else:
+            yield Step(event.pk, _said(channel, event, done))
+
+
+def _said(channel: Channel, event: JobEvent, done: dict[int, int | None]) -> Said | None:
+    job = event.job
+    if not concerns(channel, event) or job.deleted_at or job.project.is_demo:
+        return None
+    if job.sweep is not None:
+        if job.sweep_id not in done:
+            done[job.sweep_id] = _last_of(job.sweep)
+        return _of_whole(channel, event) if event.pk == done[job.sweep_id] else None
+    canceller = _canceller(event)
+    if event.to_state == JobState.CANCELLED and canceller in (None, job.user):
+        return None
+    if not channel.may_tell_of(job):
+        return None
+    return of_run(channel, event, canceller.get_username() if canceller else "")
+
+
+def _of_whole(channel: Channel, event: JobEvent) -> Said | None:
+    """Of a sweep of which all has ended, the last by this event: one message and not 200."""
+    sweep = event.job.sweep
+    states = set(sweep.counts())
+    if _canceller(event) == event.job.user:
+        states.discard(JobState.CANCELLED)
+    wanted = {_WANT[JobState(state)] for state in states & set(ENDED)} & set(channel.wants)
+    return of_sweep(channel, event, sweep) if wanted and channel.may_tell_of(event.job) else None
+
+
+def _last_of(sweep: Sweep) -> int | None:
+    """The event by which the last of its runs ended; None: one waits or runs."""
+    if sweep.newest_runs().unended().exists():
+        return None
+    ended = JobEvent.objects.filter(job__in=sweep.jobs.present(), to_state__in=ENDED)
+    return ended.aggregate(last=Max("pk"))["last"]
+
+
+def _canceller(event: JobEvent) -> Any:
+    """Who cancelled it; None: it was not, or its submitter is not known any more."""
+    if event.to_state != JobState.CANCELLED:
+        return None
+    if event.kind == EventKind.CANCELLED:  # while it waited
+        return event.by
+    asked = event.job.events.filter(kind=EventKind.CANCEL_REQUESTED, pk__lt=event.pk)
+    newest = asked.select_related("by").order_by("-pk").first()
+    return newest.by if newest else event.by
