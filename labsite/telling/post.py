@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
@@ -113,6 +113,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
+        self._is_cut = False
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -124,12 +125,16 @@ class _Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = self._pools()
         return manager
 
+    def know(self, made: socket.socket) -> None:
+        self._sockets.append(made.dup())
+        if self._is_cut:  # its name took so long
+            self.cut()
+
     def cut(self) -> None:
-        for one in self._sockets:
-            try:
+        self._is_cut = True
+        for one in list(self._sockets):
+            with suppress(OSError):  # it has ended by itself
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has ended by itself
-                continue
 
     def let_go(self) -> None:
         for one in self._sockets:
@@ -137,13 +142,13 @@ class _Adapter(HTTPAdapter):
         self._sockets.clear()
 
     def _pools(self) -> dict[str, Any]:
-        sockets = self._sockets
+        know = self.know
 
         def known(base: type) -> type:
             class Known(base):  # type: ignore[misc]
                 def _new_conn(self) -> socket.socket:
                     made = super()._new_conn()
-                    sockets.append(made.dup())
+                    know(made)
                     return made
 
             return Known

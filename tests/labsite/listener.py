@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +14,7 @@ class Listener:
     status: int = 200
     answer: bytes = b"ok"
     headers: dict[str, str] = field(default_factory=dict)
+    on_got: Callable[[], None] | None = None  # before it answers
     drip_seconds: float = 0.0  # between the bytes of its answer's headers, which then never end
     got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
@@ -34,6 +35,8 @@ class _Handler(BaseHTTPRequestHandler):
         listener = self.server.listener
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         listener.got.append((self.path, dict(self.headers), body))
+        if listener.on_got:
+            listener.on_got()
         if listener.drip_seconds:
             self._drip(listener.drip_seconds)
             return

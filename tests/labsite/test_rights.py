@@ -130,7 +130,7 @@ PAGES = {
 }  # fmt: skip
 API = {
     "signed in": [
-        (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
+        (GET, "/metrics"), (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
         (GET, "/api/me/"), (GET, "/api/claims/"), (GET, "/api/borrows/"),
