@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, Q, QuerySet
 
-from experiments.models import Channel, Job, JobEvent, Sweep, Tells
+from experiments.models import Channel, JobEvent, Sweep, Tells
 from experiments.models.channel import TOO_OLD
 from experiments.states import ENDED, EventKind, JobState
 from labsite.telling.said import Said, of_run, of_sweep
@@ -15,7 +16,7 @@ from labsite.telling.said import Said, of_run, of_sweep
 #: An end is told so long after it: the last lines of its log and metrics come after its word.
 SETTLES = timedelta(seconds=10)
 #: Looked at in one go.
-MOST_EVENTS = 200
+AT_ONCE = 200
 _WANT = {
     JobState.SUCCEEDED: Tells.SUCCEEDED,
     JobState.FAILED: Tells.FAILED,
@@ -38,27 +39,27 @@ class Step:
     late: bool = False
 
 
-def ends(after: int, now: datetime, **of: Any) -> Iterator[JobEvent]:
-    """Ends of runs that are left, oldest first, up to the first that has not settled."""
-    found = JobEvent.objects.filter(pk__gt=after, to_state__in=ENDED, **of).order_by("pk")
-    found = found.select_related("job__project", "job__user", "job__sweep").defer(*_HEAVY)
-    for event in found[:MOST_EVENTS]:
-        if now - event.at < SETTLES:
-            return
-        yield event
-
-
-def concerns(channel: Channel, event: JobEvent) -> bool:
-    """Whether it may be for this one. Asked of many, so without a query."""
-    if event.pk <= channel.told_upto or not _is_its(channel, event.job):
-        return False
-    return event.job.sweep_id is not None or _WANT[JobState(event.to_state)] in channel.wants
-
-
-def _is_its(channel: Channel, job: Job) -> bool:
+def left(channel: Channel, after: int) -> QuerySet[JobEvent]:
+    """Ends of runs after that event which may be for this one. Of sweeps all: whether one is told
+    is decided by how the whole of it ended."""
     if channel.project_id is not None:
-        return job.project_id == channel.project_id
-    return channel.user_id is not None and job.user_id == channel.user_id
+        its = Q(job__project=channel.project_id)
+    else:
+        its = Q(job__user=channel.user_id, job__user__isnull=False)
+    states = [state for state, want in _WANT.items() if want in channel.wants]
+    wanted = Q(to_state__in=states) | Q(to_state__in=ENDED, job__sweep__isnull=False)
+    return JobEvent.objects.filter(its, wanted, pk__gt=after)
+
+
+def ends(channel: Channel, after: int, now: datetime) -> list[JobEvent]:
+    """The first of them, up to one that has not settled."""
+    found = (
+        left(channel, after)
+        .order_by("pk")
+        .select_related("job__project", "job__user", "job__sweep")
+    )
+    settled = takewhile(lambda event: now - event.at >= SETTLES, found.defer(*_HEAVY)[:AT_ONCE])
+    return list(settled)
 
 
 def steps(channel: Channel, events: Iterable[JobEvent], now: datetime) -> Iterator[Step]:
@@ -66,14 +67,14 @@ def steps(channel: Channel, events: Iterable[JobEvent], now: datetime) -> Iterat
     done: dict[int, int | None] = {}
     for event in events:
         if now - event.at > TOO_OLD:
-            yield Step(event.pk, late=concerns(channel, event))
+            yield Step(event.pk, late=True)
         else:
             yield Step(event.pk, _said(channel, event, done))
 
 
 def _said(channel: Channel, event: JobEvent, done: dict[int, int | None]) -> Said | None:
     job = event.job
-    if not concerns(channel, event) or job.deleted_at or job.project.is_demo:
+    if job.deleted_at or job.project.is_demo:
         return None
     if job.sweep is not None:
         if job.sweep_id not in done:

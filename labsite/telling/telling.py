@@ -19,7 +19,7 @@ from experiments.models import Channel, ChannelKind, JobEvent
 from experiments.states import ENDED
 from labsite.clock import database_now
 from labsite.telling.ill import ills, of_ills
-from labsite.telling.left import SETTLES, Step, concerns, ends, steps
+from labsite.telling.left import SETTLES, Step, ends, left, steps
 from labsite.telling.post import NotTaken
 from labsite.telling.said import Said, of_several, of_test
 
@@ -51,7 +51,7 @@ def look(before: Look, now: datetime, longest_seconds: float) -> Look:
     due = list(Channel.objects.due(now))
     if not due and not Channel.objects.exists():
         return Look(before.seen, before.lab_at, again_seconds=longest_seconds)
-    newest = _newest(before.seen, now)
+    newest, unsettled = _newest(before.seen, now)
     is_lab_due = before.lab_at is None or now - before.lab_at >= LAB_EVERY
     found, quiet = [], []
     for channel in due:
@@ -59,18 +59,18 @@ def look(before: Look, now: datetime, longest_seconds: float) -> Look:
         (found if has_more else quiet).append(channel.pk)
     if newest > before.seen:
         Channel.objects.filter(pk__in=quiet).pass_over(newest)
-    again = _again_seconds(newest, now, longest_seconds)
+    again = _again_seconds(now, SETTLES.total_seconds() if unsettled else longest_seconds)
     return Look(newest, now if is_lab_due else before.lab_at, found, again)
 
 
-def _newest(seen: int, now: datetime) -> int:
-    """The newest end that has settled, as that of `seen` has."""
-    settled = _ended(seen).filter(at__lte=now - SETTLES)
-    return settled.order_by("-pk").values_list("pk", flat=True).first() or seen
-
-
-def _ended(after: int) -> Any:
-    return JobEvent.objects.filter(pk__gt=after, to_state__in=ENDED)
+def _newest(seen: int, now: datetime) -> tuple[int, bool]:
+    """The newest end of a run before which all have settled, and whether there is one that has
+    not. By the order of ids: the clocks of several web hosts may differ."""
+    after = JobEvent.objects.filter(pk__gt=seen, to_state__in=ENDED).order_by("pk")
+    unsettled = after.filter(at__gt=now - SETTLES).values_list("pk", flat=True).first()
+    settled = after.filter(pk__lt=unsettled) if unsettled else after
+    newest = settled.reverse().values_list("pk", flat=True).first()
+    return newest or seen, unsettled is not None
 
 
 def _has_more(channel: Channel, newest: int, now: datetime, *, is_lab_due: bool) -> bool:
@@ -80,24 +80,13 @@ def _has_more(channel: Channel, newest: int, now: datetime, *, is_lab_due: bool)
         return is_lab_due and set(ills(channel.wants, now)) != set(channel.lab_told)
     if channel.told_upto >= newest:
         return False
-    return any(concerns(channel, event) for event in ends(channel.told_upto, now, **_of(channel)))
+    return left(channel, channel.told_upto).filter(pk__lte=newest).exists()
 
 
-def _of(channel: Channel) -> dict[str, Any]:
-    if channel.project_id is not None:
-        return {"job__project": channel.project_id}
-    return {"job__user": channel.user_id}
-
-
-def _again_seconds(newest: int, now: datetime, longest_seconds: float) -> float:
-    """When what has just ended has settled, or a channel that failed is tried again."""
-    times = [longest_seconds]
-    if _ended(newest).filter(at__gt=now - SETTLES).exists():
-        times.append(SETTLES.total_seconds())
+def _again_seconds(now: datetime, longest_seconds: float) -> float:
+    """When a channel that failed is tried again, if that is sooner."""
     rest = Channel.objects.filter(retry_at__gt=now).aggregate(first=Min("retry_at"))["first"]
-    if rest:
-        times.append((rest - now).total_seconds())
-    return min(times)
+    return min(longest_seconds, (rest - now).total_seconds()) if rest else longest_seconds
 
 
 # --- one of them --------------------------------------------------------------------------------
@@ -159,7 +148,7 @@ def _tell_of_runs(channel: Channel, send: Send) -> None:
     upto = channel.told_upto
     while True:
         now = database_now()
-        events = list(ends(upto, now, **_of(channel)))
+        events = ends(channel, upto, now)
         if not events:
             return
         may_be_told = channel.may_be_told()

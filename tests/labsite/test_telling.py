@@ -343,6 +343,34 @@ def test_what_was_before_it_was_set_is_not_told(kim, slack):
     assert slack.got == []
 
 
+def test_what_is_not_wanted_hides_nothing_behind_it_however_much_it_is(kim, slack, monkeypatch):
+    monkeypatch.setattr(left, "AT_ONCE", 2)
+    channel(kim, slack.url, wants=["failed"])
+    for outcome in [Outcome.SUCCEEDED] * 3 + [Outcome.FAILED] * 3:
+        ended(kim, outcome)
+
+    go()
+
+    assert len(slack.got) == 3
+
+
+def test_an_end_whose_clock_is_ahead_is_not_passed_over(kim, slack, monkeypatch):
+    monkeypatch.setattr("labsite.telling.telling.SETTLES", timedelta(seconds=10))
+    monkeypatch.setattr(left, "SETTLES", timedelta(seconds=10))
+    channel(kim, slack.url)
+    ended(kim)
+    lee = make.user("lee")
+    ended(lee)
+    settled = database_now() - timedelta(seconds=11)
+    JobEvent.objects.filter(job__user=lee).update(at=settled)
+
+    go()
+    JobEvent.objects.update(at=settled)
+    go()
+
+    assert len(slack.got) == 1
+
+
 # --- once, and again if nobody took it -----------------------------------------------------------
 
 
