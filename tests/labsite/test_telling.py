@@ -371,6 +371,18 @@ def test_an_end_whose_clock_is_ahead_is_not_passed_over(kim, slack, monkeypatch)
     assert len(slack.got) == 1
 
 
+def test_of_two_ends_the_one_that_has_not_settled_waits(kim, slack, monkeypatch):
+    monkeypatch.undo()
+    channel(kim, slack.url)
+    first = ended(kim)
+    JobEvent.objects.filter(job=first).update(at=database_now() - left.SETTLES)
+    ended(kim)
+
+    go()
+
+    assert [text.split("`")[1] for text in texts(slack)] == ["digits/run_001"]
+
+
 # --- once, and again if nobody took it -----------------------------------------------------------
 
 
