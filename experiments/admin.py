@@ -13,6 +13,7 @@ from experiments import discreet
 from experiments.models import (
     Attempt,
     Borrow,
+    Channel,
     GivenSecret,
     GPUClaim,
     Imported,
@@ -243,6 +244,17 @@ class GivenSecretDesk(Desk):
     search_fields = ("name", "attempt__job__uid")
     list_select_related = ("attempt__job__project",)
     hidden = ("sealed",)
+
+
+@admin.register(Channel)
+class ChannelDesk(Desk):
+    """Who is told, and how that goes; where, only by its host."""
+
+    list_display = ("kind", "host", "user", "project", "told_at", "failing_since", "made_by")
+    list_filter = ("kind",)
+    search_fields = ("host", "user__username", "project__name")
+    list_select_related = ("user", "project", "made_by")
+    hidden = ("sealed", "uid", "busy_by")
 
 
 @admin.register(Snapshot)

@@ -10,6 +10,7 @@ Refused
 ├── NotSubmitted        a job that cannot be queued as it stands
 ├── KeyReused           the key of a submit stands for another one
 ├── SecretInvalid       a secret that cannot be kept
+├── ChannelInvalid      a notification that cannot be kept
 ├── SecretsLocked       the key is missing that opens the secrets kept here
 ├── QueryWrong          a query of a table of runs that cannot be read: where, and why
 ├── TagsWrong           tags that cannot be kept
@@ -64,6 +65,10 @@ class NothingFree(Refused):
 
 class SecretInvalid(BadRequest):
     code = "secret_invalid"
+
+
+class ChannelInvalid(BadRequest):
+    code = "channel_invalid"
 
 
 class SecretsLocked(Refused):

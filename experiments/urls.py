@@ -6,6 +6,7 @@ from rest_framework.routers import SimpleRouter
 from experiments import agent_views
 from experiments.api import (
     borrows,
+    channels,
     devices,
     imports,
     jobs,
@@ -22,6 +23,7 @@ router.register("projects", projects.ProjectViewSet, basename="project")
 router.register("jobs", jobs.JobViewSet, basename="job")
 router.register("borrows", borrows.BorrowViewSet, basename="borrow")
 router.register("claims", borrows.ClaimViewSet, basename="claim")
+router.register("channels", channels.ChannelViewSet, basename="channel")
 router.register("sweeps", sweeps.SweepViewSet, basename="sweep")
 router.register("unix-accounts", unixaccounts.UnixAccountViewSet, basename="unix-account")
 

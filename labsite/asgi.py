@@ -1,5 +1,5 @@
 """The doors: WebSockets to Channels, heartbeats and polls to the lane, what grows to the deltas'
-own, all else to Django in the pool.
+own, all else to Django in the pool. Beside them a thread tells people what happened (telling/).
 
 The loops behind them begin with the first request, whichever door it comes to: daphne knows no
 lifespan, and under `runserver` no process should have them that serves nothing.
@@ -25,6 +25,7 @@ from labsite.body import Receive, Scope, Send  # noqa: E402
 from labsite.deltas import Deltas  # noqa: E402
 from labsite.lane import Lane  # noqa: E402
 from labsite.pool import Pool  # noqa: E402
+from labsite.telling.sender import Sender  # noqa: E402
 from labsite.turns import TooManyAtOnce, Turns  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Site:
         self.deltas = Deltas(self.pool)
         self._alive, self._turns = Turns(), Turns()  # a host's own files never silence it
         self.tailer = live.Tailer()
+        self._sender = Sender()
         self._sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(live.door(self.tailer)))
         self._hearing: asyncio.Task[None] | None = None
 
@@ -69,6 +71,7 @@ class Site:
 
     def close(self) -> None:
         """End the threads and their database connections. Blocks; after the server has ended."""
+        self._sender.close()
         self.lane.close()
         self.deltas.close()
         self.pool.close()
@@ -80,6 +83,7 @@ class Site:
             self.lane.start()
             self.deltas.start()
             self.tailer.start()
+            self._sender.start()
             self._hearing = asyncio.ensure_future(self._hear())
 
     async def _hear(self) -> None:
@@ -89,6 +93,7 @@ class Site:
                 async for wakes in wake.listen():
                     self.lane.on_wakes(wakes)
                     self.tailer.on_wakes(wakes)
+                    self._sender.on_wakes(wakes)
             except Exception:
                 logger.exception("wake-ups are not heard")
             await asyncio.sleep(HEAR_AGAIN_SECONDS)

@@ -12,6 +12,7 @@ from devices.models import GPU, Device, EnrollmentCode, EnrollmentUse, GPUEvent
 from experiments.models import (
     Attempt,
     Borrow,
+    Channel,
     GivenSecret,
     GPUClaim,
     Imported,
@@ -33,7 +34,7 @@ GROUPS: list[tuple[Any, list[type[Model]]]] = [
     (_("GPU servers"), [Device, GPU, GPUEvent, EnrollmentCode, EnrollmentUse]),
     (_("Runs"), [Job, Attempt, GPUClaim, Borrow, Sweep, Imported, PackageSet, JobEvent]),
     (_("Projects and files"), [Project, Member, SyncFile, Snapshot, Upload, Trash]),
-    (_("Secrets"), [Secret, GivenSecret]),
+    (_("Secrets and notifications"), [Secret, GivenSecret, Channel]),
     (_("People"), [User, Group, UnixAccount, Invite, ApiToken, AuditEntry]),
 ]
 

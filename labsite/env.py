@@ -58,6 +58,16 @@ def _read() -> dict:
         "KEEP_UPLOADS_HOURS": _positive("LAB_KEEP_UPLOADS_HOURS", 24),
         "KEEP_GIVEN_UP_DAYS": _positive("LAB_KEEP_GIVEN_UP_DAYS", 90),
         "KEEP_TRASH_DAYS": _positive("LAB_KEEP_TRASH_DAYS", 30),
+        "NOTIFY_HOSTS": _env.list("LAB_NOTIFY_HOSTS", []),
+        "EMAIL_HOST": _env.str("LAB_EMAIL_HOST", ""),
+        "EMAIL_PORT": _env.int("LAB_EMAIL_PORT", 587, validate=validate.Range(min=1, max=65535)),
+        "EMAIL_USER": _env.str("LAB_EMAIL_USER", ""),
+        "EMAIL_PASSWORD": _env.str("LAB_EMAIL_PASSWORD", ""),
+        "EMAIL_SECURITY": _env.str(
+            "LAB_EMAIL_SECURITY", "starttls", validate=validate.OneOf(["starttls", "tls", "none"])
+        ),
+        "EMAIL_FROM": _env.str("LAB_EMAIL_FROM", ""),
+        "METRICS_TOKEN": _env.str("LAB_METRICS_TOKEN", "", validate=_metrics_token),
         "SECRETS_KEYS": _env.list("LAB_SECRETS_KEY", [], validate=_sealing_keys),
     }
 
@@ -76,6 +86,11 @@ def _sealing_keys(keys: list[str]) -> None:
             "a key is 44 characters as `manage.py secretskey --print` makes them; several have"
             " commas between, the one that seals first"
         )
+
+
+def _metrics_token(token: str) -> None:
+    if token and not re.fullmatch(r"[\x21-\x7e]{16,256}", token):
+        raise validate.ValidationError("it has 16 to 256 printable characters and no spaces")
 
 
 def _known_zone(name: str) -> None:

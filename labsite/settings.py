@@ -47,6 +47,9 @@ LAB_KEEP_VERSIONS = _given["KEEP_VERSIONS"]
 LAB_KEEP_UPLOADS_HOURS = _given["KEEP_UPLOADS_HOURS"]
 LAB_KEEP_GIVEN_UP_DAYS = _given["KEEP_GIVEN_UP_DAYS"]
 LAB_KEEP_TRASH_DAYS = _given["KEEP_TRASH_DAYS"]
+#: Where people's notifications may go: hosts, `.example.org` for all below it; none: anywhere.
+LAB_NOTIFY_HOSTS = _given["NOTIFY_HOSTS"]
+LAB_METRICS_TOKEN = _given["METRICS_TOKEN"]
 #: What seals people's secrets (experiments/sealing.py): given, or else kept in the file.
 LAB_SECRETS_KEYS = _given["SECRETS_KEYS"]
 LAB_SECRETS_KEY_FILE = LAB_DATA_DIR / "secrets_key"
@@ -218,6 +221,16 @@ SECURE_REFERRER_POLICY = "same-origin"
 # Over plain http a browser ignores it, and calls each page an error for it in its console.
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin" if _given["HTTPS"] else None
 X_FRAME_OPTIONS = "DENY"
+
+# Of the lab's mail server; none: no e-mail is offered.
+EMAIL_HOST = _given["EMAIL_HOST"]
+EMAIL_PORT = _given["EMAIL_PORT"]
+EMAIL_HOST_USER = _given["EMAIL_USER"]
+EMAIL_HOST_PASSWORD = _given["EMAIL_PASSWORD"]
+EMAIL_USE_TLS = _given["EMAIL_SECURITY"] == "starttls"
+EMAIL_USE_SSL = _given["EMAIL_SECURITY"] == "tls"
+EMAIL_TIMEOUT = 5
+DEFAULT_FROM_EMAIL = _given["EMAIL_FROM"] or f"lab@{EMAIL_HOST or 'localhost'}"
 
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ko", _("Korean"))]

@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from labsite.authority import ca_pem
 from labsite.foresight import PreviewView, WhyView
 from labsite.pages import installing
+from labsite.prometheus import metrics
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -20,6 +21,7 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/ca.pem", ca_pem, name="ca-pem"),
     path("api/docs/", SpectacularSwaggerView.as_view(), name="api-docs"),
+    path("metrics", metrics, name="metrics"),
     path("agent.pyz", installing.agent, name="agent-pyz"),
     path("agent.pyz.sha256", installing.agent_sha256, name="agent-pyz-sha256"),
     path("lab.pyz", installing.lab, name="lab-pyz"),

@@ -4,6 +4,7 @@ from experiments.models.account import UnixAccount, unix_user
 from experiments.models.attempt import Attempt, Found, GPUClaim, ReceivedEvent
 from experiments.models.borrow import Borrow
 from experiments.models.cell import Cell, Column
+from experiments.models.channel import Channel, ChannelKind, Tells
 from experiments.models.demo import DemoUser
 from experiments.models.event import JobEvent
 from experiments.models.imported import Imported
@@ -25,6 +26,8 @@ __all__ = [
     "Blob",
     "Borrow",
     "Cell",
+    "Channel",
+    "ChannelKind",
     "Column",
     "DemoUser",
     "Found",
@@ -47,6 +50,7 @@ __all__ = [
     "Snapshot",
     "SubmitKey",
     "Sweep",
+    "Tells",
     "UnixAccount",
     "counts_of",
     "unix_user",

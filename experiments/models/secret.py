@@ -21,6 +21,7 @@ from experiments import sealing
 from experiments.errors import NotSubmitted, SecretInvalid, SecretsLocked
 from experiments.models.member import WORKS, Member
 from experiments.models.project import Project
+from experiments.models.sealed import make_first_key, seal_to_keep
 from experiments.values import Wrong, node_of, secret_name
 from labsite import wake
 from people.audit import facts_of, note
@@ -95,10 +96,9 @@ class Secret(models.Model):
         """
         check_name(name)
         value = _checked(value)
-        _make_first_key()
+        make_first_key()
         with transaction.atomic():
-            sealing.hold_keys()
-            fields = {"sealed": sealing.seal(value), "changed_at": now, "changed_by": by}
+            fields = {"sealed": seal_to_keep(value), "changed_at": now, "changed_by": by}
             kept = cls.objects.filter(**_of(of))
             if kept.exclude(name=name).count() >= MOST:
                 words = gettext("There are %(n)d secrets here; delete some first.")
@@ -259,12 +259,6 @@ def _checked(value: str) -> str:
             gettext("A secret is one line: keep what has several in a file on the GPU server.")
         )
     return value
-
-
-def _make_first_key() -> None:
-    """If no secret is kept yet: else the key is not missing but lost."""
-    if not sealing.has_key() and not Secret.objects.exists():
-        sealing.make_first_key()
 
 
 def _of(of: Any) -> dict[str, Any]:

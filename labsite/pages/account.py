@@ -18,15 +18,15 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from experiments.models import Secret
+from experiments.models import Channel, Secret
 from labsite.clock import database_now
-from labsite.pages import secrets
-from labsite.pages.access import submitters_only
+from labsite.pages import channels, secrets
+from labsite.pages.access import managers_only, submitters_only
 from labsite.pages.enrolling import lab_line, login_command, site_url
 from labsite.zipapps import LAB
 from people.models import ApiToken, Profile
 from people.models.profile import Theme, check_zone
-from people.roles import may_submit
+from people.roles import may_manage, may_submit
 from sync.code import relief
 
 #: For how many days a new token may hold; empty: until it is revoked.
@@ -140,11 +140,32 @@ def take_secret(request: HttpRequest, secret: str) -> HttpResponse:
     return secrets.take(request, kept, "account")
 
 
+@submitters_only
+@require_POST
+def put_channel(request: HttpRequest) -> HttpResponse:
+    return channels.put(request, request.user, "account")
+
+
+@managers_only
+@require_POST
+def put_lab_channel(request: HttpRequest) -> HttpResponse:
+    return channels.put(request, None, "account")
+
+
+@login_required
+@require_POST
+def act_on_channel(request: HttpRequest, pk: str, verb: str) -> HttpResponse:
+    """One's own, and of managers the lab's."""
+    mine = Channel.objects.visible_to(request.user).filter(project=None)
+    return channels.act(request, get_object_or_404(mine, pk=pk), verb, "account")
+
+
 def _tokens(user: Any) -> Any:
     return user.api_tokens.filter(revoked_at=None)
 
 
 def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpResponse:
+    now = database_now()
     context = {
         "profile": Profile.of(request.user),
         "install": lab_line(site_url(request)),
@@ -155,7 +176,9 @@ def _page(request: HttpRequest, *, status: int = 200, **more: Any) -> HttpRespon
         "may_submit": may_submit(request.user),
         "unused_code": relief.unused_bytes(request.user),
         "unused_code_limit": settings.LAB_UNUSED_CODE_BYTES,
-        "now": database_now(),
+        "channels": channels.offered(request.user, now),
+        "lab_channels": channels.offered(None, now) if may_manage(request.user) else None,
+        "now": now,
         "lives": LIVES,
         "languages": [("", _("as the browser says")), *settings.LANGUAGES],
         "theme_choices": Theme.choices,

@@ -21,7 +21,7 @@ from agent.wire import Checkpoints
 from experiments.models import Goal, Member, MemberRole, Project, Secret
 from labsite.clock import database_now
 from labsite.errors import Refused
-from labsite.pages import secrets
+from labsite.pages import channels, secrets
 from labsite.pages.fields import Lines, Variables, variables_text
 from labsite.pages.projects import project_of
 from labsite.templatetags.lab import size as size_words
@@ -155,6 +155,7 @@ def _page(
         "metrics": _metrics_of(found),
         "members": found.members.select_related("user"),
         "secrets": found.kept_secrets.select_related("changed_by"),
+        "channels": channels.offered(found, database_now()),
         "member_roles": MemberRole.choices,
         "people": _people(),
     }
@@ -209,6 +210,21 @@ def take_secret(request: HttpRequest, name: str, secret: str) -> HttpResponse:
     found = led_project(request, name)
     kept = get_object_or_404(Secret, project=found, name=secret)
     return secrets.take(request, kept, "project-settings", found.name)
+
+
+@login_required
+@require_POST
+def put_channel(request: HttpRequest, name: str) -> HttpResponse:
+    found = led_project(request, name)
+    return channels.put(request, found, "project-settings", found.name)
+
+
+@login_required
+@require_POST
+def act_on_channel(request: HttpRequest, name: str, pk: str, verb: str) -> HttpResponse:
+    found = led_project(request, name)
+    kept = get_object_or_404(found.channels, pk=pk)
+    return channels.act(request, kept, verb, "project-settings", found.name)
 
 
 @login_required

@@ -9,6 +9,7 @@ from labsite.pages import (
     artifacts,
     auditlog,
     bulk,
+    channels,
     compare,
     dashboard,
     device,
@@ -37,6 +38,7 @@ _PK = "(?P<pk>[0-9]{1,18})"  # what a database takes as a key
 _NAME = "(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"  # of a project
 _VARIABLE = "(?P<secret>[A-Za-z_][A-Za-z0-9_]{0,127})"
 _VERBS = "|".join(verbs.VERBS)
+_CHANNEL_VERBS = "|".join(channels.VERBS)
 _SWEEP_VERBS = "|".join(sweeps.VERBS)
 
 urlpatterns = [
@@ -54,6 +56,13 @@ urlpatterns = [
     path("account/secrets/", account.put_secret, name="account-secret"),
     re_path(
         rf"^account/secrets/{_VARIABLE}/delete/$", account.take_secret, name="account-secret-take"
+    ),
+    path("account/channels/", account.put_channel, name="account-channel"),
+    path("account/channels/lab/", account.put_lab_channel, name="lab-channel"),
+    re_path(
+        rf"^account/channels/{_PK}/(?P<verb>{_CHANNEL_VERBS})/$",
+        account.act_on_channel,
+        name="account-channel-act",
     ),
     path("people/", people.people, name="people"),
     path("people/audit/", auditlog.audit, name="audit"),
@@ -100,6 +109,12 @@ urlpatterns = [
         rf"^projects/{_NAME}/secrets/{_VARIABLE}/delete/$",
         projectsettings.take_secret,
         name="project-secret-take",
+    ),
+    re_path(rf"^projects/{_NAME}/channels/$", projectsettings.put_channel, name="project-channel"),
+    re_path(
+        rf"^projects/{_NAME}/channels/{_PK}/(?P<verb>{_CHANNEL_VERBS})/$",
+        projectsettings.act_on_channel,
+        name="project-channel-act",
     ),
     re_path(rf"^projects/{_NAME}/delete/$", projectsettings.delete, name="project-delete"),
     re_path(rf"^projects/{_NAME}/quota/$", projects.quota, name="project-quota"),

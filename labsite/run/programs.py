@@ -33,7 +33,10 @@ STUCK_SECONDS = 10.0
 STUCK_STATUS = 3
 CHANGED_STATUS = 4
 #: What the local agent must not know, nor any job through it.
-NOT_FOR_AGENTS = ("LAB_SECRET_KEY", "LAB_SECRETS_KEY", "LAB_DATABASE_URL", "LAB_REDIS_URL")
+NOT_FOR_AGENTS = (
+    "LAB_SECRET_KEY", "LAB_SECRETS_KEY", "LAB_DATABASE_URL", "LAB_REDIS_URL",
+    "LAB_EMAIL_PASSWORD", "LAB_METRICS_TOKEN",
+)  # fmt: skip
 
 
 def load() -> None:

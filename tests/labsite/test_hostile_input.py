@@ -128,6 +128,18 @@ BY_PEOPLE = [
         {"runs": [{"project": "digits", "run": "run_003", "marks": ["0" * 64]}]},
     ),
     ("post", "/api/unix-accounts/", {"user": "hostile", "name": "kim"}),
+    (
+        "post",
+        "/api/channels/",
+        {
+            "kind": "webhook",
+            "address": "https://hooks.example/x",
+            "key": "0123456789abcdef",
+            "wants": ["failed"],
+            "project": "digits",
+            "of_lab": False,
+        },
+    ),
     ("post", "/api/enrollment-codes/", {"uses": 1, "minutes": 10, "device": "hostile"}),
 ]
 #: What agents send.

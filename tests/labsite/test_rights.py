@@ -20,6 +20,7 @@ from devices.models import EnrollmentCode
 from experiments import imports
 from experiments.models import (
     Borrow,
+    Channel,
     Job,
     Member,
     MemberRole,
@@ -78,7 +79,7 @@ PAGES = {
     ],
     "queues": [
         (GET, "/execute/"), (POST, "/execute/"), (POST, "/execute/check/"),
-        (POST, "/account/secrets/"),
+        (POST, "/account/secrets/"), (POST, "/account/channels/"),
     ],
     "sees": [
         (GET, "/projects/{project}/"), (GET, "/runs/{run}/"), (GET, "/runs/{run}/log/"),
@@ -94,6 +95,10 @@ PAGES = {
         (GET, "/projects/{project}/settings/"), (POST, "/projects/{project}/settings/"),
         (POST, "/account/secrets/HF_TOKEN/delete/"), (POST, "/projects/{project}/secrets/"),
         (POST, "/projects/{project}/secrets/TEAM_KEY/delete/"),
+        *((POST, f"/account/channels/{{channel}}/{verb}/") for verb in ("test", "delete")),
+        (POST, "/projects/{project}/channels/{told}/test/"),
+        (POST, "/projects/{project}/channels/{told}/delete/"),
+        (POST, "/projects/{project}/channels/"),
         (POST, "/projects/{project}/members/"),
         (POST, "/projects/{project}/members/{member}/leave/"),
         (POST, "/projects/{project}/delete/"), (POST, "/projects/{project}/archive/"),
@@ -109,6 +114,7 @@ PAGES = {
     ],
     "borrowed": [(POST, "/devices/borrows/{borrow}/end/")],
     "manages": [
+        (POST, "/account/channels/lab/"),
         (GET, "/people/"), (GET, "/people/audit/"), (POST, "/people/invite/"),
         (GET, "/people/several/"), (POST, "/people/several/"),
         (POST, "/people/invites/{invite}/end/"),
@@ -125,17 +131,19 @@ PAGES = {
 }  # fmt: skip
 API = {
     "signed in": [
-        (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
+        (GET, "/metrics"), (GET, "/api/schema/"), (GET, "/api/docs/"), (GET, "/api/devices/"),
         (GET, "/api/devices/{host}/"), (GET, "/api/projects/"), (GET, "/api/jobs/"),
         (GET, "/api/unix-accounts/"), (GET, "/api/unix-accounts/kim/"), (GET, "/api/sweeps/"),
         (GET, "/api/me/"), (GET, "/api/claims/"), (GET, "/api/borrows/"),
         (GET, "/api/borrows/{borrow}/"), (GET, "/api/secrets/"),
+        (GET, "/api/channels/"),
     ],
     "queues": [
         (POST, "/api/jobs/"), (POST, "/api/projects/"), (POST, "/api/sweeps/"),
         (POST, "/api/jobs/preview/"), (POST, "/api/borrows/"),
         (POST, "/api/code/"), (POST, "/api/code/files"), ("put", "/api/secrets/NEW/"),
         (POST, "/api/imports/"), (POST, "/api/imports/preview/"),
+        (POST, "/api/channels/"),
     ],
     "sees": [
         (GET, "/api/projects/{project}/secrets/"),
@@ -147,6 +155,9 @@ API = {
     "reruns": [(POST, "/api/jobs/{ended}/rerun/"), (POST, "/api/jobs/{ended}/resume/")],
     "owns": [
         ("delete", "/api/secrets/HF_TOKEN/"),
+        *((method, f"/api/channels/{{{name}}}/") for method in (GET, "delete")
+          for name in ("channel", "told")),
+        (POST, "/api/channels/{channel}/test/"), (POST, "/api/channels/{told}/test/"),
         *((verb, "/api/projects/{project}/secrets/TEAM_KEY/") for verb in ("put", "delete")),
         ("patch", "/api/projects/{project}/"), ("put", "/api/projects/{project}/"),
         (POST, "/api/projects/{project}/archive/"), (POST, "/api/projects/{project}/unarchive/"),
@@ -196,14 +207,21 @@ API["sees"] += [(GET, "/api/sync/file/{run}/a.csv"), (GET, "/api/code/runs/{run}
 #: What no manager does for another.
 ONES_OWN = {
     "/account/tokens/{token}/revoke/", "/account/secrets/HF_TOKEN/delete/",
-    "/api/secrets/HF_TOKEN/",
+    "/api/secrets/HF_TOKEN/", "/account/channels/{channel}/test/",
+    "/account/channels/{channel}/delete/", "/api/channels/{channel}/",
+    "/api/channels/{channel}/test/",
 }  # fmt: skip
 FOUND = {"project": "other", "run": "run_009", "marks": ["0" * 64]}
 IMPORTED = {
     **FOUND, "host": "x", "folder": "/x", "started_at": "2024-03-01T10:00:00Z",
     "finished_at": "2024-03-01T12:00:00Z", "file_count": 1, "size_bytes": 1,
 }  # fmt: skip
+CHANNEL = {"kind": "slack", "address": "https://hooks.example/x", "wants": ["failed"]}
 BODIES = {
+    "/account/channels/": CHANNEL,
+    "/account/channels/lab/": {**CHANNEL, "wants": ["disk"]},
+    "/projects/{project}/channels/": CHANNEL,
+    "/api/channels/": CHANNEL,
     "/api/secrets/NEW/": {"value": "0123456789"},
     "/api/projects/{project}/secrets/TEAM_KEY/": {"value": "0123456789"},
     "/execute/": {"project": "own", "command": "true"},
@@ -248,6 +266,10 @@ def world(request) -> dict[str, Any]:
     UnixAccount.objects.create(user=make.user("kim"), name="kim")
     for name, of in (("HF_TOKEN", {"user": owner}), ("TEAM_KEY", {"project": project})):
         Secret.objects.create(name=name, sealed="", changed_at=database_now(), **of)
+    channel, told = (
+        Channel.objects.create(kind="slack", made_by=owner, made_at=database_now(), **of)
+        for of in ({"user": owner}, {"project": project})
+    )
     gpu = device.gpus.last()
     lent = make.device(gpus=2, host_id="gpu-2")
     now = database_now()
@@ -264,7 +286,7 @@ def world(request) -> dict[str, Any]:
         "code": EnrollmentCode.make(database_now())[0].pk, "device": device.pk,
         "host": device.host_id, "gpu": gpu.pk, "uuid": gpu.uuid,
         "sweep": submit_sweep("lr: 1\n", SWEEP, by=owner).pk,
-        "borrow": borrow.pk, "imported": brought.uid,
+        "borrow": borrow.pk, "channel": channel.pk, "told": told.pk, "imported": brought.uid,
         "view": SavedView.save_as("mine", by=owner, project=None).pk,
     }  # fmt: skip
     return {"people": people, "names": names, "private": request.param}

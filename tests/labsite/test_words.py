@@ -15,7 +15,8 @@ from tests import make
 
 ROOT = Path(settings.BASE_DIR)
 #: Where sentences are made that end on pages, at the desk or in what people's programs are told.
-PEOPLES = ["people", "devices", "experiments", "sync", "labsite/pages", "labsite/templatetags"]
+PEOPLES = ["people", "devices", "experiments", "sync", "labsite/pages", "labsite/telling"]
+PEOPLES += ["labsite/templatetags"]
 PEOPLES_FILES = ["labsite/admin.py", "labsite/deskfront.py", "labsite/api.py"]
 #: Said to agents only, who have no language and whose logs are English; and to nobody.
 NOT_FOR_PEOPLE = {

@@ -13,7 +13,8 @@ from django.db import models, transaction
 
 from experiments import sealing
 from experiments.errors import SecretsLocked
-from experiments.models import GivenSecret, Secret
+from experiments.models import Channel, Secret
+from experiments.models.sealed import kept_sealed
 
 
 class Command(BaseCommand):
@@ -32,7 +33,7 @@ class Command(BaseCommand):
         how.add_argument(
             "--forget",
             action="store_true",
-            help="the key is lost: delete all secrets, so that people set them again",
+            help="the key is lost: delete what it sealed, so that people set it again",
         )
 
     def handle(self, *args: Any, **given: Any) -> None:
@@ -59,22 +60,24 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} values are sealed by the first key now.")
 
     def _forget(self) -> None:
-        count = Secret.objects.count()
-        Secret.objects.all().delete()
-        GivenSecret.objects.all().delete()
+        secrets, channels = Secret.objects.count(), Channel.objects.count()
+        for model in kept_sealed():
+            model._base_manager.all().delete()
         self.stdout.write(
-            f"{count} secrets were deleted: jobs that name one wait until it is set again."
+            f"{secrets} secrets were deleted: jobs that name one wait until it is set again."
         )
+        if channels:
+            self.stdout.write(f"{channels} notifications were deleted: people set them again.")
 
 
 def _reseal_all() -> int:
     """All but what is being written, without hindering anybody; then the few that were."""
     fresh: set[str] = set()
-    for model in (Secret, GivenSecret):
+    for model in kept_sealed():
         _reseal(model, fresh)
     with transaction.atomic():
         sealing.lock_keys()
-        for model in (Secret, GivenSecret):
+        for model in kept_sealed():
             _reseal(model, fresh)
     return len(fresh)
 
