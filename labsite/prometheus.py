@@ -17,6 +17,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import Metric
 from rest_framework.exceptions import AuthenticationFailed
 
 from devices.models import GPU, Device, DeviceState, Use
@@ -25,7 +27,6 @@ from experiments.states import JobState
 from labsite import health
 from labsite.build import build_id
 from labsite.clock import database_now
-from labsite.exposition import CONTENT_TYPE, Family, text_of
 from labsite.zipapps import AGENT
 from people.auth import TokenAuthentication
 from sync import disk
@@ -43,7 +44,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         answer = HttpResponse(f"{words}\n", status=401, content_type="text/plain; charset=utf-8")
         answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
         return answer
-    return HttpResponse(text_of(families(database_now())), content_type=CONTENT_TYPE)
+    return HttpResponse(text_of(families(database_now())), content_type=CONTENT_TYPE_LATEST)
 
 
 def _is_scraper(request: HttpRequest) -> bool:
@@ -51,6 +52,33 @@ def _is_scraper(request: HttpRequest) -> bool:
     token = settings.LAB_METRICS_TOKEN
     is_same = hmac.compare_digest(given.strip().encode(), token.encode())
     return bool(token) and scheme.lower() == "bearer" and is_same
+
+
+class Family(Metric):
+    """One metric; names and units by https://prometheus.io/docs/practices/naming/."""
+
+    def __init__(self, name: str, words: str, kind: str = "gauge") -> None:
+        super().__init__(name, words, kind)
+
+    def add(self, value: float | None, labels: dict[str, str] | None = None) -> None:
+        """A sample, unless its value is None: nobody knows it."""
+        if value is not None:
+            ending = "_total" if self.type == "counter" else ""
+            self.add_sample(f"{self.name}{ending}", labels or {}, float(value))
+
+
+class _Told:
+    """What generate_latest() takes for a registry: families with samples."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return (family for family in self._families if family.samples)
+
+
+def text_of(families: Iterable[Family]) -> str:
+    return generate_latest(_Told(families)).decode()
 
 
 def families(now: datetime) -> list[Family]:
@@ -187,7 +215,7 @@ def _server(now: datetime) -> Iterable[Family]:
     found = [Family(name, words) for name, words, _value in single]
     for family, (_name, _words, value) in zip(found, single, strict=True):
         family.add(value)
-    restarts = Family("lab_program_restarts_total", "Of runlab's programs.", "counter")
+    restarts = Family("lab_program_restarts", "Of runlab's programs.", "counter")
     for program in health.programs():
         restarts.add(program.restarts, {"program": program.name})
     return [*found, restarts]
