@@ -181,8 +181,8 @@ def read_cards(**only: Any) -> list[Card]:
 
 
 def _gpus(devices: Sequence[Device]) -> dict[int, list[GPU]]:
-    """Not by prefetch_related(): a device and its GPUs would hold one another, and what a page of a
-    large lab leaves for the collector of cycles stops every thread for a tenth of a second."""
+    """Not by prefetch_related(): a device and its GPUs would hold one another, and collecting what
+    pages of a large lab leave in cycles stops every thread for a tenth of a second (ADR 0042)."""
     by_key = {device.pk: device for device in devices}
     found: dict[int, list[GPU]] = defaultdict(list)
     for gpu in GPU.objects.filter(device__in=by_key).order_by("index").defer(*_UNTOLD):
