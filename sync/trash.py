@@ -41,8 +41,8 @@ AT_ONCE = 500
 FILES_AT_ONCE = 500
 JOBS_AT_ONCE = 25
 #: Between two the writer's place is free for so long at least. Who waits for SQLite does not stand
-#: in a line but looks again, after 1, 2, 5, 10, 15, 20 and three times 25 ms, then every 50 and 100:
-#: had it less time than 25 it might find the place taken at each look.
+#: in a line but looks again, after 1, 2, 5, 10, 15, 20 and three times 25 ms, then after 50 and
+#: 100: were the place free for less than 25 it might be found taken at each look.
 PAUSE_SECONDS = 0.03
 MEANWHILE = gettext_lazy("Some of these files have changed meanwhile; look again.")
 

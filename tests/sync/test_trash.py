@@ -504,10 +504,14 @@ LOOKS_APART_SECONDS = 0.025
 
 def said_in_turn(monkeypatch) -> list[str | float]:
     """Fills up: each transaction that marks or restores, and each pause, as they come."""
-    said, mark, restore = [], trash._mark_some, Job.restore_run
+    said: list[str | float] = []
+
+    def tells(real):
+        return lambda *args, **more: said.append("write") or real(*args, **more)
+
     monkeypatch.setattr(trash.time, "sleep", said.append)
-    monkeypatch.setattr(trash, "_mark_some", lambda made: said.append("write") or mark(made))
-    monkeypatch.setattr(Job, "restore_run", lambda *a, **b: said.append("write") or restore(*a, **b))
+    monkeypatch.setattr(trash, "_mark_some", tells(trash._mark_some))
+    monkeypatch.setattr(Job, "restore_run", tells(Job.restore_run))
     return said
 
 
