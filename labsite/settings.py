@@ -111,7 +111,7 @@ ROOT_URLCONF = "labsite.urls"
 ASGI_APPLICATION = "labsite.asgi.application"
 TEMPLATES = [
     {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "BACKEND": "labsite.templating.Templates",
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {

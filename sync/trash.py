@@ -37,9 +37,13 @@ logger = logging.getLogger(__name__)
 
 #: So many files are moved, and so many runs looked at, before the next are asked for.
 AT_ONCE = 500
-#: So many are marked in one transaction, of some hundredths of a second.
+#: So many are marked in one transaction, of a hundredth of a second or two.
 FILES_AT_ONCE = 500
-JOBS_AT_ONCE = 50
+JOBS_AT_ONCE = 25
+#: Between two the writer's place is free for so long at least. Who waits for SQLite does not stand
+#: in a line but looks again, after 1, 2, 5, 10, 15, 20 and three times 25 ms, then after 50 and
+#: 100: were the place free for less than 25 it might be found taken at each look.
+PAUSE_SECONDS = 0.03
 MEANWHILE = gettext_lazy("Some of these files have changed meanwhile; look again.")
 
 
@@ -101,17 +105,18 @@ def gather(trash: Trash, deadline: float = math.inf) -> bool:
     Raises:
         PlanChanged: some of it has changed meanwhile. What was marked will be restored.
     """
+    held_seconds = 0.0
     while trash.state == TrashState.GATHERING:
         if time.monotonic() >= deadline:
             return False
+        time.sleep(max(PAUSE_SECONDS, held_seconds))
         began = time.monotonic()
         try:
             _mark_more(trash)
         except PlanChanged:
             _take_back(trash)
             raise
-        # Whoever waits for SQLite's one writer looks now and then: as long as it was taken.
-        time.sleep(time.monotonic() - began)
+        held_seconds = time.monotonic() - began
     return True
 
 
@@ -280,6 +285,7 @@ def _take_tombstones_away(trash: Trash) -> None:
         with change():
             for job in jobs:
                 job.restore_run(by=trash.changed_by)
+        time.sleep(PAUSE_SECONDS)
 
 
 def tidy(now: datetime, deadline: float) -> bool:

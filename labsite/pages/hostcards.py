@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Prefetch, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from devices.models import GPU, Device, DeviceState, Use
@@ -150,6 +150,7 @@ class _Seen:
     """What all cards are made of, read at once."""
 
     now: datetime
+    gpus: dict[int, list[GPU]]  # by the device's key, as they are numbered there
     lane: Pulse | None
     claims: dict[int, Attempt | None]  # by the key of each card that is held
     borrows: dict[int, Borrow]  # likewise, of those that somebody borrowed
@@ -163,8 +164,7 @@ def read_cards(reader: Any, **only: Any) -> list[Card]:
     """The enrolled GPU servers by name; `only` narrows them. With runs of private projects, of
     which a page tells nothing but whose they are (`{% run_link %}`)."""
     now = database_now()
-    cards = Prefetch("gpus", queryset=GPU.objects.order_by("index").defer(*_UNTOLD))
-    devices = list(Device.objects.enrolled().filter(**only).prefetch_related(cards))
+    devices = list(Device.objects.enrolled().filter(**only))
     # Of one server the claims of its cards alone; of all of them no card need be named.
     claims = GPUClaim.objects.filter(gpu__device__in=devices) if only else GPUClaim.objects.all()
     held = list(claims.values_list("gpu_id", "attempt_id", "borrow_id"))
@@ -172,6 +172,7 @@ def read_cards(reader: Any, **only: Any) -> list[Card]:
     lent = _borrows({borrow for *_, borrow in held if borrow})
     seen = _Seen(
         now=now,
+        gpus=_gpus(devices),
         lane=Pulse.last(Pulse.LANE),
         claims={gpu: there.get(attempt) for gpu, attempt, _ in held},
         borrows={gpu: lent[borrow] for gpu, _, borrow in held if borrow in lent},
@@ -181,6 +182,17 @@ def read_cards(reader: Any, **only: Any) -> list[Card]:
         lacks=known_to(reader, devices),
     )
     return [_card(device, seen) for device in devices]
+
+
+def _gpus(devices: Sequence[Device]) -> dict[int, list[GPU]]:
+    """Not by prefetch_related(): a device and its GPUs would hold one another, and collecting what
+    pages of a large lab leave in cycles stops every thread for a tenth of a second (ADR 0042)."""
+    by_key = {device.pk: device for device in devices}
+    found: dict[int, list[GPU]] = defaultdict(list)
+    for gpu in GPU.objects.filter(device__in=by_key).order_by("index").defer(*_UNTOLD):
+        gpu.device = by_key[gpu.device_id]
+        found[gpu.device_id].append(gpu)
+    return found
 
 
 def _there(holding: set[UUID | None], devices: Sequence[Device]) -> QuerySet[Attempt]:
@@ -217,7 +229,7 @@ def _by_device(attempts: Iterable[Attempt]) -> dict[int, list[Attempt]]:
 
 
 def _card(device: Device, seen: _Seen) -> Card:
-    known = list(device.gpus.all())
+    known = seen.gpus.get(device.pk, [])
     running = seen.running.get(device.pk, [])
     rows = [
         Row(

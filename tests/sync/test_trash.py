@@ -498,6 +498,41 @@ def test_no_transaction_marks_more_than_a_slice(many: Run, monkeypatch):
     assert made.size == sum(SyncFile.objects.values_list("size", flat=True)) + len(ROWS)
 
 
+#: How far apart SQLite's busy handler looks before it has waited for an eighth of a second.
+LOOKS_APART_SECONDS = 0.025
+
+
+def said_in_turn(monkeypatch) -> list[str | float]:
+    """Fills up: each transaction that marks or restores, and each pause, as they come."""
+    said: list[str | float] = []
+
+    def tells(real):
+        return lambda *args, **more: said.append("write") or real(*args, **more)
+
+    monkeypatch.setattr(trash.time, "sleep", said.append)
+    monkeypatch.setattr(trash, "_mark_some", tells(trash._mark_some))
+    monkeypatch.setattr(Job, "restore_run", tells(Job.restore_run))
+    return said
+
+
+def test_between_two_slices_others_find_the_writers_place_free(many: Run, monkeypatch):
+    said = said_in_turn(monkeypatch)
+
+    made = freed(What.ALL)
+
+    writes, pauses = said[0::2], said[1::2]
+    assert writes == ["write"] * 7
+    assert len(pauses) == 6
+    assert min(pauses) > LOOKS_APART_SECONDS
+
+    made.refresh_from_db()
+    made.restore(database_now())
+    said.clear()
+    tasks.tidy()
+    assert said[0::2] == ["write"] * 2
+    assert min(said[1::2]) > LOOKS_APART_SECONDS
+
+
 @pytest.mark.parametrize("slices", [1, 2, 4])
 def test_a_deletion_that_was_cut_off_is_carried_out_whole(many: Run, monkeypatch, slices):
     found = planned(What.ALL)
