@@ -3,7 +3,7 @@
 A channel is a person's (their own runs), a project's (its runs) or the lab's (its machines). There
 is no outbox: `told_upto` is the last JobEvent that was told, ids rise in the order of commits, and
 so "the events after it" is all that is left to tell, whatever crashed in between. See
-docs/adr/0044; who sends is labsite.telling.
+docs/adr/0042; who sends is labsite.telling.
 """
 
 import json

@@ -186,7 +186,7 @@ def read_cards(reader: Any, **only: Any) -> list[Card]:
 
 def _gpus(devices: Sequence[Device]) -> dict[int, list[GPU]]:
     """Not by prefetch_related(): a device and its GPUs would hold one another, and collecting what
-    pages of a large lab leave in cycles stops every thread for a tenth of a second (ADR 0042)."""
+    pages of a large lab leave in cycles stops every thread for a tenth of a second (ADR 0041)."""
     by_key = {device.pk: device for device in devices}
     found: dict[int, list[GPU]] = defaultdict(list)
     for gpu in GPU.objects.filter(device__in=by_key).order_by("index").defer(*_UNTOLD):
