@@ -8,25 +8,15 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NoReturn
 
-from agent import (
-    background,
-    config,
-    doctor,
-    enroll,
-    logfiles,
-    options,
-    presence,
-    push,
-    restart,
-    service,
-    several,
-    status,
-)
+from agent import config, enroll, logfiles, presence, several, status
 from agent.assembly import Agent, checked
 from agent.config import Config
+from agent.doctor import report
 from agent.errors import ConfigError
+from agent.files import push
 from agent.heartbeat import agent_version
 from agent.presence import Presence
+from agent.service import background, installing, options, restart
 from agent.state import State, state_folder
 from agent.store import Store
 from agent.transport import Transport
@@ -140,8 +130,8 @@ _ACTIONS: dict[str, Callable[[Config], int]] = {
     "push": push.push,
     "stop": background.stop,
     "restart": restart.restart,
-    "doctor": doctor.examine,
-    "install-service": service.install,
+    "doctor": report.examine,
+    "install-service": installing.install,
 }
 
 

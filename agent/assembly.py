@@ -11,45 +11,37 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import (
-    codefolders,
-    gpus,
-    host,
-    resume,
-    userfolders,
-    users,
-    uvproject,
-    wire,
-    workspace,
-)
+from agent import gpus, host, users, uvproject, wire, workspace
 from agent.attempts import Attempts
-from agent.audit import Audit
-from agent.bandwidth import Bandwidth
-from agent.caches import Caches
-from agent.code import CodeLaying
-from agent.codecache import CodeCache
+from agent.code import folders
+from agent.code.cache import CodeCache
+from agent.code.caches import Caches
+from agent.code.laying import CodeLaying
+from agent.code.source import SourceWatch
 from agent.config import Config
 from agent.daemon import Daemon, Loop
 from agent.errors import AgentError
 from agent.events import EventLoop
-from agent.filejournal import FileJournal
-from agent.filesync import FileSync
+from agent.files import resume, userfolders
+from agent.files.audit import Audit
+from agent.files.bandwidth import Bandwidth
+from agent.files.filejournal import FileJournal
+from agent.files.filesync import FileSync
+from agent.files.keeping import Keeping
+from agent.files.userfolders import UserFolders
 from agent.gpuchoice import GPUChoice
 from agent.gpulock import GPULocks, lock_folder
 from agent.heartbeat import Hardware, HeartbeatLoop, Instance
 from agent.identity import ServerIdentity
 from agent.journal import Journal
-from agent.keeping import Keeping
 from agent.lacks import Lacks
-from agent.notify import Notifier
 from agent.poll import PollLoop
 from agent.presence import Presence
 from agent.runner import Surroundings
-from agent.source import SourceWatch
+from agent.service.notify import Notifier
 from agent.state import State
 from agent.store import Store
 from agent.transport import Transport
-from agent.userfolders import UserFolders
 from agent.wire import AttemptOrder, GPUReading, JobUser
 from agent.wish import Wish
 from agent.workspace import Workspace
@@ -208,7 +200,7 @@ class Agent:
 
         caches = Caches(self._store, self._journal.attempts, rights_of)
         uv = state.folder / uvproject.NAME
-        found = [*uv.glob("*"), *root.glob(f"*/{codefolders.NAME}/.git-*")]
+        found = [*uv.glob("*"), *root.glob(f"*/{folders.NAME}/.git-*")]
         caches.adopt(path for path in found if path.is_dir())
         return caches
 

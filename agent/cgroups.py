@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent import kernel
-from agent.unitfiles import DELEGATED
+from agent.service.unitfiles import DELEGATED
 
 
 def of_attempt(attempt_id: str, environ: Mapping[str, str] = os.environ) -> str | None:

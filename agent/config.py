@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import gpuchoice, options, wire
+from agent import gpuchoice, wire
 from agent.errors import ConfigError
-from agent.filesync import SYNC_INTERVAL
+from agent.files.filesync import SYNC_INTERVAL
 from agent.heartbeat import agent_version
+from agent.service import options
 
 ACTIONS = ["run", "enroll", "status", "push", "restart", "doctor", "install-service"]
 #: Of each interval its option, and how short and how long it may be.

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import companion, interpreters, lacks, uvproject, wire
+from agent import interpreters, lacks, uvproject, wire
+from agent.code import companion
 from agent.errors import StartFailed
 from agent.interpreters import Interpreter
 from agent.users import User

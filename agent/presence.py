@@ -14,7 +14,7 @@ from typing import Any
 
 from agent import shim
 from agent.process import Identity
-from agent.unitfiles import LABELS
+from agent.service.unitfiles import LABELS
 
 FILE = "agent.json"
 KEEPER = "LAB_KEPT_BY"  # the variable by which a program that keeps agents running names itself

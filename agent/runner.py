@@ -10,19 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from agent import (
-    cgroups,
-    companion,
-    environment,
-    outputs,
-    packages,
-    shim,
-    users,
-    uvproject,
-    wire,
-)
+from agent import cgroups, environment, packages, shim, users, uvproject, wire
 from agent.backoff import Backoff
-from agent.code import CodeLaying
+from agent.code import companion
+from agent.code.laying import CodeLaying
 from agent.environment import Launch, Places
 from agent.errors import (
     GPUTaken,
@@ -32,12 +23,13 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
+from agent.files import outputs
+from agent.files.outputs import Outputs
 from agent.gpulock import NOTHING, GPULocks, Taken
 from agent.gpus import GPUWatch
 from agent.interpreters import Interpreter
 from agent.journal import Attempt, Journal
 from agent.lacks import Lacking, Lacks, check_paths
-from agent.outputs import Outputs
 from agent.process import Ended, Supervision
 from agent.release import LOOK_SECONDS, Release, words
 from agent.users import User
@@ -55,7 +47,7 @@ KILLED = (-15, -9)  # what a host that goes down does to its processes
 
 
 class Files(Protocol):
-    """What the runner asks of whoever sends a run's files (agent.filesync).
+    """What the runner asks of whoever sends a run's files (agent.files.filesync).
 
     Every call may come twice, and the others for an attempt that was never watched: it is settled
     and has no files. `watch` comes when the command has just started, and again for each attempt

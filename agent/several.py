@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from agent import config, managers, options, presence, shim
+from agent import config, presence, shim
 from agent.backoff import Backoff
 from agent.errors import ConfigError
+from agent.service import managers, options
 from agent.state import state_folder
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent import behind, host, presence, shim, state
-from agent.behind import FileBehind, RunBehind, size_words
+from agent import host, presence, shim, state
 from agent.config import Config
+from agent.files import behind
+from agent.files.behind import FileBehind, RunBehind, size_words
 from agent.presence import Record
 from agent.process import Supervision
 

@@ -16,7 +16,6 @@ import requests
 from requests.auth import AuthBase
 
 from agent import wire
-from agent.bandwidth import Bandwidth, Paced
 from agent.errors import (
     AgentError,
     AnswerTooLong,
@@ -26,6 +25,7 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
+from agent.files.bandwidth import Bandwidth, Paced
 from agent.reach import MAX_REPLY_BYTES, TooLong, proxies_for, whole, why
 
 CONNECT_SECONDS = 3.0
@@ -153,7 +153,7 @@ class Transport:
         return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/config"))
 
     def code(self, attempt_id: str) -> bytes:
-        """The manifest of the snapshot that the attempt runs in (agent.manifest)."""
+        """The manifest of the snapshot that the attempt runs in (agent.code.manifest)."""
         return self._whole(self._send("GET", f"/api/agent/attempts/{attempt_id}/code"))
 
     @contextmanager

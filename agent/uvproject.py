@@ -16,8 +16,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.code.git import PROXIES
 from agent.errors import StartFailed
-from agent.gitcode import PROXIES
 from agent.interpreters import Interpreter
 from agent.lacks import Lacking
 from agent.users import User

@@ -437,8 +437,8 @@ class Code:
     """What an attempt runs in, laid down anew for it (docs/adr/0030, 0031).
 
     `snapshot`: `sha256` names its manifest, GET /api/agent/attempts/{id}/code, and POST
-    /api/agent/attempts/{id}/code/files gives the files in it (agent.manifest). `git`: the agent
-    fetches `commit` from `url` with the credentials of the host.
+    /api/agent/attempts/{id}/code/files gives the files in it (agent.code.manifest). `git`: the
+    agent fetches `commit` from `url` with the credentials of the host.
     """
 
     kind: Short  # snapshot, git; an agent starts nothing of a kind that it does not know

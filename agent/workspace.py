@@ -15,9 +15,9 @@ import yaml
 from agent import host, wire
 from agent.environment import Places
 from agent.errors import ConfigError, StartFailed
+from agent.files.regular import open_regular
+from agent.files.userfolders import UserFolders
 from agent.journal import Journal
-from agent.runfiles import open_regular
-from agent.userfolders import UserFolders
 from agent.users import User, is_other, own
 from agent.wire import AttemptOrder
 

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import psutil
 
-from agent import shim, upload
-from agent.filejournal import FileJournal
-from agent.runfiles import Mark, RunFiles
+from agent import shim
+from agent.files import upload
+from agent.files.filejournal import FileJournal
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
 from agent.store import Store
 from agent.transport import Transport
 from bench.idle import seconds as cpu_seconds

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
 
-from agent.manifest import is_path, is_sha256
+from agent.code.manifest import is_path, is_sha256
 from experiments.values import Wrong
 from experiments.yamltree import clip
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import config, unitfiles
-from agent import service as agents
-from agent.managers import Choice
+from agent import config
+from agent.service import installing as agents
+from agent.service import unitfiles
+from agent.service.managers import Choice
 from labsite.run import service as servers
 
 ROOT = Path(__file__).parents[1]

@@ -47,7 +47,12 @@ def options(*sources: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "source",
-    ["labsite/run/options.py", "agent/config.py", "agent/options.py", "agent/managers.py"],
+    [
+        "labsite/run/options.py",
+        "agent/config.py",
+        "agent/service/options.py",
+        "agent/service/managers.py",
+    ],
 )
 @pytest.mark.parametrize("docs", LANGUAGES)
 def test_every_option_stands_in_operations(source, docs):

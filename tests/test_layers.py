@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 APPS = ("agent", "people", "devices", "experiments", "sync", "labsite")
 #: What both sides of the wire share; the server imports the first, which passes the second on,
 #: and the third.
-WIRE = ("agent/wire.py", "agent/codec.py", "agent/manifest.py")
+WIRE = ("agent/wire.py", "agent/codec.py", "agent/code/manifest.py")
 #: How a service is installed, the same for both programs.
-INSTALLER = {"agent.managers", "agent.unitfiles", "agent.errors"}
+INSTALLER = {"agent.service.managers", "agent.service.unitfiles", "agent.errors"}
 LEAVES = {"labsite.errors", "labsite.api", "labsite.wake", "labsite.clock", "agent.wire"}
 #: What a snapshot of code is, the same for whoever makes, keeps and restores it.
-LEAVES |= {"agent.manifest"}
+LEAVES |= {"agent.code.manifest"}
 
 #: Package -> the packages or modules of ours that it may import, besides itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": LEAVES | {"people"},
     "experiments": LEAVES | {"people", "devices"},
     "sync": LEAVES | {"people", "devices", "experiments"},
-    "labsite": {"agent.wire", "agent.manifest", "people", "devices", "experiments", "sync"}
+    "labsite": {"agent.wire", "agent.code.manifest", "people", "devices", "experiments", "sync"}
     | INSTALLER,
 }
 #: What an agent may need on a GPU host, besides the standard library.
@@ -35,7 +35,7 @@ AGENT_NEEDS = {"pynvml", "requests", "urllib3", "yaml"}
 SHOWN_BY = {"agent/cli/show.py": {"rich"}}
 #: What the people's command may use of the agent: nothing that runs on a GPU host.
 OF_BOTH = {"agent.cli", "agent.wire", "agent.codec", "agent.errors", "agent.reach"}
-OF_BOTH |= {"agent.globs", "agent.manifest"}  # what a snapshot of code is
+OF_BOTH |= {"agent.files.globs", "agent.code.manifest"}  # what a snapshot of code is
 VIEWS = {"views", "agent_views"}
 #: Loading one of these on the server costs memory or lets a file run code.
 NEVER_ON_SERVER = {"torch", "torchvision", "pickle", "dill", "cloudpickle", "joblib", "marshal"}

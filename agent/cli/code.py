@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import manifest
 from agent.cli import git, sending, tree
 from agent.cli.errors import CliError
 from agent.cli.progress import Progress
 from agent.cli.sending import Server
 from agent.cli.tree import Taken
+from agent.code import manifest
 
 _GIT = re.compile(r"git:(?P<url>.+)@(?P<commit>[0-9a-f]{7,64})")
 

@@ -7,10 +7,10 @@ from typing import Protocol
 
 import requests
 
-from agent import manifest
 from agent.cli.errors import CliError, Exit
 from agent.cli.progress import Progress
 from agent.cli.tree import Taken
+from agent.code import manifest
 
 ROUNDS = 3  # what the server let go of in between is sent once more
 GZIP_LEVEL = 1

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from agent.manifest import blocks_of
+from agent.code.manifest import blocks_of
 
 #: A file that was changed so shortly before it was read may change again within one tick of the
 #: file system's clock, and look the same.

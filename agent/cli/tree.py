@@ -11,12 +11,12 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import manifest
 from agent.cli import git
 from agent.cli.errors import CliError
 from agent.cli.statcache import StatCache
-from agent.globs import Globs
-from agent.manifest import File, Manifest
+from agent.code import manifest
+from agent.code.manifest import File, Manifest
+from agent.files.globs import Globs
 
 INCLUDE = ".labinclude"
 SECRETS = (".env", ".env.*", "*.pem", "id_*")

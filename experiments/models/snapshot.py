@@ -15,7 +15,7 @@ from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from agent.manifest import MAX_LINE_CHARACTERS, MAX_WORD_CHARACTERS, Manifest
+from agent.code.manifest import MAX_LINE_CHARACTERS, MAX_WORD_CHARACTERS, Manifest
 from experiments.errors import LostRace
 
 #: Of the keys of one query: a database takes some thousands at most.

@@ -9,7 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from agent.manifest import Manifest
+from agent.code.manifest import Manifest
 from devices.models import Device
 from experiments.config import JobSpec
 from experiments.models import Attempt, Job, Snapshot

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from agent.manifest import Manifest
+from agent.code.manifest import Manifest
 from experiments.models import Job
 from sync.code import blobs, giving
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent import managers
 from agent.errors import ConfigError
-from agent.managers import Choice
-from agent.unitfiles import FOR_JOBS, Service
+from agent.service import managers
+from agent.service.managers import Choice
+from agent.service.unitfiles import FOR_JOBS, Service
 from labsite.run import options
 
 WORD = "install-service"

@@ -6,7 +6,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from agent import manifest
+from agent.code import manifest
 from devices.agent_views import AgentView
 from experiments.models import Attempt, Snapshot
 from labsite.errors import BadRequest, NotFound

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from agent.manifest import BLOCK_BYTES
+from agent.code.manifest import BLOCK_BYTES
 from sync.storage import disk_errors_are_refused
 
 _PART = ".part"

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from django.utils.translation import gettext as _
 
-from agent import manifest
-from agent.manifest import Manifest
+from agent.code import manifest
+from agent.code.manifest import Manifest
 from agent.wire import Malformed
 from experiments.models import Snapshot
 from labsite.errors import NotFound

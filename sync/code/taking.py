@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 from django.utils.translation import gettext as _
 
-from agent import manifest
-from agent.manifest import Damaged
+from agent.code import manifest
+from agent.code.manifest import Damaged
 from experiments.models import Blob, Snapshot
 from labsite.errors import TooLarge
 from sync import room

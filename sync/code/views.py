@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from agent import manifest
-from agent.manifest import Damaged
+from agent.code import manifest
+from agent.code.manifest import Damaged
 from experiments.models import Job
 from labsite.clock import database_now
 from labsite.errors import BadRequest, NotFound

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
 
-from agent import manifest, wire
+from agent import wire
+from agent.code import manifest
 
 SERVER_ID = "server-1"
 

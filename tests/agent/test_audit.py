@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from agent import wire
-from agent.audit import Audit
 from agent.errors import AgentError, AnswerTooLong, Rejected, ServerUnreachable, Unauthorized
-from agent.filejournal import FileJournal, Sent
+from agent.files.audit import Audit
+from agent.files.filejournal import FileJournal, Sent
+from agent.files.regular import Mark
 from agent.journal import Attempt, Journal
-from agent.runfiles import Mark
 from agent.store import Store
 from tests.agent.server import make_order
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from agent import shim
-from agent.bandwidth import Bandwidth, Paced
+from agent.files.bandwidth import Bandwidth, Paced
 
 
 def took(*bodies: Paced) -> float:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from agent import behind, config, presence, status, wire
-from agent.behind import FileBehind, size_words
-from agent.filejournal import FileJournal
+from agent import config, presence, status, wire
+from agent.files import behind
+from agent.files.behind import FileBehind, size_words
+from agent.files.filejournal import FileJournal
 from agent.journal import Journal
 from agent.presence import Record
 from agent.state import State

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent import caches, gitcode, users, uvproject, wire
-from agent.caches import DAY_SECONDS, Caches, bytes_on_disk
+from agent import users, uvproject, wire
+from agent.code import caches
+from agent.code.caches import DAY_SECONDS, Caches, bytes_on_disk
+from agent.code.git import clone_of
 from agent.errors import StartFailed
 from agent.journal import Attempt, Journal
 from agent.store import Store
@@ -79,7 +81,7 @@ def test_what_no_run_has_used_for_a_month_goes(host: Host) -> None:
 def test_what_a_run_that_is_under_way_uses_stays_however_long(host: Host) -> None:
     environment = host.made("environment")
     source = {"kind": "git", "url": URL, "commit": "3fd1525"}
-    clone = gitcode.clone_of(URL, host.folder / "digits" / ".code")
+    clone = clone_of(URL, host.folder / "digits" / ".code")
     write(clone / "HEAD", "ref: refs/heads/main\n")
     host.caches.note(clone, users.own())
     host.attempts = [attempt(host, environment), attempt(host, source=source)]
@@ -128,7 +130,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next_look(
 ) -> None:
     old = host.made("old")
     with monkeypatch.context() as patched:
-        patched.setattr("agent.codefolders.remove_whole", lambda path: None)
+        patched.setattr("agent.code.folders.remove_whole", lambda path: None)
         host.days(31)
     gone = old.with_name("old.gone")
     assert (old.exists(), gone.exists()) == (False, True)
@@ -211,7 +213,7 @@ def test_an_agent_notes_clones_and_environments_before_it_uses_them(
 
     [database] = agent.state.glob("**/journal.sqlite3")
     kept = {row["path"] for row in Store(database)._db.execute("SELECT path FROM caches")}
-    clone = gitcode.clone_of(source["url"], agent.run_dir(order["project"]) / ".code")
+    clone = clone_of(source["url"], agent.run_dir(order["project"]) / ".code")
     assert str(clone) in kept
     assert str(database.parent / "uv" / uvproject.FETCHED) in kept
     assert len(kept) == 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import cgroups, shim
-from agent.unitfiles import DELEGATED
+from agent.service.unitfiles import DELEGATED
 from tests.agent.conftest import AgentProcess, eventually
 from tests.agent.jobs import FOREVER, started, supervisor_and_command
 from tests.agent.server import FakeServer

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agent import packing, shim, upload, wire
+from agent import shim, wire
 from agent.backoff import FLOOR_SECONDS
-from agent.filejournal import FileJournal
-from agent.runfiles import Mark, RunFiles
+from agent.files import packing, upload
+from agent.files.filejournal import FileJournal
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.upload import Whole
 from agent.store import Store
-from agent.upload import Whole
 from tests.agent.filehost import UID, Direct, FileHost, Refusal
 
 NAME = "run_001.pt"

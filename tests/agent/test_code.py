@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from agent import manifest, shim, users, wire
-from agent.code import CodeLaying
-from agent.codecache import CodeCache
-from agent.codefolders import CodeFolder
-from agent.gitcode import Git, GivenUp
-from agent.manifest import File, Frame, Joined, Manifest, frames
+from agent import shim, users, wire
+from agent.code import manifest
+from agent.code.cache import CodeCache
+from agent.code.folders import CodeFolder
+from agent.code.git import Git, GivenUp
+from agent.code.laying import CodeLaying
+from agent.code.manifest import File, Frame, Joined, Manifest, frames
 from tests.agent.conftest import AgentProcess, eventually
 from tests.agent.server import FakeServer, framed, make_order
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from agent import config, finding, host, hostchecks, presence, serverchecks
-from agent.finding import DOUBTFUL, FINE, WRONG, Finding
+from agent import config, host, presence
+from agent.doctor import finding, hostchecks, serverchecks
+from agent.doctor.finding import DOUBTFUL, FINE, WRONG, Finding
 from agent.transport import Transport
 from labsite.run import tls
 from tests.agent.conftest import ROOT, AgentProcess

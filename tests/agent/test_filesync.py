@@ -11,19 +11,21 @@ from typing import Any, BinaryIO
 
 import pytest
 
-import agent.outputs
-from agent import filesync, shim, wire
-from agent.filejournal import FileJournal
-from agent.filesync import FileSync
-from agent.globs import Globs
-from agent.growing import Growing
-from agent.keeping import Keeping
-from agent.masks import Masks
-from agent.outputs import Outputs
-from agent.runfiles import Mark, RunFiles
+import agent.files.outputs
+from agent import shim, wire
+from agent.files import filesync
+from agent.files.filejournal import FileJournal
+from agent.files.filesync import FileSync
+from agent.files.globs import Globs
+from agent.files.growing import Growing
+from agent.files.keeping import Keeping
+from agent.files.masks import Masks
+from agent.files.outputs import Outputs
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.upload import Whole
 from agent.store import Store
 from agent.transport import Transport
-from agent.upload import Whole
 from tests.agent.conftest import closed, eventually
 from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
 
@@ -815,7 +817,7 @@ def test_a_checkpoint_is_read_once_a_version_however_often_the_line_is_cut(
 
     bench.replace(b"weights")
     bench.look()
-    monkeypatch.setattr("agent.upload.hashlib.sha256", hashing)
+    monkeypatch.setattr("agent.files.upload.hashlib.sha256", hashing)
     for fate in ("lost_request", "lost_answer", "lost_request", "ok"):
         bench.transport.fates.append(fate)
         bench.file.nudge()

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.filejournal import FileJournal
-from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.files.filejournal import FileJournal
+from agent.files.growing import Growing
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
 from agent.store import Store
 from tests.agent.filehost import UID, Direct, FileHost
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.globs import Globs
+from agent.files.globs import Globs
 
 
 @pytest.mark.parametrize(

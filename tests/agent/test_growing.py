@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from agent import growing, shim, wire
+from agent import shim, wire
 from agent.errors import AnswerTooLong
-from agent.filejournal import FileJournal
-from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.files import growing
+from agent.files.filejournal import FileJournal
+from agent.files.growing import Growing
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
 from agent.store import Store
 from tests.agent.filehost import UID, Direct, FileHost, Refusal
 

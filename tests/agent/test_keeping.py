@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from agent import shim
-from agent.filejournal import FileJournal, Sent
-from agent.globs import Globs
-from agent.keeping import DAY_SECONDS, Keeping
-from agent.outputs import Outputs
-from agent.runfiles import Mark, RunFiles
+from agent.files.filejournal import FileJournal, Sent
+from agent.files.globs import Globs
+from agent.files.keeping import DAY_SECONDS, Keeping
+from agent.files.outputs import Outputs
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.tracked import Tracked
+from agent.files.upload import Whole
 from agent.store import Store
-from agent.tracked import Tracked
-from agent.upload import Whole
 from tests.agent.filehost import UID
 
 NAMES = ("run_001.csv", "run_001.pt", "run_001/images/1.png")

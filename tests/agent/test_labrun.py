@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent import companion
 from agent.cli import labrun
+from agent.code import companion
 from tests.agent.conftest import AgentProcess, eventually
 from tests.agent.jobs import started
 from tests.agent.server import FakeServer

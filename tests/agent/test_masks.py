@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.masks import Masks, starred
+from agent.files.masks import Masks, starred
 
 VALUE = "hf_Ab0cdEfgh1"
 

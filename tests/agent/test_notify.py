@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import presence
-from agent.notify import FINE, Listener, Notifier
 from agent.presence import Presence, of_this_process, unit_of_this_process
+from agent.service.notify import FINE, Listener, Notifier
 from tests.agent.conftest import AgentProcess
 from tests.agent.server import FakeServer
 

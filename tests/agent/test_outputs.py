@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import outputs as module
-from agent.globs import Globs
-from agent.outputs import Outputs
-from agent.runfiles import RunFiles
+from agent.files import outputs as module
+from agent.files.globs import Globs
+from agent.files.outputs import Outputs
+from agent.files.runfiles import RunFiles
 from agent.wire import LeftOut, WhyLeftOut
 from tests.agent.filehost import UID
 

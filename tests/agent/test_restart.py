@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import config, managers, options, presence, restart, several, shim
+from agent import config, presence, several, shim
 from agent.presence import Record
+from agent.service import managers, options, restart
 from tests.agent.conftest import ROOT, AgentProcess
 from tests.agent.daemons import note, record, run
 from tests.agent.jobs import FOREVER, started

@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent import config, hostchecks, users, wire
+from agent import config, users, wire
+from agent.code.manifest import File, Manifest
+from agent.doctor import hostchecks
+from agent.doctor.finding import WRONG
 from agent.errors import ConfigError
-from agent.finding import WRONG
-from agent.globs import Globs
-from agent.manifest import File, Manifest
-from agent.outputs import Outputs
-from agent.runfiles import RunFiles
-from agent.userfolders import UserFolders, check_workdir
+from agent.files.globs import Globs
+from agent.files.outputs import Outputs
+from agent.files.runfiles import RunFiles
+from agent.files.userfolders import UserFolders, check_workdir
 from tests.agent.accounts import accounts, as_user, needs_root
 from tests.agent.conftest import AgentProcess, clear, eventually
 from tests.agent.jobs import pids, started

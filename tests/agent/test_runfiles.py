@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runfiles import RunFiles
+from agent.files.runfiles import RunFiles
 from agent.wire import WhyLeftOut
 from tests.agent.filehost import UID
 

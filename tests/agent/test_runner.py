@@ -12,8 +12,8 @@ import pytest
 
 from agent import shim, wire
 from agent.attempts import Attempts
-from agent.code import CodeLaying
-from agent.codecache import CodeCache
+from agent.code.cache import CodeCache
+from agent.code.laying import CodeLaying
 from agent.errors import Rejected, ServerUnreachable, Unauthorized
 from agent.gpulock import GPULocks
 from agent.gpus import GPUWatch

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import config, host, logind, managers, options, presence, service, unitfiles
+from agent import config, host, presence
 from agent.errors import ConfigError
-from agent.managers import Choice
-from agent.unitfiles import Service
+from agent.service import installing, logind, managers, options, unitfiles
+from agent.service.managers import Choice
+from agent.service.unitfiles import Service
 from tests.agent.conftest import ROOT, AgentProcess
 from tests.agent.server import FakeServer
 
@@ -104,7 +105,7 @@ def test_systemd_itself_takes_the_unit(tmp_path: Path, of_system: bool) -> None:
         directory=folder,
         variables={"PATH": "/a b:/c%d", "NO_PROXY": "x,y"},
         user=host.unix_user(),
-        lines=service._UNIT,
+        lines=installing._UNIT,
         kind="notify",
     )
     unit = tmp_path / "lab-agent.service"
@@ -224,7 +225,7 @@ def choice(**fields: object) -> Choice:
 
 def described(*arguments: str, environ: dict[str, str] | None = None, **fields: object) -> Service:
     parsed = config.parse(["install-service", "--server", URL, *arguments])
-    return service.describe(parsed, choice(**fields), environ or {})
+    return installing.describe(parsed, choice(**fields), environ or {})
 
 
 def test_what_was_for_once_is_not_in_the_service() -> None:

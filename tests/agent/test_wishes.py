@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from agent import shim, wishes
-from agent.filejournal import FileJournal
-from agent.runfiles import Mark, RunFiles
+from agent import shim
+from agent.files import wishes
+from agent.files.filejournal import FileJournal
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.tracked import Tracked
+from agent.files.upload import Whole
 from agent.store import Store
-from agent.tracked import Tracked
-from agent.upload import Whole
 from agent.wire import Checkpoints, SyncPolicy, WhyLeftOut
 from tests.agent.filehost import UID
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agent import resume, wire, workspace
+from agent import wire, workspace
 from agent.environment import Places
 from agent.errors import ConfigError, ServerUnreachable, StartFailed
+from agent.files import resume
 from agent.journal import Journal
 from agent.store import Store
 from agent.transport import Transport

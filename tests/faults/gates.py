@@ -25,14 +25,14 @@ LOOK_SECONDS = 0.005
 PLACES = {
     "agent": {
         "accepted": ("agent.journal", "Journal.accept", True),
-        "resume laid in": ("agent.resume", "lay_in", True),
+        "resume laid in": ("agent.files.resume", "lay_in", True),
         "starting": ("agent.journal", "Journal.starting", True),
         "born": ("agent.journal", "Journal.running", False),
         "cancel asked": ("agent.attempts", "Attempts._stop", False),
         "exit not reported": ("agent.events", "EventLoop._deliver", False),
         "exit reported": ("agent.journal", "Journal.settle", False),
         "released not reported": ("agent.events", "EventLoop._deliver", False),
-        "finishing": ("agent.growing", "Growing._confirm", False),
+        "finishing": ("agent.files.growing", "Growing._confirm", False),
     },
     "runlab": {
         "poll sent": ("experiments.leases", "_take_in", False),

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from agent.runfiles import UNFINISHED
+from agent.files.runfiles import UNFINISHED
 from tests.faults import history, workload
 from tests.faults.ground import Ground, Subject
 from tests.faults.processes import Born

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.managers import Choice
+from agent.service.managers import Choice
 from labsite.run import localagent, service
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ import gzip
 import hashlib
 from typing import Any
 
-from agent import manifest
-from agent.manifest import File, Manifest
+from agent.code import manifest
+from agent.code.manifest import File, Manifest
 from tests import make
 
 RAW = "application/octet-stream"

@@ -340,56 +340,56 @@ GUARDS = [
     ),
     # --- the agent ---
     _guard(
-        "the beginning is compared", "agent.growing:Growing._read_prefix",
+        "the beginning is compared", "agent.files.growing:Growing._read_prefix",
         "or digest.hexdigest() != sent.sha256", "",
         f"{GROWING}::test_a_column_that_is_added_begins_a_generation",
     ),
     _guard(
-        "one that is short is waited for", "agent.growing:Growing._begin_anew",
+        "one that is short is waited for", "agent.files.growing:Growing._begin_anew",
         "not exited and self._is_being_rewritten(mark, sent)", "False",
         f"{GROWING}::test_a_file_in_the_middle_of_being_rewritten_is_waited_for",
     ),
     _guard(
-        "a generation is journalled before its use", "agent.tracked:Tracked._keep",
+        "a generation is journalled before its use", "agent.files.tracked:Tracked._keep",
         "self._journal.put(self.run.attempt_id, self.name, sent)", "pass",
         f"{GROWING}::test_a_generation_is_in_the_journal_before_it_is_used",
     ),
     _guard(
-        "a lost journal asks the server", "agent.tracked:Tracked._begin",
+        "a lost journal asks the server", "agent.files.tracked:Tracked._begin",
         "self.run.on_server.get(self.name, 0) + 1", "1",
         f"{GROWING}::test_a_lost_journal_takes_a_generation_that_was_never_used",
     ),
     _guard(
-        "only what was asked for is acknowledged", "agent.tracked:stored",
+        "only what was asked for is acknowledged", "agent.files.tracked:stored",
         "data.get(key) != value", "False",
         f"{GUARDED}::test_an_answer_to_something_else_acknowledges_nothing",
     ),
     _guard(
-        "the end is confirmed by the whole", "agent.growing:Growing._step", "if exited:",
+        "the end is confirmed by the whole", "agent.files.growing:Growing._step", "if exited:",
         "if False:", f"{GROWING}::test_the_end_is_confirmed_by_the_hash_of_the_whole",
     ),
     _guard(
-        "what the server lost is sent again", "agent.growing:Growing._go_back",
+        "what the server lost is sent again", "agent.files.growing:Growing._go_back",
         "digest.hexdigest() == sent.sha256", "False",
         f"{GROWING}::test_what_the_server_lost_is_sent_again_from_there",
     ),
     _guard(
-        "a file that moved while it was read is not sent", "agent.upload:Whole._hash",
+        "a file that moved while it was read is not sent", "agent.files.upload:Whole._hash",
         "size != mark.size or read_mark(source) != mark", "False",
         f"{GUARDED}::test_a_checkpoint_that_is_written_while_it_is_read_is_left_for_later",
     ),
     _guard(
-        "a version that was overtaken is not sent on", "agent.upload:Whole._send_in_chunks",
+        "a version that was overtaken is not sent on", "agent.files.upload:Whole._send_in_chunks",
         "self._is_overtaken(mark, read_mark(source))", "False",
         f"{WHOLE}::test_the_newest_version_wins_at_the_end_of_a_chunk",
     ),
     _guard(
-        "but not twice in a row", "agent.upload:Whole._is_overtaken",
+        "but not twice in a row", "agent.files.upload:Whole._is_overtaken",
         "not is_newest and not self._gave_up", "not is_newest",
         f"{WHOLE}::test_but_not_twice_in_a_row",
     ),
     _guard(
-        "an upload goes on where the server is", "agent.upload:Whole._send_in_chunks",
+        "an upload goes on where the server is", "agent.files.upload:Whole._send_in_chunks",
         "offset = transport.upload_offset(self.run.experiment_uid, self.name, upload_id, headers)",
         "offset = 0",
         f"{WITH_AGENT}::test_an_agent_that_was_killed_in_the_middle_of_a_checkpoint_goes_on",

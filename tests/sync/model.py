@@ -36,12 +36,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent import wire
-from agent.filejournal import FileJournal, Sent
-from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.files.filejournal import FileJournal, Sent
+from agent.files.growing import Growing
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.tracked import Tracked
+from agent.files.upload import Whole
 from agent.store import Store
-from agent.tracked import Tracked
-from agent.upload import Whole
 from devices import auth
 from experiments.models import Attempt, Job
 from experiments.states import JobState, Outcome

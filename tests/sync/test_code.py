@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from django.db.models import F
 
-from agent import manifest
-from agent.manifest import File, Manifest
+from agent.code import manifest
+from agent.code.manifest import File, Manifest
 from experiments import leases, submission
 from experiments.errors import NotSubmitted
 from experiments.models import Blob, Job, Snapshot

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from agent.filejournal import FileJournal
-from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.files.filejournal import FileJournal
+from agent.files.growing import Growing
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
 from agent.store import Store
 from sync import storage
 from sync.errors import DiskFull

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from agent import upload
 from agent.errors import NotTheServer
-from agent.filejournal import FileJournal, Sent
-from agent.growing import Growing
-from agent.runfiles import Mark, RunFiles
+from agent.files import upload
+from agent.files.filejournal import FileJournal, Sent
+from agent.files.growing import Growing
+from agent.files.regular import Mark
+from agent.files.runfiles import RunFiles
+from agent.files.tracked import stored
+from agent.files.upload import Whole
 from agent.store import Store
-from agent.tracked import stored
-from agent.upload import Whole
 from experiments.models import Job
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now

@@ -8,7 +8,8 @@ from django.db import connection
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from agent import growing, packing, upload, wire
+from agent import wire
+from agent.files import growing, packing, upload
 from sync import storage
 from tests.sync import model
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pytest
 from django.core.management import call_command
 
-from agent.audit import Audit, lacking
-from agent.filejournal import FileJournal, Sent
-from agent.filesync import FileSync
+from agent.files.audit import Audit, lacking
+from agent.files.filejournal import FileJournal, Sent
+from agent.files.filesync import FileSync
 from agent.journal import Attempt, Journal
 from agent.store import Store
 from agent.transport import Transport

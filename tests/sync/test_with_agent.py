@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from agent import resume, wire
-from agent.filesync import FileSync
+from agent import wire
+from agent.files import resume
+from agent.files.filesync import FileSync
+from agent.files.upload import Whole
 from agent.store import Store
 from agent.transport import Body, Transport
-from agent.upload import Whole
 from experiments import leases
 from experiments.models import Attempt
 from experiments.states import Outcome

@@ -13,7 +13,7 @@ from datetime import datetime
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from agent.manifest import File, Manifest, head
+from agent.code.manifest import File, Manifest, head
 from experiments.models import Job
 from sync import storage, summary
 from sync.code import taking

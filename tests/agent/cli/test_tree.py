@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import manifest
 from agent.cli import code, git, tree
 from agent.cli.errors import CliError
 from agent.cli.progress import Silent
 from agent.cli.statcache import SETTLED_NS, StatCache
-from agent.manifest import Manifest
+from agent.code import manifest
+from agent.code.manifest import Manifest
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""`lab-agent doctor`: what is wrong on this host or on the way to its server."""
