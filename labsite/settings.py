@@ -112,6 +112,7 @@ ASGI_APPLICATION = "labsite.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "labsite.templating.Templates",
+        "NAME": "django",  # by which others ask for it
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {

@@ -72,7 +72,6 @@ class _Watched:
         #: Names of files that the server lacks although it acknowledged them; None: all it may.
         self.doubted: set[str] | None = set()
         self.shared = False  # another run worked in the folder that its outputs are in
-        self.left_out: list[wire.LeftOut] = []
         self.complaint = Complaint(logger)
         self.not_before = 0.0  # to be looked at again, unless somebody wishes it now:
         self.is_wanted = False
@@ -81,6 +80,20 @@ class _Watched:
     @property
     def settled(self) -> bool:
         return self.all_seen and all(file.settled for file in self.files.values())
+
+    @property
+    def left_out(self) -> list[wire.LeftOut]:
+        """What is to be said of files that are not sent. At any time: a worker may be the one to
+        find that it cannot."""
+        run = self.run
+        kept = [
+            wire.LeftOut(file.name, file.left_out, file.seen.size)
+            for file in self.files.values()
+            if file.left_out is not None and not file.confirmed
+        ]
+        where = run.outputs.directory if run.outputs and self.shared else None
+        shared = [wire.LeftOut(shown(str(where)), wire.WhyLeftOut.SHARED)] if where else []
+        return [*shared, *run.left_out, *kept][:MAX_LEFT_OUT]
 
     def has_lost(self, file: Tracked, now_seconds: float) -> bool:
         is_gone = not file.queued and now_seconds - file.seen_at >= GONE_SECONDS
@@ -319,7 +332,7 @@ class FileSync:
                 _tell_lost(made.pop(name))
             watched.files = made
             watched.growing = _first_of_growing(made)
-            _leave_out(watched)
+            mark_left_out(made.values(), watched.run.policy)
             whole = watched.run.run_dir == run_dir and not watched.run.closed
             watched.all_seen = exited and whole and made.keys() == marks.keys()
             self._queue((file for file in made.values() if file.seen_at == now), now)
@@ -394,20 +407,6 @@ def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
 def _tell_lost(file: Tracked) -> None:
     if not file.settled:
         logger.warning("%s was deleted before all of it was sent", file.name)
-
-
-def _leave_out(watched: _Watched) -> None:
-    """Decide which files are not sent, and gather what is to be said of those."""
-    run, files = watched.run, watched.files.values()
-    mark_left_out(files, run.policy)
-    kept = [
-        wire.LeftOut(file.name, file.left_out, file.seen.size)
-        for file in files
-        if file.left_out is not None and not file.confirmed
-    ]
-    where = run.outputs.directory if run.outputs and watched.shared else None
-    shared = [wire.LeftOut(shown(str(where)), wire.WhyLeftOut.SHARED)] if where else []
-    watched.left_out = [*shared, *run.left_out, *kept][:MAX_LEFT_OUT]
 
 
 def _note_shared(everything: list[_Watched]) -> None:

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 import pytest
 
-import agent.files.outputs
 from agent import shim, wire
 from agent.files import filesync
 from agent.files.filejournal import FileJournal
@@ -674,7 +673,7 @@ def test_outputs_that_did_not_arrive_leave_the_working_directory_before_it_goes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Those as well that are no files of the run: too many, or under names of no use."""
-    monkeypatch.setattr(agent.outputs, "MAX_FILES", 3)
+    monkeypatch.setattr("agent.files.outputs.MAX_FILES", 3)
     lab.end()
     lab.outputs = outputs(lab, "one")
     lab.start()

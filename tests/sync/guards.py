@@ -356,7 +356,7 @@ GUARDS = [
     ),
     _guard(
         "a lost journal asks the server", "agent.files.tracked:Tracked._begin",
-        "self.run.on_server.get(self.name, 0) + 1", "1",
+        "run.on_server[self.name] + 1", "1",
         f"{GROWING}::test_a_lost_journal_takes_a_generation_that_was_never_used",
     ),
     _guard(
