@@ -6,9 +6,10 @@ the message sent once more, with the same id.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -153,29 +154,39 @@ def _tell_of_runs(channel: Channel, send: Send) -> None:
             return
         may_be_told = channel.may_be_told()
         walked = steps(channel, events, now) if may_be_told else (Step(e.pk) for e in events)
-        if not _walk(channel, _in_one(channel, list(walked)), send):
-            return
         upto = events[-1].pk
+        if not _walk(channel, _in_one(channel, walked), send):
+            return
+        if not channel.note_passed(upto, 0, database_now()):
+            return
 
 
-def _in_one(channel: Channel, walked: list[Step]) -> list[Step]:
+def _in_one(channel: Channel, walked: Iterable[Step]) -> Iterable[Step]:
     """Many that came together as one message, where a person reads it."""
-    said = [step.said for step in walked if step.said]
-    if channel.kind == ChannelKind.WEBHOOK or len(said) < SEVERAL:
+    if channel.kind == ChannelKind.WEBHOOK:
         return walked
-    silent = [Step(step.event_id, late=step.late) for step in walked[:-1]]
-    return [*silent, Step(walked[-1].event_id, of_several(channel, said), walked[-1].late)]
+    found = list(walked)
+    said = [step.said for step in found if step.said]
+    if len(said) < SEVERAL:
+        return found
+    silent = [Step(step.event_id, late=step.late) for step in found[:-1]]
+    return [*silent, Step(found[-1].event_id, of_several(channel, said))]
 
 
-def _walk(channel: Channel, walked: Sequence[Step], send: Send) -> bool:
+def _walk(channel: Channel, walked: Iterable[Step], send: Send) -> bool:
     """Go on step by step. False: it failed, or the channel is not ours any more."""
-    late = [step for step in walked if step.late]  # the first ones: they are the oldest
-    if late and not channel.note_passed(late[-1].event_id, len(late), database_now()):
-        return False
-    for step in walked:
-        if step.said and not _sent(channel, step.said, send, {"told_upto": step.event_id}):
+    for is_late, some in groupby(walked, lambda step: step.late):
+        if is_late:
+            late = list(some)
+            if not channel.note_passed(late[-1].event_id, len(late), database_now()):
+                return False
+        elif not all(_is_told(channel, step, send) for step in some):
             return False
-    return channel.note_passed(walked[-1].event_id, 0, database_now())
+    return True
+
+
+def _is_told(channel: Channel, step: Step, send: Send) -> bool:
+    return not step.said or _sent(channel, step.said, send, {"told_upto": step.event_id})
 
 
 def _sent(channel: Channel, said: Said, send: Send, moved: dict[str, Any]) -> bool:

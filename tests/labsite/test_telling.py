@@ -11,7 +11,7 @@ from django.core import mail
 from experiments import sweeps
 from experiments.models import Channel, Job, JobEvent, Member, MemberRole, Project, Pulse
 from experiments.models.channel import FIRST_PAUSE, GIVES_UP_AFTER, OF_LAB, OF_RUNS, TOO_OLD
-from experiments.states import Outcome
+from experiments.states import EventKind, Outcome
 from labsite.clock import database_now
 from labsite.telling import left, post
 from labsite.telling.forms import send, slack_body
@@ -334,6 +334,47 @@ def test_many_ends_at_once_are_one_message_but_for_programs(kim, slack):
     assert text.startswith(f"*{SEVERAL} runs ended*\n`digits/run_001` succeeded")
 
 
+def test_who_is_deactivated_meanwhile_is_told_no_more_of_a_backlog(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def and_then_deactivated(*args):
+        keep(*args)
+        type(kim).objects.update(is_active=False)
+
+    tell(made.pk, "this process", and_then_deactivated)
+
+    made.refresh_from_db()
+    assert len(kept) == 1
+    assert made.told_upto == JobEvent.objects.latest("pk").pk
+
+
+def test_one_that_is_deleted_meanwhile_gets_no_more_of_a_backlog(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def and_then_deleted(*args):
+        keep(*args)
+        Channel.objects.all().delete()
+
+    tell(made.pk, "this process", and_then_deleted)
+
+    assert len(kept) == 1
+
+
+def test_a_run_that_is_imported_is_no_news(kim, slack):
+    channel(kim, slack.url)
+    JobEvent.objects.filter(job=ended(kim), to_state="succeeded").update(kind=EventKind.IMPORTED)
+
+    go()
+
+    assert slack.got == []
+
+
 def test_what_was_before_it_was_set_is_not_told(kim, slack):
     ended(kim)
     channel(kim, slack.url)
@@ -536,6 +577,36 @@ def test_an_end_waits_until_its_last_lines_have_come(kim, slack, monkeypatch):
     assert found.again_seconds == left.SETTLES.total_seconds()
 
 
+def test_a_failure_after_a_message_that_arrived_is_the_first_one_of_its_row(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    before = database_now() - GIVES_UP_AFTER + timedelta(hours=1)
+    Channel.objects.update(failing_since=before, failures=9)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def once(*args):
+        if kept:
+            raise NotTaken("late")
+        keep(*args)
+
+    go(once)
+
+    made.refresh_from_db()
+    assert made.failures == 1
+    assert made.failing_since > before + timedelta(hours=1)
+    assert made.retry_at - database_now() <= FIRST_PAUSE
+
+
+def test_those_that_fail_stand_behind_those_that_do_not(kim, slack):
+    failing = channel(kim, "https://hooks.example/x")
+    Channel.objects.update(failing_since=database_now(), failures=1)
+    lively = channel(kim, slack.url)
+    ended(kim)
+
+    assert look(Look(), database_now(), 60).found == [lively.pk, failing.pk]
+
+
 def test_a_message_that_cannot_be_made_is_no_endless_loop(kim, monkeypatch):
     made = channel(kim, "https://hooks.example/x")
     ended(kim)
@@ -578,6 +649,15 @@ def test_one_that_answers_for_ever_is_cut_off(slack, monkeypatch):
 )
 def test_of_an_answer_no_text_is_shown_but_a_code(slack, answer):
     slack.status, slack.answer = 500, answer
+
+    with pytest.raises(NotTaken) as failed:
+        post.post(slack.url, b"{}", {})
+
+    assert failed.value.trouble == {"code": "answered", "status": 500, "text": ""}
+
+
+def test_a_refusal_that_breaks_off_is_a_refusal_all_the_same(slack):
+    slack.status, slack.answer, slack.headers = 500, b"no", {"Transfer-Encoding": "chunked"}
 
     with pytest.raises(NotTaken) as failed:
         post.post(slack.url, b"{}", {})
