@@ -52,13 +52,15 @@ def look(before: Look, now: datetime, longest_seconds: float) -> Look:
     due = list(Channel.objects.due(now))
     if not due and not Channel.objects.exists():
         return Look(before.seen, before.lab_at, again_seconds=longest_seconds)
-    newest, unsettled = _newest(before.seen, now)
+    seen = before.seen or min((channel.told_upto for channel in due), default=0)
+    newest, unsettled = _newest(seen, now)
+    since = _since(seen, newest)
     is_lab_due = before.lab_at is None or now - before.lab_at >= LAB_EVERY
     found, quiet = [], []
     for channel in due:
-        has_more = _has_more(channel, newest, now, is_lab_due=is_lab_due)
+        has_more = _has_more(channel, since, now, is_lab_due=is_lab_due)
         (found if has_more else quiet).append(channel.pk)
-    if newest > before.seen:
+    if newest > seen:
         Channel.objects.filter(pk__in=quiet).pass_over(newest)
     again = _again_seconds(now, SETTLES.total_seconds() if unsettled else longest_seconds)
     return Look(newest, now if is_lab_due else before.lab_at, found, again)
@@ -74,14 +76,39 @@ def _newest(seen: int, now: datetime) -> tuple[int, bool]:
     return newest or seen, unsettled is not None
 
 
-def _has_more(channel: Channel, newest: int, now: datetime, *, is_lab_due: bool) -> bool:
+@dataclass(frozen=True)
+class _Since:
+    """Whose runs ended after `seen`, up to `newest`: one query instead of one for each channel."""
+
+    seen: int
+    newest: int
+    users: frozenset[int | None]
+    projects: frozenset[int | None]
+
+    def concerns(self, channel: Channel) -> bool:
+        """False: there is surely nothing for it."""
+        if not self.seen <= channel.told_upto < self.newest:
+            return channel.told_upto < self.seen  # it fails, or was being told
+        if channel.project_id is not None:
+            return channel.project_id in self.projects
+        return channel.user_id in self.users
+
+
+def _since(seen: int, newest: int) -> _Since:
+    ended = JobEvent.objects.filter(pk__gt=seen, pk__lte=newest, to_state__in=ENDED).order_by()
+    whose = list(ended.values_list("job__user", "job__project").distinct())
+    users, projects = zip(*whose, strict=True) if whose else ((), ())
+    return _Since(seen, newest, frozenset(users), frozenset(projects))
+
+
+def _has_more(channel: Channel, since: _Since, now: datetime, *, is_lab_due: bool) -> bool:
     if channel.test_asked_at:
         return True
     if channel.is_of_lab:
         return is_lab_due and set(ills(channel.wants, now)) != set(channel.lab_told)
-    if channel.told_upto >= newest:
+    if not since.concerns(channel):
         return False
-    return left(channel, channel.told_upto).filter(pk__lte=newest).exists()
+    return left(channel, channel.told_upto).filter(pk__lte=since.newest).exists()
 
 
 def _again_seconds(now: datetime, longest_seconds: float) -> float:

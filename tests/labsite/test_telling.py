@@ -14,7 +14,7 @@ from experiments.models.channel import FIRST_PAUSE, GIVES_UP_AFTER, OF_LAB, OF_R
 from experiments.states import EventKind, Outcome
 from labsite.clock import database_now
 from labsite.telling import left, post
-from labsite.telling.forms import send, slack_body
+from labsite.telling.forms import SLACK_CHARACTERS, send, slack_body
 from labsite.telling.phrases import Phrase, Text
 from labsite.telling.post import NotTaken
 from labsite.telling.said import Said
@@ -424,6 +424,18 @@ def test_of_two_ends_the_one_that_has_not_settled_waits(kim, slack, monkeypatch)
     assert [text.split("`")[1] for text in texts(slack)] == ["digits/run_001"]
 
 
+def test_a_long_message_is_cut_between_its_lines_and_through_no_name(kim):
+    made = channel(kim, "https://hooks.example/x")
+    line = Phrase("%(run)s ended", {"run": "@channel " * 20})
+    said = Said("id", "several", Phrase("many"), "/runs/", [line] * 30)
+
+    [*lines, url] = json.loads(slack_body(made, said))["text"].splitlines()
+
+    assert 3500 < len("".join(lines)) <= SLACK_CHARACTERS
+    assert url == "https://lab.example/runs/"
+    assert set(lines) == {"*many*", line.slack()}
+
+
 # --- once, and again if nobody took it -----------------------------------------------------------
 
 
@@ -779,3 +791,27 @@ def test_a_look_after_which_nothing_ended_is_few_queries(kim, django_assert_max_
 
     with django_assert_max_num_queries(6):
         assert look(last, database_now(), 60).found == []
+
+
+def test_a_look_asks_only_of_those_whose_runs_ended(kim, django_assert_max_num_queries):
+    lee = make.user("lee")
+    for _ in range(10):
+        channel(kim, "https://hooks.example/x")
+    its = channel(make.project("letters", created_by=kim), "https://hooks.example/x", by=kim)
+    lees = channel(lee, "https://hooks.example/x")
+    ended(kim)
+    last = look(Look(), database_now(), 60)
+    Channel.objects.update(told_upto=last.seen)
+    ended(lee, project=its.project)
+
+    with django_assert_max_num_queries(10):
+        assert look(last, database_now(), 60).found == [its.pk, lees.pk]
+
+
+def test_one_that_fell_behind_what_a_look_has_seen_is_found_by_the_next(kim):
+    made = channel(kim, "https://hooks.example/x")
+    ended(kim)
+    last = look(Look(), database_now(), 60)
+    ended(make.user("lee"))
+
+    assert look(last, database_now(), 60).found == [made.pk]
