@@ -105,7 +105,8 @@ def _has_more(channel: Channel, since: _Since, now: datetime, *, is_lab_due: boo
     if channel.test_asked_at:
         return True
     if channel.is_of_lab:
-        return is_lab_due and set(ills(channel.wants, now)) != set(channel.lab_told)
+        told = channel.lab_told
+        return is_lab_due and set(ills(channel.wants, told, now)) != set(told)
     if not since.concerns(channel):
         return False
     return left(channel, channel.told_upto).filter(pk__lte=since.newest).exists()
@@ -163,7 +164,7 @@ def _try_out(channel: Channel, send: Send) -> bool:
 
 def _tell_of_lab(channel: Channel, send: Send) -> None:
     now = database_now()
-    found = ills(channel.wants, now) if channel.may_be_told() else {}
+    found = ills(channel.wants, channel.lab_told, now) if channel.may_be_told() else {}
     news = [one for key, one in found.items() if key not in channel.lab_told]
     told = {"lab_told": sorted(found)}
     if news:

@@ -774,6 +774,19 @@ def test_one_who_manages_no_more_is_not_told_of_the_lab(slack):
     assert slack.got == []
 
 
+def test_a_disk_that_goes_back_and_forth_is_told_of_once_until_it_is_well_again(slack):
+    channel(None, slack.url, by=make.manager("boss"))
+    device = make.device()
+    told = []
+    for percent in (91, 89, 90, 88, 92, 80, 91):
+        free = 10 * (100 - percent)
+        type(device).objects.update(disk_total_bytes=1000, disk_free_bytes=free)
+        go()
+        told.append(len(slack.got))
+
+    assert told == [1, 1, 1, 1, 1, 1, 2]
+
+
 # --- how much it asks ----------------------------------------------------------------------------
 
 
