@@ -255,7 +255,10 @@ class Channel(models.Model):
         due = Channel.objects.due(now).filter(pk=self.pk)
         if not due.update(busy_by=sender, busy_until=now + LEASE):
             return False
-        self.refresh_from_db()
+        try:
+            self.refresh_from_db()
+        except Channel.DoesNotExist:  # deleted since
+            return False
         return True
 
     def leave(self) -> None:

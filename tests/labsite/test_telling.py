@@ -366,6 +366,22 @@ def test_one_that_is_deleted_meanwhile_gets_no_more_of_a_backlog(kim):
     assert len(kept) == 1
 
 
+def test_one_that_is_deleted_as_it_is_taken_gets_nothing(kim, monkeypatch):
+    made = channel(kim, "https://hooks.example/x")
+    ended(kim)
+    kept, keep = keeping()
+    read = Channel.refresh_from_db
+
+    def too_late(self):
+        Channel.objects.all().delete()
+        read(self)
+
+    monkeypatch.setattr(Channel, "refresh_from_db", too_late)
+    tell(made.pk, "this process", keep)
+
+    assert kept == []
+
+
 def test_a_run_that_is_imported_is_no_news(kim, slack):
     channel(kim, slack.url)
     JobEvent.objects.filter(job=ended(kim), to_state="succeeded").update(kind=EventKind.IMPORTED)
