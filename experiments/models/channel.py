@@ -89,11 +89,13 @@ class ChannelQuerySet(models.QuerySet):
         return self.filter(**_of(of))
 
     def due(self, now: datetime) -> "ChannelQuerySet":
-        """Those that nobody sends to just now, and that do not pause after a failure."""
+        """Those that nobody sends to just now, and that do not pause after a failure. Those that
+        failed come last: four of them at a time would have the others wait."""
         idle = Q(busy_until=None) | Q(busy_until__lt=now)
         rested = Q(retry_at=None) | Q(retry_at__lte=now)
         lively = Q(failing_since=None) | Q(failing_since__gt=now - GIVES_UP_AFTER)
-        return self.filter(idle, Q(test_asked_at__isnull=False) | rested & lively)
+        found = self.filter(idle, Q(test_asked_at__isnull=False) | rested & lively)
+        return found.order_by("failures", "id")
 
     def pass_over(self, upto: int) -> None:
         """There was nothing for these up to that event."""
@@ -223,7 +225,7 @@ class Channel(models.Model):
         return (Profile.of(self.made_by).language if self.made_by else "") or self.language
 
     def may_be_told(self) -> bool:
-        """Whether its maker may still know what it tells: asked before each message."""
+        """Whether its maker may still know what it tells."""
         maker = self.made_by
         if maker is None or not maker.is_active:
             return False
@@ -232,7 +234,11 @@ class Channel(models.Model):
         return may_manage(maker) if self.is_of_lab else maker.pk == self.user_id
 
     def may_tell_of(self, job: Job) -> bool:
-        return Job.objects.visible_to(self.made_by).filter(pk=job.pk).exists()
+        """Asked before each message, and so of the rows: to tell a backlog takes its time."""
+        there = Channel.objects.select_related("made_by", "project").filter(pk=self.pk).first()
+        if there is None or not there.may_be_told():
+            return False
+        return Job.objects.visible_to(there.made_by).filter(pk=job.pk).exists()
 
     def opened(self) -> dict[str, str]:
         """{"address", "key"}.
@@ -249,7 +255,10 @@ class Channel(models.Model):
         due = Channel.objects.due(now).filter(pk=self.pk)
         if not due.update(busy_by=sender, busy_until=now + LEASE):
             return False
-        self.refresh_from_db()
+        try:
+            self.refresh_from_db()
+        except Channel.DoesNotExist:  # deleted since
+            return False
         return True
 
     def leave(self) -> None:
@@ -264,6 +273,7 @@ class Channel(models.Model):
         """
         mended = {"failures": 0, "failing_since": None, "retry_at": None, "trouble": {}}
         told = {"told_at": now, "busy_until": now + LEASE}
+        self.failures, self.failing_since = 0, None  # by which note_failed() goes
         return bool(self._mine().update(**mended, **told, **moved))
 
     def note_passed(self, upto: int, skipped: int, now: datetime) -> bool:

@@ -54,7 +54,9 @@ def signature(key: str, body: bytes) -> str:
 def slack_body(channel: Channel, said: Said) -> bytes:
     """`text` alone: Mattermost and Discord (at …/slack) read the same."""
     lines = [f"*{said.title.slack()}*", *(line.slack() for line in said.lines)]
-    text = "\n".join(lines)[:SLACK_CHARACTERS]
+    text = "\n".join(lines)
+    if len(text) > SLACK_CHARACTERS:  # whole lines: half a name would stand as code no more
+        text = text[:SLACK_CHARACTERS].rpartition("\n")[0]
     return json.dumps({"text": "\n".join(filter(None, [text, _url(channel, said)]))}).encode()
 
 

@@ -24,19 +24,23 @@ from sync import disk
 
 #: A GPU server that is silent for so long, with runs on it, is told of.
 SILENT = timedelta(minutes=5)
+#: What was told of a disk is over when it is better by so much: else it would be told of each
+#: time that a checkpoint is written and removed.
+CALM_PERCENT, CALM_DAYS = 5, 2
 
 
 @dataclass(frozen=True)
 class Ill:
     key: str
     words: Phrase
+    is_ebbing: bool = False  # no news any more, and not over for whom it was told
 
 
-def ills(wants: Sequence[str], now: datetime) -> dict[str, Ill]:
-    """By their keys, in the language that is active."""
+def ills(wants: Sequence[str], told: Sequence[str], now: datetime) -> dict[str, Ill]:
+    """By their keys, in the language that is active. `told`: the keys of those that were."""
     asked = {Tells.SILENT: _silent, Tells.FAULTY: _faulty, Tells.DISK: _disks}
     found = [one for want in wants if want in asked for one in asked[Tells(want)](now)]
-    return {one.key: one for one in found}
+    return {one.key: one for one in found if not one.is_ebbing or one.key in told}
 
 
 def of_ills(channel: Channel, news: Sequence[Ill], now: datetime) -> Said:
@@ -83,20 +87,24 @@ def _faulty(now: datetime) -> Iterator[Ill]:
 
 
 def _disks(now: datetime) -> Iterator[Ill]:
-    forecast = disk.forecast(now)
-    if forecast.is_close:
-        days = int(forecast.days_left or 0)
+    yield from _own_disk(disk.forecast(now))
+    for device in Device.objects.real().filter(disk_total_bytes__gt=0):
+        free, total = device.disk_free_bytes, device.disk_total_bytes
+        full = 0 if free is None else percent(total - free, total) or 0
+        if full >= FULL_PERCENT - CALM_PERCENT:
+            words = _("%(device)s has %(free)s left on its disk; runs fail there when it is full.")
+            values = {"device": device.host_id, "free": Ours(size(free))}
+            yield Ill(f"disk:{device.pk}", Phrase(words, values), is_ebbing=full < FULL_PERCENT)
+
+
+def _own_disk(forecast: disk.Forecast) -> Iterator[Ill]:
+    left = forecast.days_left
+    if left is not None and left < disk.WARN_DAYS + CALM_DAYS:
+        days = int(left)
         words = ngettext(
             "The server's own disk has %(free)s left, and is full in about %(n)s day.",
             "The server's own disk has %(free)s left, and is full in about %(n)s days.",
             days,
         )
-        yield Ill(
-            "disk", Phrase(words, {"free": Ours(size(forecast.free_bytes)), "n": Ours(days)})
-        )
-    for device in Device.objects.real().filter(disk_total_bytes__gt=0):
-        free, total = device.disk_free_bytes, device.disk_total_bytes
-        if free is not None and (percent(total - free, total) or 0) >= FULL_PERCENT:
-            words = _("%(device)s has %(free)s left on its disk; runs fail there when it is full.")
-            values = {"device": device.host_id, "free": Ours(size(free))}
-            yield Ill(f"disk:{device.pk}", Phrase(words, values))
+        values = {"free": Ours(size(forecast.free_bytes)), "n": Ours(days)}
+        yield Ill("disk", Phrase(words, values), is_ebbing=not forecast.is_close)

@@ -48,7 +48,8 @@ def left(channel: Channel, after: int) -> QuerySet[JobEvent]:
         its = Q(job__user=channel.user_id, job__user__isnull=False)
     states = [state for state, want in _WANT.items() if want in channel.wants]
     wanted = Q(to_state__in=states) | Q(to_state__in=ENDED, job__sweep__isnull=False)
-    return JobEvent.objects.filter(its, wanted, pk__gt=after)
+    found = JobEvent.objects.filter(its, wanted, pk__gt=after)
+    return found.exclude(kind=EventKind.IMPORTED)  # it ended long ago, and elsewhere
 
 
 def ends(channel: Channel, after: int, now: datetime) -> list[JobEvent]:
@@ -63,7 +64,7 @@ def ends(channel: Channel, after: int, now: datetime) -> list[JobEvent]:
 
 
 def steps(channel: Channel, events: Iterable[JobEvent], now: datetime) -> Iterator[Step]:
-    """In the language that is active."""
+    """In the language that is active. What may be said is asked as one comes to each."""
     done: dict[int, int | None] = {}
     for event in events:
         if now - event.at > TOO_OLD:

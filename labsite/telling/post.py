@@ -15,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 READ_SECONDS = 5.0
 DEADLINE_SECONDS = 10.0
@@ -74,11 +75,18 @@ def _refusal(answer: requests.Response) -> NotTaken | None:
         return None
     if 300 <= answer.status_code < 400:
         return NotTaken("moved")
-    text = (answer.raw.read(READ_BYTES, decode_content=False) or b"").strip()
-    shown = text.decode("ascii") if SHOWN_TEXT.fullmatch(text) else ""
     pause = answer.headers.get("Retry-After", "")
     asked = min(int(pause), MOST_PAUSE_SECONDS) if re.fullmatch(r"[0-9]{1,6}", pause) else None
-    return NotTaken("answered", status=answer.status_code, text=shown, pause_seconds=asked)
+    code = answer.status_code
+    return NotTaken("answered", status=code, text=_shown(answer), pause_seconds=asked)
+
+
+def _shown(answer: requests.Response) -> str:
+    """Empty: there is no more than its status to be shown, or it broke off."""
+    text = b""
+    with suppress(HTTPError, OSError):
+        text = (answer.raw.read(READ_BYTES, decode_content=False) or b"").strip()
+    return text.decode("ascii") if SHOWN_TEXT.fullmatch(text) else ""
 
 
 # --- a line that can be cut ---------------------------------------------------------------------

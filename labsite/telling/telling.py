@@ -6,9 +6,10 @@ the message sent once more, with the same id.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -51,13 +52,15 @@ def look(before: Look, now: datetime, longest_seconds: float) -> Look:
     due = list(Channel.objects.due(now))
     if not due and not Channel.objects.exists():
         return Look(before.seen, before.lab_at, again_seconds=longest_seconds)
-    newest, unsettled = _newest(before.seen, now)
+    seen = before.seen or min((channel.told_upto for channel in due), default=0)
+    newest, unsettled = _newest(seen, now)
+    since = _since(seen, newest)
     is_lab_due = before.lab_at is None or now - before.lab_at >= LAB_EVERY
     found, quiet = [], []
     for channel in due:
-        has_more = _has_more(channel, newest, now, is_lab_due=is_lab_due)
+        has_more = _has_more(channel, since, now, is_lab_due=is_lab_due)
         (found if has_more else quiet).append(channel.pk)
-    if newest > before.seen:
+    if newest > seen:
         Channel.objects.filter(pk__in=quiet).pass_over(newest)
     again = _again_seconds(now, SETTLES.total_seconds() if unsettled else longest_seconds)
     return Look(newest, now if is_lab_due else before.lab_at, found, again)
@@ -73,14 +76,40 @@ def _newest(seen: int, now: datetime) -> tuple[int, bool]:
     return newest or seen, unsettled is not None
 
 
-def _has_more(channel: Channel, newest: int, now: datetime, *, is_lab_due: bool) -> bool:
+@dataclass(frozen=True)
+class _Since:
+    """Whose runs ended after `seen`, up to `newest`: one query instead of one for each channel."""
+
+    seen: int
+    newest: int
+    users: frozenset[int | None]
+    projects: frozenset[int | None]
+
+    def concerns(self, channel: Channel) -> bool:
+        """False: there is surely nothing for it."""
+        if not self.seen <= channel.told_upto < self.newest:
+            return channel.told_upto < self.seen  # it fails, or was being told
+        if channel.project_id is not None:
+            return channel.project_id in self.projects
+        return channel.user_id in self.users
+
+
+def _since(seen: int, newest: int) -> _Since:
+    ended = JobEvent.objects.filter(pk__gt=seen, pk__lte=newest, to_state__in=ENDED).order_by()
+    whose = list(ended.values_list("job__user", "job__project").distinct())
+    users, projects = zip(*whose, strict=True) if whose else ((), ())
+    return _Since(seen, newest, frozenset(users), frozenset(projects))
+
+
+def _has_more(channel: Channel, since: _Since, now: datetime, *, is_lab_due: bool) -> bool:
     if channel.test_asked_at:
         return True
     if channel.is_of_lab:
-        return is_lab_due and set(ills(channel.wants, now)) != set(channel.lab_told)
-    if channel.told_upto >= newest:
+        told = channel.lab_told
+        return is_lab_due and set(ills(channel.wants, told, now)) != set(told)
+    if not since.concerns(channel):
         return False
-    return left(channel, channel.told_upto).filter(pk__lte=newest).exists()
+    return left(channel, channel.told_upto).filter(pk__lte=since.newest).exists()
 
 
 def _again_seconds(now: datetime, longest_seconds: float) -> float:
@@ -135,7 +164,7 @@ def _try_out(channel: Channel, send: Send) -> bool:
 
 def _tell_of_lab(channel: Channel, send: Send) -> None:
     now = database_now()
-    found = ills(channel.wants, now) if channel.may_be_told() else {}
+    found = ills(channel.wants, channel.lab_told, now) if channel.may_be_told() else {}
     news = [one for key, one in found.items() if key not in channel.lab_told]
     told = {"lab_told": sorted(found)}
     if news:
@@ -153,29 +182,39 @@ def _tell_of_runs(channel: Channel, send: Send) -> None:
             return
         may_be_told = channel.may_be_told()
         walked = steps(channel, events, now) if may_be_told else (Step(e.pk) for e in events)
-        if not _walk(channel, _in_one(channel, list(walked)), send):
-            return
         upto = events[-1].pk
+        if not _walk(channel, _in_one(channel, walked), send):
+            return
+        if not channel.note_passed(upto, 0, database_now()):
+            return
 
 
-def _in_one(channel: Channel, walked: list[Step]) -> list[Step]:
+def _in_one(channel: Channel, walked: Iterable[Step]) -> Iterable[Step]:
     """Many that came together as one message, where a person reads it."""
-    said = [step.said for step in walked if step.said]
-    if channel.kind == ChannelKind.WEBHOOK or len(said) < SEVERAL:
+    if channel.kind == ChannelKind.WEBHOOK:
         return walked
-    silent = [Step(step.event_id, late=step.late) for step in walked[:-1]]
-    return [*silent, Step(walked[-1].event_id, of_several(channel, said), walked[-1].late)]
+    found = list(walked)
+    said = [step.said for step in found if step.said]
+    if len(said) < SEVERAL:
+        return found
+    silent = [Step(step.event_id, late=step.late) for step in found[:-1]]
+    return [*silent, Step(found[-1].event_id, of_several(channel, said))]
 
 
-def _walk(channel: Channel, walked: Sequence[Step], send: Send) -> bool:
+def _walk(channel: Channel, walked: Iterable[Step], send: Send) -> bool:
     """Go on step by step. False: it failed, or the channel is not ours any more."""
-    late = [step for step in walked if step.late]  # the first ones: they are the oldest
-    if late and not channel.note_passed(late[-1].event_id, len(late), database_now()):
-        return False
-    for step in walked:
-        if step.said and not _sent(channel, step.said, send, {"told_upto": step.event_id}):
+    for is_late, some in groupby(walked, lambda step: step.late):
+        if is_late:
+            late = list(some)
+            if not channel.note_passed(late[-1].event_id, len(late), database_now()):
+                return False
+        elif not all(_is_told(channel, step, send) for step in some):
             return False
-    return channel.note_passed(walked[-1].event_id, 0, database_now())
+    return True
+
+
+def _is_told(channel: Channel, step: Step, send: Send) -> bool:
+    return not step.said or _sent(channel, step.said, send, {"told_upto": step.event_id})
 
 
 def _sent(channel: Channel, said: Said, send: Send, moved: dict[str, Any]) -> bool:

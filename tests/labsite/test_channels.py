@@ -99,6 +99,21 @@ def test_a_host_that_managers_have_not_allowed_is_refused(kim, settings):
     assert put(kim, address="https://chat.uni.example/hooks/x").host == "chat.uni.example"
 
 
+@pytest.mark.parametrize("made", ["\\", "%2f", ";", "{", "|"])
+def test_a_host_that_ends_elsewhere_for_who_sends_is_no_address(kim, settings, made):
+    """`https://evil.example\\.uni.example/`: by some readers of URLs the host is what stands
+    before the backslash."""
+    settings.LAB_NOTIFY_HOSTS = [".uni.example"]
+
+    with pytest.raises(ChannelInvalid, match="begins with https"):
+        put(kim, address=f"https://evil.example{made}.uni.example/x")
+
+
+@pytest.mark.parametrize("host", ["gpu_01.uni.example", "10.0.0.1", "[fd00::1]", "xn--9n2bp8q"])
+def test_a_name_or_number_of_a_host_is_an_address(kim, host):
+    assert put(kim, address=f"https://{host}:8065/hooks/x").host == host.strip("[]")
+
+
 # --- nobody reads it again -----------------------------------------------------------------------
 
 

@@ -11,10 +11,10 @@ from django.core import mail
 from experiments import sweeps
 from experiments.models import Channel, Job, JobEvent, Member, MemberRole, Project, Pulse
 from experiments.models.channel import FIRST_PAUSE, GIVES_UP_AFTER, OF_LAB, OF_RUNS, TOO_OLD
-from experiments.states import Outcome
+from experiments.states import EventKind, Outcome
 from labsite.clock import database_now
 from labsite.telling import left, post
-from labsite.telling.forms import send, slack_body
+from labsite.telling.forms import SLACK_CHARACTERS, send, slack_body
 from labsite.telling.phrases import Phrase, Text
 from labsite.telling.post import NotTaken
 from labsite.telling.said import Said
@@ -334,6 +334,63 @@ def test_many_ends_at_once_are_one_message_but_for_programs(kim, slack):
     assert text.startswith(f"*{SEVERAL} runs ended*\n`digits/run_001` succeeded")
 
 
+def test_who_is_deactivated_meanwhile_is_told_no_more_of_a_backlog(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def and_then_deactivated(*args):
+        keep(*args)
+        type(kim).objects.update(is_active=False)
+
+    tell(made.pk, "this process", and_then_deactivated)
+
+    made.refresh_from_db()
+    assert len(kept) == 1
+    assert made.told_upto == JobEvent.objects.latest("pk").pk
+
+
+def test_one_that_is_deleted_meanwhile_gets_no_more_of_a_backlog(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def and_then_deleted(*args):
+        keep(*args)
+        Channel.objects.all().delete()
+
+    tell(made.pk, "this process", and_then_deleted)
+
+    assert len(kept) == 1
+
+
+def test_one_that_is_deleted_as_it_is_taken_gets_nothing(kim, monkeypatch):
+    made = channel(kim, "https://hooks.example/x")
+    ended(kim)
+    kept, keep = keeping()
+    read = Channel.refresh_from_db
+
+    def too_late(self):
+        Channel.objects.all().delete()
+        read(self)
+
+    monkeypatch.setattr(Channel, "refresh_from_db", too_late)
+    tell(made.pk, "this process", keep)
+
+    assert kept == []
+
+
+def test_a_run_that_is_imported_is_no_news(kim, slack):
+    channel(kim, slack.url)
+    JobEvent.objects.filter(job=ended(kim), to_state="succeeded").update(kind=EventKind.IMPORTED)
+
+    go()
+
+    assert slack.got == []
+
+
 def test_what_was_before_it_was_set_is_not_told(kim, slack):
     ended(kim)
     channel(kim, slack.url)
@@ -381,6 +438,18 @@ def test_of_two_ends_the_one_that_has_not_settled_waits(kim, slack, monkeypatch)
     go()
 
     assert [text.split("`")[1] for text in texts(slack)] == ["digits/run_001"]
+
+
+def test_a_long_message_is_cut_between_its_lines_and_through_no_name(kim):
+    made = channel(kim, "https://hooks.example/x")
+    line = Phrase("%(run)s ended", {"run": "@channel " * 20})
+    said = Said("id", "several", Phrase("many"), "/runs/", [line] * 30)
+
+    [*lines, url] = json.loads(slack_body(made, said))["text"].splitlines()
+
+    assert 3500 < len("".join(lines)) <= SLACK_CHARACTERS
+    assert url == "https://lab.example/runs/"
+    assert set(lines) == {"*many*", line.slack()}
 
 
 # --- once, and again if nobody took it -----------------------------------------------------------
@@ -536,6 +605,36 @@ def test_an_end_waits_until_its_last_lines_have_come(kim, slack, monkeypatch):
     assert found.again_seconds == left.SETTLES.total_seconds()
 
 
+def test_a_failure_after_a_message_that_arrived_is_the_first_one_of_its_row(kim):
+    made = channel(kim, "https://hooks.example/x", "webhook", key=KEY)
+    before = database_now() - GIVES_UP_AFTER + timedelta(hours=1)
+    Channel.objects.update(failing_since=before, failures=9)
+    ended(kim)
+    ended(kim)
+    kept, keep = keeping()
+
+    def once(*args):
+        if kept:
+            raise NotTaken("late")
+        keep(*args)
+
+    go(once)
+
+    made.refresh_from_db()
+    assert made.failures == 1
+    assert made.failing_since > before + timedelta(hours=1)
+    assert made.retry_at - database_now() <= FIRST_PAUSE
+
+
+def test_those_that_fail_stand_behind_those_that_do_not(kim, slack):
+    failing = channel(kim, "https://hooks.example/x")
+    Channel.objects.update(failing_since=database_now(), failures=1)
+    lively = channel(kim, slack.url)
+    ended(kim)
+
+    assert look(Look(), database_now(), 60).found == [lively.pk, failing.pk]
+
+
 def test_a_message_that_cannot_be_made_is_no_endless_loop(kim, monkeypatch):
     made = channel(kim, "https://hooks.example/x")
     ended(kim)
@@ -578,6 +677,15 @@ def test_one_that_answers_for_ever_is_cut_off(slack, monkeypatch):
 )
 def test_of_an_answer_no_text_is_shown_but_a_code(slack, answer):
     slack.status, slack.answer = 500, answer
+
+    with pytest.raises(NotTaken) as failed:
+        post.post(slack.url, b"{}", {})
+
+    assert failed.value.trouble == {"code": "answered", "status": 500, "text": ""}
+
+
+def test_a_refusal_that_breaks_off_is_a_refusal_all_the_same(slack):
+    slack.status, slack.answer, slack.headers = 500, b"no", {"Transfer-Encoding": "chunked"}
 
     with pytest.raises(NotTaken) as failed:
         post.post(slack.url, b"{}", {})
@@ -682,6 +790,19 @@ def test_one_who_manages_no_more_is_not_told_of_the_lab(slack):
     assert slack.got == []
 
 
+def test_a_disk_that_goes_back_and_forth_is_told_of_once_until_it_is_well_again(slack):
+    channel(None, slack.url, by=make.manager("boss"))
+    device = make.device()
+    told = []
+    for percent in (91, 89, 90, 88, 92, 80, 91):
+        free = 10 * (100 - percent)
+        type(device).objects.update(disk_total_bytes=1000, disk_free_bytes=free)
+        go()
+        told.append(len(slack.got))
+
+    assert told == [1, 1, 1, 1, 1, 1, 2]
+
+
 # --- how much it asks ----------------------------------------------------------------------------
 
 
@@ -699,3 +820,27 @@ def test_a_look_after_which_nothing_ended_is_few_queries(kim, django_assert_max_
 
     with django_assert_max_num_queries(6):
         assert look(last, database_now(), 60).found == []
+
+
+def test_a_look_asks_only_of_those_whose_runs_ended(kim, django_assert_max_num_queries):
+    lee = make.user("lee")
+    for _ in range(10):
+        channel(kim, "https://hooks.example/x")
+    its = channel(make.project("letters", created_by=kim), "https://hooks.example/x", by=kim)
+    lees = channel(lee, "https://hooks.example/x")
+    ended(kim)
+    last = look(Look(), database_now(), 60)
+    Channel.objects.update(told_upto=last.seen)
+    ended(lee, project=its.project)
+
+    with django_assert_max_num_queries(10):
+        assert look(last, database_now(), 60).found == [its.pk, lees.pk]
+
+
+def test_one_that_fell_behind_what_a_look_has_seen_is_found_by_the_next(kim):
+    made = channel(kim, "https://hooks.example/x")
+    ended(kim)
+    last = look(Look(), database_now(), 60)
+    ended(make.user("lee"))
+
+    assert look(last, database_now(), 60).found == [made.pk]
