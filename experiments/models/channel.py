@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db import models, transaction
 from django.db.models import F, Max, Q
 from django.utils.translation import get_language, gettext
@@ -40,6 +41,7 @@ GIVES_UP_AFTER = timedelta(days=7)
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 #: Who sends has a channel for itself for so long; each message that was sent renews it.
 LEASE = timedelta(seconds=30)
+TEST_AGAIN_SECONDS = 20  # of this process's count, which is enough to be no nuisance
 
 
 class ChannelKind(models.TextChoices):
@@ -198,7 +200,14 @@ class Channel(models.Model):
             self.delete()
 
     def ask_test(self, now: datetime) -> None:
-        """Have a test message sent; its answer is found in the row a moment later."""
+        """Have a test message sent; its answer is found in the row a moment later.
+
+        Raises:
+            ChannelInvalid: one was sent just now; an address may be anybody's.
+        """
+        if not cache.add(f"tried: {self.pk} {self.made_at}", 1, TEST_AGAIN_SECONDS):
+            words = gettext("A test message was sent there just now; wait %(n)d s for the next.")
+            raise ChannelInvalid(words % {"n": TEST_AGAIN_SECONDS})
         Channel.objects.filter(pk=self.pk).update(test_asked_at=now, trouble={}, skipped=0)
         wake.publish_on_commit("channel", self.pk)
 

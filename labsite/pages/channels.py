@@ -78,7 +78,10 @@ VERBS: dict[str, Callable[[Channel, Any], str]] = {"delete": _take, "test": _tes
 
 
 def act(request: HttpRequest, channel: Channel, verb: str, *back: str) -> HttpResponse:
-    messages.success(request, VERBS[verb](channel, request.user))
+    try:
+        messages.success(request, VERBS[verb](channel, request.user))
+    except Refused as refused:
+        messages.error(request, str(refused))
     return redirect(*back)
 
 

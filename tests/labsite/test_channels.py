@@ -197,6 +197,19 @@ def test_a_page_says_why_a_message_did_not_arrive(kim):
     assert "3 ends of runs were not told" in page
 
 
+def test_a_test_again_and_again_is_no_way_to_fill_a_mailbox(kim):
+    made, client = put(kim), client_of(kim)
+    client.post(f"/account/channels/{made.pk}/test/")
+    Channel.objects.update(test_asked_at=None)
+
+    page = client.post(f"/account/channels/{made.pk}/test/", follow=True)
+
+    assert "wait 20 s" in text_of(page)
+    assert Channel.objects.get().test_asked_at is None
+    with pytest.raises(ChannelInvalid):
+        made.ask_test(database_now())
+
+
 def test_managers_alone_set_up_the_labs(kim):
     boss = make.manager("boss")
     wrong = {**FORM, "wants": ["silent", "disk"]}
