@@ -205,7 +205,7 @@ class Channel(models.Model):
         Raises:
             ChannelInvalid: one was sent just now; an address may be anybody's.
         """
-        if not cache.add(f"tried: {self.pk} {self.made_at}", 1, TEST_AGAIN_SECONDS):
+        if not cache.add(f"tried:{self.pk}:{self.made_at.timestamp()}", 1, TEST_AGAIN_SECONDS):
             words = gettext("A test message was sent there just now; wait %(n)d s for the next.")
             raise ChannelInvalid(words % {"n": TEST_AGAIN_SECONDS})
         Channel.objects.filter(pk=self.pk).update(test_asked_at=now, trouble={}, skipped=0)
