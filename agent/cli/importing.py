@@ -32,6 +32,8 @@ NEW, THERE, DELETED, REFUSED = "new", "there", "deleted", "refused"
 #: What a lab's agent writes first into a run's metadata.
 _UID = re.compile(rb"^experiment_uid: '?([0-9]{8}_[0-9a-f]{4,16})'?$", re.MULTILINE)
 MAX_HEAD_BYTES = 4096
+#: Of times, in seconds since 1970; the later one is in 2242.
+EARLIEST, LATEST = 86_400 * 400, 2**33
 EPILOG = """\
 examples:
   lab import logs/                      logs/digits/run_001.csv, .yaml, .pt and all the others
@@ -352,7 +354,8 @@ def _times(run: LocalRun) -> tuple[datetime, datetime]:
 
 
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(max(seconds, 86_400 * 400), timezone.utc)
+    """What is ahead of all clocks, as a damaged file tells, the server takes for now."""
+    return datetime.fromtimestamp(min(max(seconds, EARLIEST), LATEST), timezone.utc)
 
 
 VERBS = [Verb("import", "bring in runs that you have already", _arguments, import_, EPILOG)]

@@ -2,6 +2,7 @@
 file that was cut goes on where it was."""
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,8 +104,7 @@ class Uploader:
         headers: dict[str, str],
         advance: Callable[[int], None],
     ) -> None:
-        upload_id = f"import-{one.sha256[:40]}"
-        offset = self._offset(one, upload_id, headers)
+        upload_id, offset = self._begun(one, headers)
         headers |= {"X-Upload-Id": upload_id, "X-Upload-Length": str(one.file.size)}
         source.seek(offset)
         advance(offset)
@@ -117,13 +117,17 @@ class Uploader:
             offset += length
             advance(length)
 
-    def _offset(self, one: "_One", upload_id: str, headers: dict[str, str]) -> int:
-        """How much of it has come before; 0: nothing."""
+    def _begun(self, one: "_One", headers: dict[str, str]) -> tuple[str, int]:
+        """The upload's id, and how much of it has come before. One that lay so long that the
+        server has given it up is begun anew, under another id."""
+        upload_id = f"import-{one.sha256[:40]}"
         asked = {"upload_id": upload_id}
-        answer = self._api.request("GET", one.path, params=asked, headers=headers, also=(404,))
+        answer = self._api.request("GET", one.path, params=asked, headers=headers, also=(404, 410))
+        if answer.status_code == 410:
+            return f"{upload_id}-{secrets.token_hex(4)}", 0
         if answer.status_code == 404:
-            return 0
-        return min(int(answer.json()["data"]["expected_offset"]), one.file.size)
+            return upload_id, 0
+        return upload_id, min(int(answer.json()["data"]["expected_offset"]), one.file.size)
 
     def _post(self, one: "_One", data: bytes, headers: dict[str, str]) -> None:
         seconds = ANSWER_SECONDS + one.file.size / SLOWEST_DISK

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -29,6 +29,7 @@ class Store:
         self.files: dict[str, bytes] = {}
         self.generations: dict[str, str | None] = {}
         self.offsets: dict[str, int] = {}
+        self.given_up: set[str] = set()  # uploads
         self.answers: dict[str, list[Answer]] = {}
 
     def __call__(self, request) -> Answer:
@@ -36,6 +37,9 @@ class Store:
         if path == STATUS:
             return reply({"data": {"files": self.stored}})
         name = path.removeprefix("/api/sync/import/20261130_1a2b/")
+        asked = parse_qs(urlsplit(request.path).query).get("upload_id", [""])[0]
+        if request.headers.get("X-Upload-Id", asked) in self.given_up:
+            return problem(410, "upload_expired", "It was thrown away; take another id.")
         if request.method == "GET":
             return self._offset(name)
         if self.answers.get(name):
@@ -150,6 +154,17 @@ def test_a_large_file_goes_in_pieces_and_on_where_it_was_cut(folder, monkeypatch
     assert store.files["run_012.pt"] == data
     assert (sent.size, sum(told)) == (300 + len(ROWS), 300 + len(ROWS))
     assert 64 in told  # in pieces
+
+
+def test_an_upload_that_the_server_gave_up_meanwhile_is_begun_anew(folder, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_WHOLE_FILE_BYTES", 100)
+    (folder / "run_001.pt").write_bytes(data := os.urandom(300))
+    store = Store()
+    store.given_up.add(f"import-{hashlib.sha256(data).hexdigest()[:40]}")
+
+    sent, _told = send(store, folder)
+
+    assert (sent.refused, store.files["run_012.pt"]) == ([], data)
 
 
 def test_a_server_without_room_ends_it_at_once_and_says_what_to_do(folder):
