@@ -54,12 +54,17 @@ class Uploader:
     def send(self, run: LocalRun, uid: str, run_name: str, advance: Callable[[int], None]) -> Sent:
         """
         Raises:
-            CliError: the line stays cut, the server has no room, or a file cannot be read.
+            CliError: the line stays cut, the server has no room, or a file changes meanwhile.
         """
         stored = self._api.get(f"/api/sync/status/{quote(uid)}")["data"]["files"]
         sent = Sent()
         for file in run.files:
-            one = _One(uid, f"{run_name}{file.tail}", file, self._sha256(file))
+            try:
+                sha256 = self._hashes.sha256_of(str(file.path), file.result)
+            except OSError as exc:
+                sent.refused.append((file.tail, f"cannot be read: {exc.strerror}"))
+                continue
+            one = _One(uid, f"{run_name}{file.tail}", file, sha256)
             if one.is_there(known := stored.get(one.name)):
                 sent.there += 1
                 advance(file.size)
@@ -76,12 +81,6 @@ class Uploader:
             else:
                 sent.count, sent.size = sent.count + 1, sent.size + file.size
         return sent
-
-    def _sha256(self, file: LocalFile) -> str:
-        try:
-            return self._hashes.sha256_of(str(file.path), file.result)
-        except OSError as exc:
-            raise CliError(f"{file.path} cannot be read: {exc.strerror}") from None
 
     def _send(self, one: "_One", generation: int | None, advance: Callable[[int], None]) -> None:
         headers = {**RAW, "X-File-SHA256": one.sha256, "X-File-Mtime": str(one.mtime)}
