@@ -29,6 +29,9 @@ OF_ONE_FILE = (400, 410, 413)
 NO_ROOM = 507
 #: Somebody sent a later version meanwhile.
 NEWER = "stale_generation"
+#: It is not what it was when its SHA-256 was taken: written anew meanwhile.
+CHANGED = ("checksum_differs", "offset_mismatch", "diverged")
+CHANGED_WORDS = "it changed while it was sent: import once more"
 
 
 @dataclass
@@ -39,6 +42,10 @@ class Sent:
     size: int = 0
     there: int = 0  # the same byte for byte, or newer
     refused: list[tuple[str, str]] = field(default_factory=list)  # tail, why
+
+
+class Changed(CliError):
+    """A file became shorter than it was."""
 
 
 class Uploader:
@@ -54,7 +61,7 @@ class Uploader:
     def send(self, run: LocalRun, uid: str, run_name: str, advance: Callable[[int], None]) -> Sent:
         """
         Raises:
-            CliError: the line stays cut, the server has no room, or a file changes meanwhile.
+            CliError: the line stays cut, or the server has no room.
         """
         stored = self._api.get(f"/api/sync/status/{quote(uid)}")["data"]["files"]
         sent = Sent()
@@ -71,13 +78,8 @@ class Uploader:
                 continue
             try:
                 self._send(one, _generation(one, known), advance)
-            except ServerRefused as refused:
-                if refused.code == NEWER:
-                    sent.there += 1
-                elif refused.status in OF_ONE_FILE:
-                    sent.refused.append((file.tail, str(refused)))
-                else:
-                    raise
+            except CliError as exc:
+                _note(exc, sent, file)
             else:
                 sent.count, sent.size = sent.count + 1, sent.size + file.size
         return sent
@@ -166,12 +168,11 @@ class _One:
     def read(self, source: BinaryIO, length: int) -> bytes:
         """
         Raises:
-            CliError: it became shorter; what else changed, the server sees by the hash.
+            Changed: it became shorter; what else changed, the server sees by the hash.
         """
         data = source.read(length)
         if len(data) != length:
-            words = f"{self.file.path} changed while it was sent: import once more"
-            raise CliError(words, Exit.FAILED)
+            raise Changed(CHANGED_WORDS, Exit.FAILED)
         return data
 
 
@@ -194,6 +195,23 @@ def _begins_with(one: _One, size: int, sha256: str) -> bool:
     except OSError:
         return False
     return not left and digest.hexdigest() == sha256
+
+
+def _note(exc: CliError, sent: Sent, file: LocalFile) -> None:
+    """What is of one file alone.
+
+    Raises:
+        CliError: it ends all of it.
+    """
+    code, status = (exc.code, exc.status) if isinstance(exc, ServerRefused) else ("", 0)
+    if code == NEWER:
+        sent.there += 1
+    elif code in CHANGED or isinstance(exc, Changed):
+        sent.refused.append((file.tail, CHANGED_WORDS))
+    elif status in OF_ONE_FILE:
+        sent.refused.append((file.tail, str(exc)))
+    else:
+        raise exc
 
 
 def _may_pass(exc: CliError) -> bool:

@@ -14,7 +14,7 @@ from agent.cli.api import Api
 from agent.cli.errors import CliError, Exit
 from agent.cli.findruns import find
 from agent.cli.statcache import StatCache
-from agent.cli.uploading import Sent, Uploader
+from agent.cli.uploading import CHANGED_WORDS, Sent, Uploader
 from tests.agent.cli.web import Answer, problem, reply, serving
 
 ROWS = b"epoch,loss\n0,2.5\n"
@@ -207,7 +207,37 @@ def test_a_file_that_becomes_shorter_is_not_sent_as_it_was(folder, monkeypatch):
 
     monkeypatch.setattr(StatCache, "sha256_of", cut_after)
 
-    with pytest.raises(CliError, match="changed while it was sent"):
-        send(store, folder)
+    sent, _told = send(store, folder)
 
+    assert sent.refused == [(".csv", CHANGED_WORDS)]
     assert store.files == {}
+
+
+def test_of_a_table_that_goes_on_growing_what_there_was_is_sent(folder, monkeypatch):
+    store, real = Store(), StatCache.sha256_of
+    digests: list[str] = []
+
+    def grown_before(cache, path, result):
+        with open(path, "ab") as file:
+            file.write(b"1,1.25\n")
+        digests.append(real(cache, path, result))
+        return digests[-1]
+
+    monkeypatch.setattr(StatCache, "sha256_of", grown_before)
+    send(store, folder)
+
+    assert store.files == {"run_012.csv": ROWS}
+    assert digests == [hashlib.sha256(ROWS).hexdigest()]
+
+
+@pytest.mark.parametrize("code", ["checksum_differs", "offset_mismatch"])
+def test_a_file_that_is_written_anew_meanwhile_keeps_none_of_the_others(folder, code):
+    (folder / "run_001.yaml").write_bytes(b"lr: 0.1\n")
+    store = Store()
+    differs = problem(422, code, "The body's SHA-256 is another.", retryable=True)
+    store.answers["run_012.csv"] = [differs] * uploading.TRIES
+
+    sent, _told = send(store, folder)
+
+    assert sent.refused == [(".csv", CHANGED_WORDS)]
+    assert list(store.files) == ["run_012.yaml"]
