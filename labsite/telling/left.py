@@ -41,14 +41,14 @@ class Step:
 
 def left(channel: Channel, after: int) -> QuerySet[JobEvent]:
     """Ends of runs after that event which may be for this one. Of sweeps all: whether one is told
-    is decided by how the whole of it ended. None of an imported run, which ended long ago."""
+    is decided by how the whole of it ended."""
     if channel.project_id is not None:
         its = Q(job__project=channel.project_id)
     else:
         its = Q(job__user=channel.user_id, job__user__isnull=False)
     states = [state for state, want in _WANT.items() if want in channel.wants]
     wanted = Q(to_state__in=states) | Q(to_state__in=ENDED, job__sweep__isnull=False)
-    return JobEvent.objects.filter(its, wanted, pk__gt=after).exclude(kind=EventKind.IMPORTED)
+    return JobEvent.objects.filter(its, wanted, pk__gt=after)
 
 
 def ends(channel: Channel, after: int, now: datetime) -> list[JobEvent]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.core import mail
 
-from experiments import imports, sweeps
+from experiments import sweeps
 from experiments.models import Channel, Job, JobEvent, Member, MemberRole, Project, Pulse
 from experiments.models.channel import FIRST_PAUSE, GIVES_UP_AFTER, OF_LAB, OF_RUNS, TOO_OLD
 from experiments.states import Outcome
@@ -102,19 +102,6 @@ def test_an_end_is_told_once_with_run_duration_metric_and_link(kim, slack):
         "Best `accuracy`: 0.91",
         f"https://lab.example/runs/{job.uid}/",
     ]
-
-
-def test_of_a_run_that_was_imported_nobody_is_told(kim, slack):
-    project = make.project("digits")
-    channel(kim, slack.url)
-    channel(project, slack.url, by=kim)
-    found = imports.Found("digits", "run_003", ["0" * 64])
-    then = database_now() - timedelta(days=900)
-    imports.take_in(found, imports.Facts("old-gpu", "/logs", then, then, 1, 10), by=kim)
-
-    go()
-
-    assert texts(slack) == []
 
 
 def test_a_failure_says_why_and_what_to_do(kim, slack):
