@@ -39,7 +39,7 @@ class ProjectSerializer(ByHand):
     """A body of work; the last fields are what its jobs use where they say nothing."""
 
     created_by = serializers.SlugRelatedField("username", read_only=True)
-    runs = serializers.IntegerField(source="last_run", read_only=True)
+    runs = serializers.SerializerMethodField(help_text="That are not deleted.")
     limit_bytes = serializers.IntegerField(
         read_only=True, allow_null=True, help_text="Its own quota, else the lab's; null: none."
     )
@@ -53,6 +53,11 @@ class ProjectSerializer(ByHand):
             "ignore", "sync", "secrets", "requires",
         ]  # fmt: skip
         read_only_fields = ["created_at", "archived_at", "used_bytes"]
+
+    def get_runs(self, project: Project) -> int:
+        """Not its last number: imported runs bring theirs. A list has counted them."""
+        counted = getattr(project, "run_count", None)
+        return project.jobs.present().count() if counted is None else counted
 
     def validate_quota_bytes(self, quota_bytes: int | None) -> int | None:
         if not may_manage(self.context["request"].user):

@@ -41,9 +41,10 @@ CONFIGS = (
 _SKIPPED = {"__pycache__", "node_modules", "wandb", "mlruns"}
 _GENERIC = re.compile(
     r"logs?|logs_.*|runs|(lightning|csv|tb|tensorboard)_?logs|tensorboard|tb|outputs?|results?"
-    r"|experiments?|exps?|checkpoints?|ckpts?|multirun|default|\d{4}-\d{2}-\d{2}",
+    r"|experiments?|exps?|checkpoints?|ckpts?|multirun|default|\d{4}-\d{2}-\d{2}|\d{2}-\d{2}-\d{2}",
     re.IGNORECASE,
 )
+MAX_TITLE_CHARACTERS = 128  # as the server takes them
 NAME, LINK, TOO_MANY, SKIPPED = "name", "link", "too_many", "skipped"
 
 
@@ -284,7 +285,7 @@ def title_of(run: LocalRun) -> str:
         between.append(folder.name)
     dates = [name for name in reversed(between) if name[:1].isdigit()]
     title = "/".join([*dates, run.name])
-    return "".join(letter for letter in title if letter.isprintable())[:255]
+    return "".join(letter for letter in title if letter.isprintable())[:MAX_TITLE_CHARACTERS]
 
 
 def _above(run: LocalRun) -> Iterator[Path]:

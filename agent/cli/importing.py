@@ -32,6 +32,8 @@ NEW, THERE, DELETED, REFUSED = "new", "there", "deleted", "refused"
 #: What a lab's agent writes first into a run's metadata.
 _UID = re.compile(rb"^experiment_uid: '?([0-9]{8}_[0-9a-f]{4,16})'?$", re.MULTILINE)
 MAX_HEAD_BYTES = 4096
+#: Of times, in seconds since 1970; the later one is in 2242.
+EARLIEST, LATEST = 86_400 * 400, 2**33
 EPILOG = """\
 examples:
   lab import logs/                      logs/digits/run_001.csv, .yaml, .pt and all the others
@@ -45,8 +47,9 @@ class Plan:
     """A run, what it would become, and what became of it."""
 
     run: LocalRun
-    project: str
-    marks: list[str]
+    project: str  # empty: none is named
+    marks: list[str] = field(default_factory=list)
+    times: tuple[datetime, datetime] | None = None  # None: it cannot be read
     ran_as: str = ""  # the identifier of a run that ran at a lab server, perhaps this one
     status: str = NEW
     run_name: str = ""  # here
@@ -56,7 +59,15 @@ class Plan:
 
     @property
     def becomes(self) -> str:
-        return f"{self.project}/{self.run_name or '?'}"
+        return f"{self.project or '?'}/{self.run_name or '?'}"
+
+    @property
+    def told_as(self) -> str:
+        """Its name here; of one that is refused, which has none, that which it has there."""
+        return str(self.run.place) if self.status == REFUSED else self.becomes
+
+    def refuse(self, why: str) -> None:
+        self.status, self.uid, self.why = REFUSED, None, why
 
     @property
     def is_wished(self) -> bool:
@@ -149,16 +160,23 @@ def _plans(runs: Sequence[LocalRun], options: argparse.Namespace) -> Iterator[Pl
     for run in sorted(runs, key=lambda run: (str(run.parent), len(run.name), run.name)):
         if not run.size:
             continue
-        into = options.project or findruns.project_of(run)
-        if into is None:
-            raise CliError(f"No folder above {run.folder} names a project: say --project P")
-        try:
-            plan = Plan(run, into, marks_of(run), _uid_in(run))
-        except OSError as exc:
-            raise CliError(f"{exc.filename} cannot be read: {exc.strerror}") from None
-        _leave_out(run, options.skip)
+        plan = _plan(run, options)
         if run.files:
             yield plan
+
+
+def _plan(run: LocalRun, options: argparse.Namespace) -> Plan:
+    """Of one that nobody can read, or whose project nobody knows, a refusal: others are read."""
+    plan = Plan(run, options.project or findruns.project_of(run) or "")
+    if not plan.project:
+        plan.refuse(f"No folder above {run.place} names a project: say --project P")
+    try:
+        plan.marks, plan.ran_as = marks_of(run), _uid_in(run)
+        _leave_out(run, options.skip)
+        plan.times = _times(run) if run.files else None
+    except OSError as exc:
+        plan.refuse(f"{exc.filename} cannot be read: {exc.strerror}")
+    return plan
 
 
 def _uid_in(run: LocalRun) -> str:
@@ -171,8 +189,9 @@ def _uid_in(run: LocalRun) -> str:
 
 
 def _foresee(lab: Lab, plans: Sequence[Plan]) -> None:
-    for start in range(0, len(plans), AT_ONCE):
-        some = plans[start : start + AT_ONCE]
+    wished = [plan for plan in plans if plan.is_wished]
+    for start in range(0, len(wished), AT_ONCE):
+        some = wished[start : start + AT_ONCE]
         for plan, said in zip(some, _foreseen(lab, some), strict=True):
             plan.status, plan.run_name = said["status"], said["run_name"]
             plan.uid, plan.why = said["uid"] or None, said["words"]
@@ -196,7 +215,7 @@ def _foreseen(lab: Lab, plans: Sequence[Plan]) -> list[dict[str, Any]]:
 def _found(plan: Plan) -> dict[str, Any]:
     return {
         "project": plan.project,
-        "run": _sendable(plan.run.name),
+        "run": _sendable(plan.run.name).strip() or "run",
         "marks": plan.marks,
         "uid": plan.ran_as,
     }
@@ -235,7 +254,7 @@ def _row(plan: Plan, top: Path) -> list[str]:
         plan.status,
         str(len(run.files)),
         words.size(run.size),
-        _times(run)[1].astimezone().strftime("%Y-%m-%d"),
+        plan.times[1].astimezone().strftime("%Y-%m-%d") if plan.times else "",
         run.config.base if run.config else "",
         plan.why,
     ]
@@ -258,7 +277,7 @@ def _show_done(lab: Lab, plans: Sequence[Plan]) -> None:
         for name, why in plan.sent.refused:
             lab.out.note(f"{plan.becomes}{name}: {why}")
         if plan.why:
-            lab.out.note(f"{plan.becomes}: {plan.why}")
+            lab.out.note(f"{plan.told_as}: {plan.why}")
     count = {status: sum(plan.status == status for plan in plans) for status in (NEW, THERE)}
     sent = _files(sum(plan.sent.count for plan in plans))
     size = words.size(sum(plan.sent.size for plan in plans))
@@ -297,7 +316,7 @@ def _take(lab: Lab, plan: Plan) -> None:
     except ServerRefused as refused:
         if refused.status >= 500 or refused.status == 401:
             raise
-        plan.status, plan.uid, plan.why = REFUSED, None, str(refused)
+        plan.refuse(str(refused))
         return
     plan.status, plan.uid = said["status"], said["uid"]
     plan.run_name = said["run_name"] or plan.run_name
@@ -307,7 +326,7 @@ def _take(lab: Lab, plan: Plan) -> None:
 
 def _wish(lab: Lab, plan: Plan) -> dict[str, Any]:
     run = plan.run
-    began, ended = _times(run)
+    began, ended = plan.times or _times(run)
     return {
         **_found(plan),
         "host": socket.gethostname() or "unknown",
@@ -352,7 +371,8 @@ def _times(run: LocalRun) -> tuple[datetime, datetime]:
 
 
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(max(seconds, 86_400 * 400), timezone.utc)
+    """What is ahead of all clocks, as a damaged file tells, the server takes for now."""
+    return datetime.fromtimestamp(min(max(seconds, EARLIEST), LATEST), timezone.utc)
 
 
 VERBS = [Verb("import", "bring in runs that you have already", _arguments, import_, EPILOG)]

@@ -21,7 +21,7 @@ FEWEST_LINES = 2
 
 
 def marks_of(run: LocalRun) -> list[str]:
-    """The one that tells most is the last. Empty: it has no bytes.
+    """At least one; that which tells most is the last.
 
     Raises:
         OSError: a file cannot be read.
@@ -32,7 +32,7 @@ def marks_of(run: LocalRun) -> list[str]:
         grown = [file for file in _by_name(run) if file.tail.endswith(suffixes)]
         marks += [mark for file in grown[:MAX_FILES] for mark in _of_lines(run, file)]
     marks += [mark for file in reversed(events[:MAX_FILES]) for mark in _of_events(run, file)]
-    return list(dict.fromkeys(marks))
+    return list(dict.fromkeys(marks)) or [_of_all(run)]
 
 
 def _of_others(run: LocalRun) -> list[str]:
@@ -40,6 +40,14 @@ def _of_others(run: LocalRun) -> list[str]:
     known = LOGS + TABLES
     others = [one for one in _by_name(run) if one.size and not one.tail.endswith(known)]
     return [_mark(run, file, _start(file)) for file in reversed(others[:MAX_FILES])]
+
+
+def _of_all(run: LocalRun) -> str:
+    """Of a run that has nothing but heads yet: another one as soon as it has a line."""
+    digest = hashlib.sha256()
+    for file in [one for one in _by_name(run) if one.size][:MAX_FILES]:
+        digest.update(_mark(run, file, _start(file)).encode())
+    return digest.hexdigest()
 
 
 def _by_name(run: LocalRun) -> list[LocalFile]:

@@ -27,10 +27,10 @@ class StatCache:
         self._began_ns = time.time_ns()
 
     def sha256_of(self, path: str, found: os.stat_result) -> str:
-        """Of a regular file, whose state is `found`."""
+        """Of a regular file, whose state is `found`: of so many bytes, though it grew since."""
         mark = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
         known = self._known.get(path)
-        sha256 = known[1] if known and known[0] == mark else _sha256(path)
+        sha256 = known[1] if known and known[0] == mark else _sha256(path, found.st_size)
         if max(found.st_mtime_ns, found.st_ctime_ns) < self._began_ns - SETTLED_NS:
             self._seen[path] = (mark, sha256)
         return sha256
@@ -61,9 +61,12 @@ def _loaded(path: Path) -> dict[str, tuple[_Mark, str]]:
     return content
 
 
-def _sha256(path: str) -> str:
+def _sha256(path: str, left: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in blocks_of(file):
-            digest.update(block)
+            digest.update(block[:left])
+            left -= min(left, len(block))
+            if not left:
+                break
     return digest.hexdigest()

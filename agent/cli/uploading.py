@@ -2,6 +2,7 @@
 file that was cut goes on where it was."""
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ OF_ONE_FILE = (400, 410, 413)
 NO_ROOM = 507
 #: Somebody sent a later version meanwhile.
 NEWER = "stale_generation"
+#: It is not what it was when its SHA-256 was taken: written anew meanwhile.
+CHANGED = ("checksum_differs", "offset_mismatch", "diverged")
+CHANGED_WORDS = "it changed while it was sent: import once more"
 
 
 @dataclass
@@ -38,6 +42,10 @@ class Sent:
     size: int = 0
     there: int = 0  # the same byte for byte, or newer
     refused: list[tuple[str, str]] = field(default_factory=list)  # tail, why
+
+
+class Changed(CliError):
+    """A file became shorter than it was."""
 
 
 class Uploader:
@@ -53,34 +61,28 @@ class Uploader:
     def send(self, run: LocalRun, uid: str, run_name: str, advance: Callable[[int], None]) -> Sent:
         """
         Raises:
-            CliError: the line stays cut, the server has no room, or a file cannot be read.
+            CliError: the line stays cut, or the server has no room.
         """
         stored = self._api.get(f"/api/sync/status/{quote(uid)}")["data"]["files"]
         sent = Sent()
         for file in run.files:
-            one = _One(uid, f"{run_name}{file.tail}", file, self._sha256(file))
+            try:
+                sha256 = self._hashes.sha256_of(str(file.path), file.result)
+            except OSError as exc:
+                sent.refused.append((file.tail, f"cannot be read: {exc.strerror}"))
+                continue
+            one = _One(uid, f"{run_name}{file.tail}", file, sha256)
             if one.is_there(known := stored.get(one.name)):
                 sent.there += 1
                 advance(file.size)
                 continue
             try:
                 self._send(one, _generation(one, known), advance)
-            except ServerRefused as refused:
-                if refused.code == NEWER:
-                    sent.there += 1
-                elif refused.status in OF_ONE_FILE:
-                    sent.refused.append((file.tail, str(refused)))
-                else:
-                    raise
+            except CliError as exc:
+                _note(exc, sent, file)
             else:
                 sent.count, sent.size = sent.count + 1, sent.size + file.size
         return sent
-
-    def _sha256(self, file: LocalFile) -> str:
-        try:
-            return self._hashes.sha256_of(str(file.path), file.result)
-        except OSError as exc:
-            raise CliError(f"{file.path} cannot be read: {exc.strerror}") from None
 
     def _send(self, one: "_One", generation: int | None, advance: Callable[[int], None]) -> None:
         headers = {**RAW, "X-File-SHA256": one.sha256, "X-File-Mtime": str(one.mtime)}
@@ -103,8 +105,7 @@ class Uploader:
         headers: dict[str, str],
         advance: Callable[[int], None],
     ) -> None:
-        upload_id = f"import-{one.sha256[:40]}"
-        offset = self._offset(one, upload_id, headers)
+        upload_id, offset = self._begun(one, headers)
         headers |= {"X-Upload-Id": upload_id, "X-Upload-Length": str(one.file.size)}
         source.seek(offset)
         advance(offset)
@@ -117,13 +118,17 @@ class Uploader:
             offset += length
             advance(length)
 
-    def _offset(self, one: "_One", upload_id: str, headers: dict[str, str]) -> int:
-        """How much of it has come before; 0: nothing."""
+    def _begun(self, one: "_One", headers: dict[str, str]) -> tuple[str, int]:
+        """The upload's id, and how much of it has come before. One that lay so long that the
+        server has given it up is begun anew, under another id."""
+        upload_id = f"import-{one.sha256[:40]}"
         asked = {"upload_id": upload_id}
-        answer = self._api.request("GET", one.path, params=asked, headers=headers, also=(404,))
+        answer = self._api.request("GET", one.path, params=asked, headers=headers, also=(404, 410))
+        if answer.status_code == 410:
+            return f"{upload_id}-{secrets.token_hex(4)}", 0
         if answer.status_code == 404:
-            return 0
-        return min(int(answer.json()["data"]["expected_offset"]), one.file.size)
+            return upload_id, 0
+        return upload_id, min(int(answer.json()["data"]["expected_offset"]), one.file.size)
 
     def _post(self, one: "_One", data: bytes, headers: dict[str, str]) -> None:
         seconds = ANSWER_SECONDS + one.file.size / SLOWEST_DISK
@@ -163,12 +168,11 @@ class _One:
     def read(self, source: BinaryIO, length: int) -> bytes:
         """
         Raises:
-            CliError: it became shorter; what else changed, the server sees by the hash.
+            Changed: it became shorter; what else changed, the server sees by the hash.
         """
         data = source.read(length)
         if len(data) != length:
-            words = f"{self.file.path} changed while it was sent: import once more"
-            raise CliError(words, Exit.FAILED)
+            raise Changed(CHANGED_WORDS, Exit.FAILED)
         return data
 
 
@@ -191,6 +195,23 @@ def _begins_with(one: _One, size: int, sha256: str) -> bool:
     except OSError:
         return False
     return not left and digest.hexdigest() == sha256
+
+
+def _note(exc: CliError, sent: Sent, file: LocalFile) -> None:
+    """What is of one file alone.
+
+    Raises:
+        CliError: it ends all of it.
+    """
+    code, status = (exc.code, exc.status) if isinstance(exc, ServerRefused) else ("", 0)
+    if code == NEWER:
+        sent.there += 1
+    elif code in CHANGED or isinstance(exc, Changed):
+        sent.refused.append((file.tail, CHANGED_WORDS))
+    elif status in OF_ONE_FILE:
+        sent.refused.append((file.tail, str(exc)))
+    else:
+        raise exc
 
 
 def _may_pass(exc: CliError) -> bool:

@@ -1,5 +1,6 @@
 """The key of a request to queue something, which is then done once however often it arrives."""
 
+from django.http import QueryDict
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 
@@ -15,4 +16,6 @@ ONCE = OpenApiParameter(
 def asked_by(request: Request) -> Asked | None:
     """Raises: NotSubmitted: the key cannot be one."""
     key = request.headers.get("Idempotency-Key")
-    return Asked.of(request.user, key, request.path, request.data)
+    data = request.data
+    said = dict(data.lists()) if isinstance(data, QueryDict) else data  # as JSON, a name's last
+    return Asked.of(request.user, key, request.path, said)

@@ -1,6 +1,7 @@
 """Projects for people."""
 
 import django_filters
+from django.db.models import Count, Q
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
@@ -41,8 +42,11 @@ class ProjectViewSet(
 
     def get_queryset(self):
         projects = super().get_queryset().visible_to(self.request.user)
-        hidden = self.action == "list" and "archived" not in self.request.query_params
-        return projects.listed() if hidden else projects
+        if self.action != "list":
+            return projects
+        present = Count("jobs", filter=Q(jobs__deleted_at=None))
+        projects = projects.annotate(run_count=present).order_by("name")
+        return projects if "archived" in self.request.query_params else projects.listed()
 
     def perform_create(self, serializer: ProjectSerializer) -> None:
         serializer.save(created_by=self.request.user)

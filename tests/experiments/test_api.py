@@ -249,6 +249,18 @@ def test_a_project_keeps_its_name_under_which_its_files_lie(api, ann, name):
     assert Project.objects.get().name == "digits"
 
 
+def test_a_projects_runs_are_those_that_there_are_however_they_are_numbered(api, ann):
+    gone, _left = make.job(by=ann), make.job(by=ann)
+    gone.cancel(by=ann)
+    gone.delete_run(database_now(), by=ann)
+    Project.objects.update(last_run=400)  # of an imported one
+    make.job(by=ann)
+
+    assert api("GET", "projects/digits/").json()["runs"] == 2
+    assert api("GET", "projects/").json()["results"][0]["runs"] == 2
+    assert api("POST", "projects/", {"name": "new"}).json()["runs"] == 0
+
+
 def test_a_project_is_made_with_a_name_that_a_folder_may_have_only(api):
     assert api("POST", "projects/", {"name": "../x"}).status_code == 400
     assert api("POST", "projects/", {"name": "vision"}).status_code == 201

@@ -91,6 +91,19 @@ def test_a_key_that_stands_for_another_request_is_refused(post):
     assert Job.objects.count() == 1
 
 
+def test_of_a_form_every_value_of_a_name_is_what_was_asked(client, ann):
+    headers = {"authorization": f"Token {make.token(ann)}", "idempotency-key": "k1"}
+
+    first, second = (
+        client.post(
+            "/api/jobs/", {"project": "digits", "command": "true", "tags": tags}, headers=headers
+        )
+        for tags in (["a", "b"], ["c", "b"])
+    )
+
+    assert (first.status_code, second.status_code) == (201, 422)
+
+
 def test_what_was_refused_leaves_the_key_free(post):
     assert post("jobs/", {**WISH, "project": "no name!"}).status_code == 400
 

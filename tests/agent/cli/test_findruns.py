@@ -10,6 +10,7 @@ from agent.cli import eventfiles, findruns, importing
 from agent.cli.errors import CliError
 from agent.cli.findruns import LocalRun, find, project_of, title_of
 from agent.cli.marks import marks_of
+from experiments.options import MAX_NAME_CHARACTERS
 from tests.labsite.payloads import PAYLOADS
 
 EVENTS = "events.out.tfevents.1709287200.gpu-01.4711.0"
@@ -150,6 +151,7 @@ def test_of_very_many_files_those_beyond_the_limit_are_told(tmp_path, monkeypatc
         ("digits/lightning_logs/version_0/hparams.yaml", "digits", "version_0"),
         (f"my code (2)/tb_logs/a b/{EVENTS}", "my-code-2", "a b"),
         (f"digits/outputs/2024-03-01/12-00-00/{EVENTS}", "digits", "2024-03-01/12-00-00"),
+        (f"digits/multirun/2024-03-01/12-00-00/0/{EVENTS}", "digits", "2024-03-01/12-00-00/0"),
     ],
 )
 def test_its_project_is_the_nearest_folder_that_says_something(tmp_path, path, project, title):
@@ -158,6 +160,13 @@ def test_its_project_is_the_nearest_folder_that_says_something(tmp_path, path, p
     run = one(tmp_path)
 
     assert (project_of(run), title_of(run)) == (project, title)
+
+
+def test_a_name_made_of_overrides_is_cut_to_what_the_server_takes(tmp_path):
+    overrides = ",".join(f"model.layer{n}.rate=0.{n}" for n in range(9))
+    lay(tmp_path, f"digits/multirun/{overrides}/{EVENTS}")
+
+    assert title_of(one(tmp_path)) == overrides[:MAX_NAME_CHARACTERS]
 
 
 def test_nothing_above_the_home_folder_names_a_project(tmp_path, monkeypatch):
@@ -194,6 +203,13 @@ def test_event_files_tell_when_it_was_and_a_copys_times_do_not(tmp_path):
     began, ended = importing._times(one(tmp_path))
 
     assert (began.timestamp(), ended.timestamp()) == (1709287200, 1709290000.5)
+
+
+@pytest.mark.parametrize("name", [EVENTS, "events.out.tfevents.999999999999.gpu-01.1.0"])
+def test_a_time_beyond_all_calendars_is_one_that_can_be_written(tmp_path, name):
+    lay(tmp_path, f"exp/{name}", data=record(2.0**39))
+
+    assert importing._times(one(tmp_path))[1].year == 2242
 
 
 def test_of_other_files_their_times_tell(tmp_path):
@@ -251,6 +267,15 @@ def test_a_head_alone_is_no_mark_as_other_runs_have_it_too(tmp_path):
     lay(tmp_path / "b", "version_0/metrics.csv", data=b"epoch,loss\n0,2.4\n")
 
     assert not set(marks(tmp_path / "a")) & set(marks(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("data", [b"epoch,loss\n", b"epoch", b"x" * 100_000 + b"\n1\n2\n"])
+def test_a_run_that_has_nothing_but_a_head_is_known_by_all_of_it(tmp_path, data):
+    lay(tmp_path / "a", "run_001.csv", data=data)
+    lay(tmp_path / "b", "run_001.csv", data=b"e" + data)
+
+    assert len(marks(tmp_path / "a")) == 1
+    assert marks(tmp_path / "a") != marks(tmp_path / "b")
 
 
 def test_another_run_in_the_same_folder_is_another(tmp_path):

@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -14,7 +14,7 @@ from agent.cli.api import Api
 from agent.cli.errors import CliError, Exit
 from agent.cli.findruns import find
 from agent.cli.statcache import StatCache
-from agent.cli.uploading import Sent, Uploader
+from agent.cli.uploading import CHANGED_WORDS, Sent, Uploader
 from tests.agent.cli.web import Answer, problem, reply, serving
 
 ROWS = b"epoch,loss\n0,2.5\n"
@@ -29,6 +29,7 @@ class Store:
         self.files: dict[str, bytes] = {}
         self.generations: dict[str, str | None] = {}
         self.offsets: dict[str, int] = {}
+        self.given_up: set[str] = set()  # uploads
         self.answers: dict[str, list[Answer]] = {}
 
     def __call__(self, request) -> Answer:
@@ -36,6 +37,9 @@ class Store:
         if path == STATUS:
             return reply({"data": {"files": self.stored}})
         name = path.removeprefix("/api/sync/import/20261130_1a2b/")
+        asked = parse_qs(urlsplit(request.path).query).get("upload_id", [""])[0]
+        if request.headers.get("X-Upload-Id", asked) in self.given_up:
+            return problem(410, "upload_expired", "It was thrown away; take another id.")
         if request.method == "GET":
             return self._offset(name)
         if self.answers.get(name):
@@ -152,6 +156,17 @@ def test_a_large_file_goes_in_pieces_and_on_where_it_was_cut(folder, monkeypatch
     assert 64 in told  # in pieces
 
 
+def test_an_upload_that_the_server_gave_up_meanwhile_is_begun_anew(folder, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_WHOLE_FILE_BYTES", 100)
+    (folder / "run_001.pt").write_bytes(data := os.urandom(300))
+    store = Store()
+    store.given_up.add(f"import-{hashlib.sha256(data).hexdigest()[:40]}")
+
+    sent, _told = send(store, folder)
+
+    assert (sent.refused, store.files["run_012.pt"]) == ([], data)
+
+
 def test_a_server_without_room_ends_it_at_once_and_says_what_to_do(folder):
     store = Store()
     store.answers["run_012.csv"] = [
@@ -192,7 +207,37 @@ def test_a_file_that_becomes_shorter_is_not_sent_as_it_was(folder, monkeypatch):
 
     monkeypatch.setattr(StatCache, "sha256_of", cut_after)
 
-    with pytest.raises(CliError, match="changed while it was sent"):
-        send(store, folder)
+    sent, _told = send(store, folder)
 
+    assert sent.refused == [(".csv", CHANGED_WORDS)]
     assert store.files == {}
+
+
+def test_of_a_table_that_goes_on_growing_what_there_was_is_sent(folder, monkeypatch):
+    store, real = Store(), StatCache.sha256_of
+    digests: list[str] = []
+
+    def grown_before(cache, path, result):
+        with open(path, "ab") as file:
+            file.write(b"1,1.25\n")
+        digests.append(real(cache, path, result))
+        return digests[-1]
+
+    monkeypatch.setattr(StatCache, "sha256_of", grown_before)
+    send(store, folder)
+
+    assert store.files == {"run_012.csv": ROWS}
+    assert digests == [hashlib.sha256(ROWS).hexdigest()]
+
+
+@pytest.mark.parametrize("code", ["checksum_differs", "offset_mismatch"])
+def test_a_file_that_is_written_anew_meanwhile_keeps_none_of_the_others(folder, code):
+    (folder / "run_001.yaml").write_bytes(b"lr: 0.1\n")
+    store = Store()
+    differs = problem(422, code, "The body's SHA-256 is another.", retryable=True)
+    store.answers["run_012.csv"] = [differs] * uploading.TRIES
+
+    sent, _told = send(store, folder)
+
+    assert sent.refused == [(".csv", CHANGED_WORDS)]
+    assert list(store.files) == ["run_012.yaml"]
