@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from functools import cached_property
 from typing import Any
 
 from django.db.models import Q
@@ -23,8 +24,9 @@ from labsite.pages.states import Badge, attempt_badge
 #: Older tries are not read, and so many of the newest are told in the table.
 DRAWN = 500
 LISTED = 100
-#: In percent of the width: what is shorter is drawn so wide; and what a shape and words need.
-NARROWEST, WITH_SHAPE, WITH_WORDS = 0.3, 2.2, 7.0
+#: In percent of the width: what is shorter is drawn so wide; and what a shape, a run's name, and
+#: whose it is besides, need.
+NARROWEST, WITH_SHAPE, WITH_NAME, WITH_WHO = 0.3, 1.6, 5.5, 9.0
 #: In pixels.
 LANE, BAR = 24, 20
 
@@ -65,7 +67,7 @@ class Bar:
         user = self.attempt.job.user
         return user.username if user else "–"
 
-    @property
+    @cached_property
     def words(self) -> str:
         """All that the bar says, for whoever does not see it."""
         until = self.attempt.ended_at
@@ -82,7 +84,9 @@ class Bar:
     @property
     def shown_words(self) -> str:
         """Within it, as far as there is room."""
-        return f"{self.name} {self.who}" if self.width >= WITH_WORDS else ""
+        if self.width < WITH_NAME:
+            return ""
+        return f"{self.name} {self.who}" if self.width >= WITH_WHO else self.name
 
     @property
     def shown_icon(self) -> str:
@@ -169,15 +173,26 @@ def _tries(project: Project, begin: datetime) -> list[Attempt]:
 def _laid(tries: Sequence[Attempt], window: Window, now: datetime) -> list[Bar]:
     """Each in the first lane of its server that is free by then; in the order of `tries`."""
     ends: dict[int, list[float]] = defaultdict(list)
+    badges = _badges(tries, now)
     bars = []
     for one in reversed(tries):
         x = _percent(one.created_at, window, now)
         width = max(_percent(one.ended_at or now, window, now) - x, NARROWEST)
         x = min(x, 100 - width)
         lane = _free_lane(ends[one.device_id], x, x + width)
-        badge = attempt_badge(one, one.job, now)
-        bars.append(Bar(one, badge, round(x, 2), round(width, 2), lane))
+        bars.append(Bar(one, badges[_look(one)], round(x, 2), round(width, 2), lane))
     return bars[::-1]
+
+
+def _badges(tries: Sequence[Attempt], now: datetime) -> dict[Any, Badge]:
+    """By _look(): to put hundreds into words one by one takes longer than to read them."""
+    examples = {_look(one): one for one in tries}
+    return {look: attempt_badge(one, one.job, now) for look, one in examples.items()}
+
+
+def _look(one: Attempt) -> Any:
+    """Equal for tries that look alike: an open one looks like no other."""
+    return one.pk if one.is_open else (one.outcome, one.unconfirmed and not one.found)
 
 
 def _percent(moment: datetime, window: Window, now: datetime) -> float:
