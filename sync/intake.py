@@ -149,7 +149,7 @@ def note_derived(target: Target, stored: Stored) -> None:
         if resume.is_to_name(target.job, target.name):
             resume.note_files(target.job)
     elif is_source(target.name):
-        summary.update_others(target.job)
+        summary.update_others(target.job, stored.row)
     elif stored.row.complete and resume.is_checkpoint(target.name):
         resume.note_files(target.job)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.metrics import whole
 from experiments.models import Job
+from labsite import wake
 from sync import storage
 from sync.curves import shown
 from sync.curves.lines import cells_of, number
@@ -29,7 +30,8 @@ OTHERS_BYTES = 32 * 1024 * 1024
 def update(job: Job, row: SyncFile) -> None:
     """Take in what `row`, the run's metrics CSV, has gained since the last time.
 
-    Under the file's lock, as whatever moves it: of two requests the later one sees more.
+    Under the file's lock, as whatever moves it: of two requests the later one sees more. Whoever
+    was told of the file's growth may have looked before: they are told again.
     """
     with storage.locked(Place.of(job, row.name)):
         job.refresh_from_db(fields=["summary"])
@@ -37,10 +39,12 @@ def update(job: Job, row: SyncFile) -> None:
         summary = taken_in(job, row, row.size)
         if summary != job.summary:
             job.note_summary(summary)
+            wake.publish_on_commit("file", row.pk, row.size)
 
 
-def update_others(job: Job) -> None:
-    """Take in what the run's other sources of curves have gained since the last time."""
+def update_others(job: Job, row: SyncFile) -> None:
+    """Take in what the run's other sources of curves, of which `row` is one, have gained since
+    the last time. As with update(), it is told that `row` is worth another look."""
     with storage.locked(Place.of(job, f"{job.run_name}.csv")):
         job.refresh_from_db(fields=["summary"])
         own = set(job.summary.get("columns", []))
@@ -53,6 +57,7 @@ def update_others(job: Job) -> None:
         }
         if others != job.summary.get("others"):
             job.note_summary({**job.summary, "others": others})
+            wake.publish_on_commit("file", row.pk, row.size)
 
 
 def taken_in(job: Job, row: SyncFile, size: int) -> dict[str, Any]:

@@ -21,6 +21,8 @@ ADDRESSES = {
     "queue": "/queue/",
     "projects": "/projects/",
     "project": "/projects/mstar-curriculum/?what=failed&older_than_days=0",
+    "timeline": "/projects/mstar-curriculum/timeline/?span=day",
+    "charts": "/projects/mstar-curriculum/charts/",
     "archived": "/projects/ablation-2025/",
     "unused": "/projects/diffusion-prior/",
     "runs": "/runs/",

@@ -46,6 +46,8 @@ INSIDE = {
     ("devices", "device-add"),
     ("projects", "project"),
     ("projects", "project-settings"),
+    ("projects", "project-timeline"),
+    ("projects", "project-charts"),
 }
 
 

@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, F, Max, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.html import format_html
@@ -24,9 +24,11 @@ from experiments.models import Project, Sweep
 from experiments.states import LIVE
 from labsite.clock import database_now
 from labsite.errors import Refused
-from labsite.pages.access import managers_only
+from labsite.pages import projectcharts
+from labsite.pages.access import asked, managers_only
 from labsite.pages.runtable import choices, table_of
 from labsite.pages.states import Badge
+from labsite.pages.timeline import DRAWN, SPANS, span_named, timeline_of
 from labsite.templatetags.lab import size as size_words
 from people.audit import recorded
 from people.roles import may_manage
@@ -143,9 +145,54 @@ def project(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "pages/project.html", context)
 
 
+@login_required
+@require_safe
+def timeline(request: HttpRequest, name: str) -> HttpResponse:
+    """Which GPU servers its runs were on, in the window `span`. `part`: what moves, alone."""
+    found, now = project_of(request, name), database_now()
+    drawn = timeline_of(found, request.user, span_named(asked(request, "span")), now)
+    imported = not drawn.bars and found.jobs.present().filter(imported_at__isnull=False)
+    context = {"project": found, "timeline": drawn, "has_imported": imported and imported.exists()}
+    if "part" in request.GET:
+        return render(request, "parts/project_timeline.html", context)
+    more = {"tab": "timeline", "spans": SPANS, "drawn": DRAWN}
+    return render(request, "pages/project_timeline.html", context | more | _head(found, request))
+
+
+@login_required
+@require_safe
+def charts(request: HttpRequest, name: str) -> HttpResponse:
+    """The curves of its newest runs over one another. `part`: what names them, alone."""
+    found = project_of(request, name)
+    context = {"project": found, "chosen": projectcharts.chosen_of(found, request.user)}
+    context |= _head(found, request) | {"tab": "charts"}
+    if "part" in request.GET:
+        return render(request, "parts/project_charts.html", context)
+    return render(request, "pages/project_charts.html", context)
+
+
+@login_required
+@require_safe
+def curve(request: HttpRequest, name: str) -> JsonResponse:
+    """What static/js/overlay.js draws on the page of charts."""
+    chosen = projectcharts.chosen_of(project_of(request, name), request.user)
+    answer = projectcharts.curves_of(chosen)
+    return JsonResponse(answer, headers={"Cache-Control": "no-store"})
+
+
 def project_of(request: HttpRequest, name: str) -> Project:
     seen = Project.objects.visible_to(request.user).select_related("created_by")
     return get_object_or_404(seen, name=name)
+
+
+def _head(found: Project, request: HttpRequest) -> dict[str, Any]:
+    """What stands above its timeline and its charts."""
+    user = request.user
+    open_ = not (found.archived_at or found.is_demo)
+    return {
+        "may_change": found.may_be_changed_by(user),
+        "may_add": open_ and found.may_be_worked_in_by(user),
+    }
 
 
 def _context(found: Project, user: Any) -> dict[str, Any]:

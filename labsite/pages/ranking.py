@@ -80,7 +80,7 @@ def scores_of(
         )
     )
     main = project.main_metric if project else ""
-    metric = next((name for name in (metric, main) if name in names), "") or _telling(names)
+    metric = next((name for name in (metric, main) if name in names), "") or telling(names)
     if goal not in ("max", "min"):
         goal = (project.better if project else better)(metric) or "max"
     return Scores(
@@ -92,7 +92,7 @@ def scores_of(
     )
 
 
-def _telling(names: Sequence[str]) -> str:
+def telling(names: Sequence[str]) -> str:
     """The metric that one asks for first: a score or a loss of data that was not trained on."""
 
     def rank(name: str) -> tuple[bool, bool, bool]:

@@ -108,6 +108,9 @@ def curve(request: HttpRequest, pk: str) -> JsonResponse:
     drawn = together.curves_of([jobs[pk] for pk in chosen if pk in jobs], scores.metric)
     for one in drawn["runs"]:
         one["words"] = _point_words(found.keys, swept[one["job"]])
+    # Also those of runs that have no value yet: what a page asks for anew when they grow.
+    files = SyncFile.objects.results().filter(job__in=list(swept)).values_list("pk", flat=True)
+    drawn["files"] = sorted(files)
     answer = {"metric": scores.metric, "best": scores.winner, "all": len(scores.order), **drawn}
     return JsonResponse(answer, headers={"Cache-Control": "no-store"})
 

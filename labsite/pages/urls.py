@@ -97,6 +97,9 @@ urlpatterns = [
     path("queue/count/", queue.count, name="queue-count"),
     path("projects/", projects.projects, name="projects"),
     re_path(rf"^projects/{_NAME}/$", projects.project, name="project"),
+    re_path(rf"^projects/{_NAME}/timeline/$", projects.timeline, name="project-timeline"),
+    re_path(rf"^projects/{_NAME}/charts/$", projects.charts, name="project-charts"),
+    re_path(rf"^projects/{_NAME}/curve/$", projects.curve, name="project-curve"),
     re_path(rf"^projects/{_NAME}/settings/$", projectsettings.settings, name="project-settings"),
     re_path(rf"^projects/{_NAME}/members/$", projectsettings.join, name="project-join"),
     re_path(

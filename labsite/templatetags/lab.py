@@ -306,6 +306,33 @@ def blocks(tries: list[Any]) -> SafeString:
     )  # fmt: skip
 
 
+@register.simple_tag
+def timeline_bars(bars: list[Any]) -> SafeString:
+    """What a GPU server had (labsite.pages.timeline.Bar). There are hundreds of them on a page.
+    Each is an SVG of its own, which cuts off the words that do not fit."""
+    return format_html_join(
+        "",
+        '<a href="{}" data-state="{}" aria-label="{}"><title>{}</title>'
+        '<svg x="{}%" y="{}" width="{}%" height="20"><rect width="100%" height="20" rx="3"></rect>'
+        "{}</svg></a>",
+        (
+            (one.address, one.badge.state, one.words, one.words, f"{one.x:g}", one.y,
+             f"{one.width:g}", _in_bar(one))
+            for one in bars
+        ),
+    )  # fmt: skip
+
+
+def _in_bar(one: Any) -> SafeString | str:
+    if not one.shown_icon:
+        return ""
+    return format_html(
+        '<use href="#{}" x="4" y="4" width="12" height="12"></use><text x="21" y="14">{}</text>',
+        one.shown_icon,
+        one.shown_words,
+    )
+
+
 # --- runs, whoever reads ------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
-// The curves of a sweep's runs, one over the other; live. A row of the table that is pointed at, or
-// in which the focus is, stands out.
+// The curves of a sweep's runs, or of a project's newest, one over the other; live. A row of the
+// table that is pointed at, or in which the focus is, stands out.
 "use strict";
 (() => {
   const panel = document.getElementById("overlay");
@@ -11,13 +11,15 @@
   const plot = document.getElementById("overlay-plot");
   const legend = document.getElementById("overlay-legend");
   const empty = document.getElementById("no-curves");
-  const drawn = document.getElementById("drawn");
+  const drawn = () => document.getElementById("drawn");
   const table = document.getElementById("sweep-runs");
 
   let chart = null;
   let runs = []; // as the server sends them
   let best = null;
-  let files = null;
+  let files = new Set(); // of all runs that may have a curve
+  const unknown = new Set(); // files that are yet to be asked about
+  const strangers = new Set(); // and those that turned out to be of none of them
   let axis = "";
   let lit = null; // the job that stands out
 
@@ -94,6 +96,7 @@
     light(row ? Number(row.dataset.run) : null);
   };
   for (const place of [table, legend]) {
+    if (!place) continue;
     for (const kind of ["pointerover", "focusin"]) place.addEventListener(kind, pointed);
     for (const kind of ["pointerleave", "focusout"]) place.addEventListener(kind, () => light(null));
   }
@@ -107,29 +110,41 @@
     else { draw(); list(); }
     const words = interpolate(ngettext("%s run", "%s runs", runs.length), [runs.length]);
     const over = axis || gettext("row");
-    drawn.textContent = runs.length ? (answer.all > runs.length ? interpolate(gettext("the best %(n)s of %(all)s, by %(axis)s"), { n: runs.length, all: answer.all, axis: over }, true) : interpolate(gettext("%s, by %s"), [words, over])) : "";
+    drawn().textContent = runs.length ? (answer.all > runs.length ? interpolate(gettext("the best %(n)s of %(all)s, by %(axis)s"), { n: runs.length, all: answer.all, axis: over }, true) : interpolate(gettext("%s, by %s"), [words, over])) : "";
   };
 
+  // The last that happens must be seen: nobody tells it twice. A question that failed is asked
+  // again, and a file of which nothing is known is asked about once: it may be a run's first.
   let busy = false, again = false;
   const read = async () => {
     if (busy || document.hidden) { again = true; return; }
     busy = true;
     again = false;
+    const wondered = [...unknown];
+    unknown.clear();
+    let failed = false;
     try {
       const response = await lab.ask(panel.dataset.curve);
+      failed = response.status >= 500;
       if (response.ok && !response.redirected) {
         const answer = await response.json();
         take(answer);
+        for (const id of wondered) if (!files.has(id)) strangers.add(id);
         again ||= answer.more;
       }
-    } catch { /* the server is away; the next message or poll asks again */ }
-    setTimeout(() => { busy = false; if (again) read(); }, again ? 200 : PAUSE_MS);
+    } catch { failed = true; /* the server is away */ }
+    const pause = again && !failed ? 200 : PAUSE_MS;
+    setTimeout(() => { busy = false; if (again || failed) read(); }, pause);
   };
 
-  document.addEventListener("lab:message", ({ detail }) => {
-    const ours = detail.kind === "file" ? files?.has(detail.id) : String(detail.sweep) === panel.dataset.sweep;
-    if (ours) read();
-  });
+  const isOurs = ({ kind, id, job, sweep }) => {
+    if (kind !== "file") return (panel.dataset.sweep && String(sweep) === panel.dataset.sweep) || runs.some((run) => run.job === job);
+    if (files.has(id)) return true;
+    if (strangers.has(id)) return false;
+    unknown.add(id);
+    return true;
+  };
+  document.addEventListener("lab:message", ({ detail }) => isOurs(detail) && read());
   document.addEventListener("lab:refresh", read);
   document.addEventListener("lab:theme", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

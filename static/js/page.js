@@ -47,7 +47,11 @@
     }
     if (!response.ok) return;
     // What a script has filled in (data-kept) is left as it is.
-    const callbacks = { beforeNodeMorphed: (old) => !(old.dataset && "kept" in old.dataset) };
+    // What the reader has opened stays open.
+    const callbacks = {
+      beforeNodeMorphed: (old) => !(old.dataset && "kept" in old.dataset),
+      beforeAttributeUpdated: (name, old) => !(name === "open" && old.tagName === "DETAILS"),
+    };
     Idiomorph.morph(part, response.text, { morphStyle: "innerHTML", ignoreActiveValue: true, callbacks });
     const listening = part.querySelector("[data-tokens]"); // what it wants to hear from now on
     if (listening) part.dataset.live = listening.dataset.tokens;

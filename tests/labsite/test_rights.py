@@ -83,6 +83,8 @@ PAGES = {
     ],
     "sees": [
         (GET, "/projects/{project}/"), (GET, "/runs/{run}/"), (GET, "/runs/{run}/log/"),
+        (GET, "/projects/{project}/timeline/"), (GET, "/projects/{project}/charts/"),
+        (GET, "/projects/{project}/curve/"),
         (GET, "/runs/{run}/curve/"), (GET, "/runs/{run}/gpus/"), (GET, "/runs/{run}/log/lines/"),
         (GET, "/runs/{run}/log/find/"), (GET, "/runs/{run}/files.zip"),
         (GET, "/runs/{run}/look/a.csv"), (GET, "/runs/{run}/raw/a.csv"),

@@ -138,6 +138,18 @@ def test_the_curves_of_all_runs_come_in_one_answer(client, sweep):
     assert len(answer["files"]) == 2
 
 
+def test_the_curves_tell_also_the_files_in_which_there_is_no_value_yet(client, sweep):
+    job = sweep.jobs.first()
+    row = SyncFile.objects.create(
+        job=job, name=f"{job.run_name}.csv", attempt=1, generation=1, size=0,
+        synced_at=database_now(),
+    )  # fmt: skip
+
+    answer = client.get(reverse("sweep-curve", args=[sweep.pk])).json()
+
+    assert (answer["runs"], answer["files"]) == ([], [row.pk])
+
+
 def test_its_buttons_do_what_they_say(client, sweep):
     def press(verb, **fields):
         return text_of(client.post(f"/sweeps/{sweep.pk}/{verb}/", fields, follow=True))

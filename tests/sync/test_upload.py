@@ -9,6 +9,7 @@ from django.conf import settings
 from experiments.errors import LostRace
 from experiments.models import Job
 from experiments.states import Outcome
+from labsite import wake
 from labsite.clock import database_now
 from labsite.errors import BadRequest
 from sync import storage, upload
@@ -193,3 +194,15 @@ def test_it_takes_its_place_only_while_nobody_else_writes_the_file(run, monkeypa
         run.full(b"second", generation=2)
 
     assert run.stored("run_001.pt") == b"first"
+
+
+def test_whoever_looked_before_the_values_were_taken_in_is_told_again(run, monkeypatch):
+    stored = run.delta(b"epoch\n1\n", generation=1, offset=0)
+    told = []
+    monkeypatch.setattr(wake, "publish_on_commit", lambda *what: told.append(what))
+
+    note_derived(run.target("run_001.csv"), stored)
+    note_derived(run.target("run_001.csv"), stored)
+
+    assert told == [("file", stored.row.pk, 8)]
+    assert Job.objects.get().summary["last"] == {"epoch": 1}
