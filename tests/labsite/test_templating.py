@@ -14,11 +14,16 @@ from tests import make
 pytestmark = pytest.mark.django_db
 
 
+def kept() -> list[Card | Device | GPU]:
+    return [one for one in gc.get_objects() if type(one) in (Card, Device, GPU)]
+
+
 @pytest.fixture
-def _without_collector():
+def of_others():
+    """What other tests of this process still hold. Nothing is collected from now on."""
     gc.collect()
     gc.disable()
-    yield
+    yield kept()
     gc.enable()
 
 
@@ -31,12 +36,12 @@ def served(path: str) -> str:
     return WSGIHandler().get_response(request).content.decode()
 
 
-@pytest.mark.usefixtures("_without_collector")
 @pytest.mark.parametrize("path", ["/devices/?part=list", "/"])
-def test_gpu_servers_that_a_page_showed_are_let_go_of_with_it(path):
+def test_gpu_servers_that_a_page_showed_are_let_go_of_with_it(path, of_others):
     name = make.device(gpus=2).host_id
 
     page = served(path)
 
     assert name in page
-    assert not [one for one in gc.get_objects() if type(one) in (Card, Device, GPU)]
+    before = {id(one) for one in of_others}
+    assert not [one for one in kept() if id(one) not in before]
