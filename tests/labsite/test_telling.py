@@ -807,8 +807,10 @@ def test_a_disk_that_goes_back_and_forth_is_told_of_once_until_it_is_well_again(
 
 
 def test_a_look_where_nobody_is_to_be_told_is_two_queries(django_assert_max_num_queries):
+    now = database_now()
+
     with django_assert_max_num_queries(2):
-        look(Look(), database_now(), 60)
+        look(Look(), now, 60)
 
 
 def test_a_look_after_which_nothing_ended_is_few_queries(kim, django_assert_max_num_queries):
