@@ -32,6 +32,7 @@ class Server:
     folder: Path
     process: psutil.Process
     session: requests.Session
+    ready_at: float  # of time.monotonic(): when it first answered
 
     def get(self, path: str) -> Any:
         return self._answer(self.session.get(self.url + path, timeout=10))
@@ -109,8 +110,9 @@ def _ready(started: subprocess.Popen[bytes], folder: Path, environment: dict[str
     session = requests.Session()
     session.trust_env = False
     wait_for(lambda: _serves(session, address), "an answer")
+    ready_at = time.monotonic()
     session.headers["Authorization"] = f"Token {_token(environment)}"
-    return Server(address, folder, psutil.Process(started.pid), session)
+    return Server(address, folder, psutil.Process(started.pid), session, ready_at)
 
 
 def _serves(session: requests.Session, url: str) -> bool:

@@ -39,12 +39,18 @@
     }
   };
 
+  let isLeaving = false; // several parts hear it at once, and two loads would end one another
+
+  const leave = () => {
+    if (isLeaving) return;
+    isLeaving = true;
+    document.dispatchEvent(new CustomEvent("lab:leaving"));
+    location.reload();
+  };
+
   const fetchPart = async (part) => {
     const response = await ask(part.dataset.src, { headers: { "X-Part": "1" } });
-    if (response.redirected || response.status === 403) { // signed out
-      document.dispatchEvent(new CustomEvent("lab:leaving"));
-      return location.reload();
-    }
+    if (response.redirected || response.status === 403) return leave(); // signed out
     if (!response.ok) return;
     // What a script has filled in (data-kept) is left as it is.
     // What the reader has opened stays open.

@@ -1,5 +1,7 @@
 """The line to the server: cut and whole again, in a tab that rests, to a newer server."""
 
+import re
+
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_live import SLOW_MS, sign_in
@@ -125,7 +127,7 @@ def test_a_page_whose_session_ended_keeps_what_was_typed(page: Page, lab: Lab, p
     page.context.clear_cookies()
 
     page.evaluate("document.dispatchEvent(new CustomEvent('lab:refresh'))")
-    page.wait_for_url("**/login/**")
+    expect(page).to_have_url(re.compile("/login/"))
     page.get_by_label("User name").fill("admin")
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()

@@ -72,14 +72,6 @@ def test_a_terminal_shows_the_password_once(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "admin-password.txt").exists()
 
 
-def test_it_is_ready_in_under_3_s_when_nothing_is_new(make_lab: MakeLab) -> None:
-    began = time.monotonic()
-
-    make_lab()
-
-    assert time.monotonic() - began < 3
-
-
 # --- what it refuses -----------------------------------------------------------------------------
 
 
