@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def write_runs(file: Path) -> None:
 # --- the peers ----------------------------------------------------------------------------------
 
 
-class Peer:
+class Peer(ABC):
     """A tracker of somebody else's, in an interpreter of its own."""
 
     name: str
@@ -133,15 +134,15 @@ class Peer:
             column.measure(dict(zip(QUESTIONS, self.asks(url, facts), strict=True)))
         return column
 
-    def store(self) -> Path:
-        raise NotImplementedError
+    @abstractmethod
+    def store(self) -> Path: ...
 
-    def command(self, port: int) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self, port: int) -> list[str]: ...
 
+    @abstractmethod
     def asks(self, url: str, facts: dict[str, Any]) -> list[Ask]:
         """In the order of QUESTIONS."""
-        raise NotImplementedError
 
     def _get(self, url: str, **params: Any) -> Ask:
         return lambda: self._session.get(url, params=params, timeout=ANSWER_SECONDS)

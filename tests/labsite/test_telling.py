@@ -810,7 +810,7 @@ def test_a_look_where_nobody_is_to_be_told_is_two_queries(django_assert_max_num_
     now = database_now()
 
     with django_assert_max_num_queries(2):
-        look(Look(), now, 60)
+        assert look(Look(), now, 60).found == []
 
 
 def test_a_look_after_which_nothing_ended_is_few_queries(kim, django_assert_max_num_queries):
