@@ -17,7 +17,7 @@ from experiments.contact import contact_with, sentences
 from experiments.endings import endings_of
 from experiments.models import Job
 from experiments.places import read_places
-from experiments.serializers import SubmitSerializer
+from experiments.serializers.wishes import SubmitSerializer
 from experiments.states import JobState
 from labsite.clock import clock_words, database_now
 from labsite.pages.fitting import Fit, fits_of, next_runs, product_of, turn_of

@@ -14,11 +14,7 @@ from experiments.models import (
     GPUClaim,
     Job,
 )
-from experiments.serializers import (
-    BorrowSerializer,
-    ClaimSerializer,
-    NewBorrowSerializer,
-)
+from experiments.serializers.borrows import BorrowSerializer, ClaimSerializer, NewBorrowSerializer
 from labsite.clock import database_now
 from people.auth import IsPerson
 

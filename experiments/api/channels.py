@@ -16,7 +16,7 @@ from rest_framework.response import Response
 
 from experiments.api.secrets import LEADS_ONLY
 from experiments.models import Channel, Project
-from experiments.serializers import ChannelSerializer, NewChannelSerializer
+from experiments.serializers.channels import ChannelSerializer, NewChannelSerializer
 from labsite.clock import database_now
 from people.auth import MayWrite
 from people.roles import may_manage

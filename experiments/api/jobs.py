@@ -19,10 +19,8 @@ from experiments.models import (
     Job,
     JobEvent,
 )
-from experiments.serializers import (
-    EventSerializer,
-    JobDetailSerializer,
-    JobSerializer,
+from experiments.serializers.jobs import EventSerializer, JobDetailSerializer, JobSerializer
+from experiments.serializers.wishes import (
     MoveSerializer,
     PrioritySerializer,
     RequeueSerializer,

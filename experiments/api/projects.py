@@ -12,9 +12,7 @@ from experiments.api.rights import LeadsChange
 from experiments.models import (
     Project,
 )
-from experiments.serializers import (
-    ProjectSerializer,
-)
+from experiments.serializers.projects import ProjectSerializer
 from labsite.clock import database_now
 from people.audit import recorded
 

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from experiments.models import Project, Secret
 from experiments.models.secret import check_name
-from experiments.serializers import SecretSerializer, SecretValueSerializer
+from experiments.serializers.secrets import SecretSerializer, SecretValueSerializer
 from labsite.clock import database_now
 from people.auth import MayWrite
 

@@ -18,11 +18,8 @@ from experiments.models import (
     Sweep,
     counts_of,
 )
-from experiments.serializers import (
-    PrioritySerializer,
-    SubmitSerializer,
-    SweepSerializer,
-)
+from experiments.serializers.sweeps import SweepSerializer
+from experiments.serializers.wishes import PrioritySerializer, SubmitSerializer
 from labsite.clock import database_now
 
 

@@ -7,9 +7,7 @@ from devices.views import ManagersChange as OnlyManagersChange
 from experiments.models import (
     UnixAccount,
 )
-from experiments.serializers import (
-    UnixAccountSerializer,
-)
+from experiments.serializers.unixaccounts import UnixAccountSerializer
 from people.audit import facts_of, note, recorded
 
 

@@ -8,7 +8,8 @@ from django.utils.dateparse import parse_datetime
 from devices.models import Device
 from devices.serializers import DeviceSerializer
 from experiments.models import Attempt, Job, Project, Pulse
-from experiments.serializers import JobSerializer, ProjectSerializer
+from experiments.serializers.jobs import JobSerializer
+from experiments.serializers.projects import ProjectSerializer
 from experiments.states import JobState, Outcome, Priority
 from labsite.clock import database_now
 from tests import make

@@ -1,0 +1,1 @@
+"""The form of what this app's endpoints take and give, a module for each family as in api/."""
