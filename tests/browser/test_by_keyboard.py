@@ -110,7 +110,7 @@ def test_enter_in_a_field_shows_what_will_run_and_queues_nothing(page: Page, mad
     page.get_by_role("textbox", name="Command", exact=True).fill("python train.py")
     page.get_by_role("textbox", name="Command", exact=True).press("Enter")
     expect(page.locator("#preview")).to_contain_text("python train.py")
-    paths = page.get_by_label("Paths that must be there")
+    paths = page.get_by_label("Required paths")
     paths.fill("/data/a")
     paths.press("Enter")
     expect(paths).to_have_value("/data/a\n")  # a field of several lines has one more
