@@ -117,10 +117,10 @@
     const sent = new FormData(form);
     sent.delete("upload");
     try {
-      const response = await fetch(form.dataset.check, { method: "POST", body: sent });
-      if (response.redirected) return location.reload();
+      const response = await lab.ask(form.dataset.check, { method: "POST", body: sent });
+      if (response.redirected) return lab.leave();
       if (!response.ok || mine !== newest) return;
-      const answer = await response.json();
+      const answer = response.json();
       judge(isUntouched() ? [] : answer.mistakes);
       Idiomorph.morph(preview, answer.preview, { morphStyle: "innerHTML" });
       Idiomorph.morph(wide, answer.wide, { morphStyle: "innerHTML" });

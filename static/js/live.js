@@ -54,15 +54,10 @@
 
   const isTyping = () => edited || Boolean(document.activeElement?.closest("input, textarea, select, .CodeMirror"));
 
-  const reload = () => {
-    say("lab:leaving");
-    location.reload();
-  };
-
   const loadNewVersion = () => {
     if (reloading) return;
     if (isTyping()) document.getElementById("renewed").hidden = false;
-    else reloading = setTimeout(() => { reloading = 0; if (isTyping()) loadNewVersion(); else reload(); }, Math.random() * SPREAD_MS);
+    else reloading = setTimeout(() => { reloading = 0; if (isTyping()) loadNewVersion(); else lab.leave(); }, Math.random() * SPREAD_MS);
   };
 
   // Only while there is a line: a reload from a server that is away would end a wall display.
@@ -76,7 +71,7 @@
     const form = target.closest("form");
     if (form && !("auto" in form.dataset)) edited = true;
   });
-  document.addEventListener("click", ({ target }) => target.closest("[data-reload]") && reload());
+  document.addEventListener("click", ({ target }) => target.closest("[data-reload]") && lab.leave());
 
   // --- what the server says ---------------------------------------------------------------------
 
@@ -157,7 +152,7 @@
       if (Array.isArray(told)) told.forEach(take);
       else take(told);
     };
-    socket.onclose = (event) => (event.code === SIGNED_OUT ? reload() : lose());
+    socket.onclose = (event) => (event.code === SIGNED_OUT ? lab.leave() : lose());
   };
 
   // After a sleep, or when the network is back, nobody waits for a timer that slept as well.

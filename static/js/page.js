@@ -23,6 +23,7 @@
   const ANSWER_MS = 60000;
   let line = new AbortController();
   const ask = async (url, options = {}) => {
+    line.signal.throwIfAborted(); // the page is being left
     const mine = new AbortController();
     const end = () => mine.abort();
     const timer = setTimeout(end, ANSWER_MS);
@@ -39,12 +40,14 @@
     }
   };
 
-  let isLeaving = false; // several parts hear it at once, and two loads would end one another
-
+  // Several parts hear it at once, and two loads would end one another. What is under way is given
+  // up: its answer would be the page to sign in at, with a cookie that is not of the one we load.
+  let isLeaving = false;
   const leave = () => {
     if (isLeaving) return;
     isLeaving = true;
     document.dispatchEvent(new CustomEvent("lab:leaving"));
+    line.abort();
     location.reload();
   };
 
@@ -112,6 +115,7 @@
   // a set of them.
   window.lab = Object.assign(window.lab || {}, {
     ask,
+    leave,
     follow({ job, file, read }) {
       const PAUSE_MS = 400;
       let busy = false, again = false;

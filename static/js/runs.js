@@ -54,7 +54,8 @@
     const wrong = editor.querySelector(".wrong");
     try {
       const response = await fetch(link.href, { method: "POST", body });
-      if (response.redirected) return rest(editor, cell);
+      const isSignedOut = new URL(response.url).pathname.endsWith("/login/");
+      if (response.redirected && !isSignedOut) return rest(editor, cell);
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       wrong.textContent = page.getElementById("messages")?.textContent.trim() || gettext("It was not saved.");
     } catch {
