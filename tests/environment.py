@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ready
+
+ready.shared()  # named here, before there are workers
 _data = tempfile.mkdtemp(prefix="labsite-test-")
 os.environ.setdefault("LAB_DATA_DIR", _data)
 for folder in ("static", "logs", "config", "spool"):  # as the first start makes them

@@ -12,7 +12,7 @@ from tests.e2e.lab import Lab
 @pytest.fixture(scope="session")
 def first_start(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A server that was started once on nothing, and stopped again."""
-    lab = Lab(tmp_path_factory.mktemp("first") / "data").start()
+    lab = Lab(tmp_path_factory.mktemp("first") / "data").start(on_nothing=True)
     lab.interrupt()
     return lab
 

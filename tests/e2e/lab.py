@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import psutil
 import requests
 
+from tests import ready
+
 ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60
 LOOK_SECONDS = 0.02
@@ -61,7 +63,10 @@ class Lab:
         self._output = data_dir.with_name(f"{data_dir.name}.output")
         self.process: psutil.Popen | None = None
 
-    def start(self) -> "Lab":
+    def start(self, *, on_nothing: bool = False) -> "Lab":
+        """Start it and wait until it serves; `on_nothing`: with all that a first start makes."""
+        if not on_nothing:
+            ready.lay(self.data_dir)
         with self._output.open("ab") as output:
             self.process = psutil.Popen(
                 self._command, cwd=ROOT, env=environment(), stdout=output, stderr=output

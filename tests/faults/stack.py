@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from tests import ready
 from tests.faults import processes, workload
 from tests.faults.history import Event
 from tests.faults.processes import Born, wait_for
@@ -139,6 +140,7 @@ class Lab:
 
     def start(self, *, serves: bool = True) -> "Lab":
         """Start it and wait until its API serves, or until its port takes connections (https)."""
+        ready.lay(self.data_dir)
         self._status_file.unlink(missing_ok=True)
         command = [*self._launch, "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), *self._options]
