@@ -26,6 +26,9 @@ FORWARDED = (
 #: Headers that are not HTTP_… in an environ.
 PLAIN = {"content-length": "CONTENT_LENGTH", "content-type": "CONTENT_TYPE"}
 
+#: When the request arrived, by time.monotonic(): before it waited for its turn.
+ARRIVED = "labsite.arrived"
+
 
 def environ_of(scope: Scope, body: BinaryIO, length: int) -> dict[str, Any]:
     """

@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -24,7 +25,7 @@ from django.http.response import HttpResponseBase
 
 from labsite.answer import Answer, encoded, failure, refusal, refuse_unread, send_answer
 from labsite.body import Disconnected, Receive, Scope, Send, length_of, pieces
-from labsite.environ import environ_of
+from labsite.environ import ARRIVED, environ_of
 from labsite.errors import Busy, Refused
 from labsite.spool import MEMORY_BYTES, Spool, disk, temporary_file
 from labsite.stackroom import with_room
@@ -58,6 +59,7 @@ class Pool:
         self._threads.shutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ARRIVED] = time.monotonic()
         try:
             spool, length = await self._spooled(scope, receive)
         except Disconnected:
@@ -106,7 +108,9 @@ class Pool:
     def _run(self, scope: Scope, spool: Spool, length: int) -> Answer:
         """In a thread: have Django answer. The spool is this thread's from here on."""
         try:
-            return self._respond(environ_of(scope, spool.reader(), length))
+            environ = environ_of(scope, spool.reader(), length)
+            environ[ARRIVED] = scope[ARRIVED]
+            return self._respond(environ)
         except Refused:
             raise
         except Exception:

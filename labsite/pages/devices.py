@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,6 +29,7 @@ from labsite.pages.enrolling import command_for, line_for, renewal_line
 from labsite.pages.fields import Variables
 from labsite.pages.frame import troubled_count
 from labsite.pages.hostcards import Card, gpu_type, read_cards
+from labsite.pages.sharing import SharedPart
 from labsite.pages.states import Badge
 from labsite.pages.versions import other_code
 from labsite.zipapps import AGENT
@@ -35,6 +37,7 @@ from people.audit import facts_of, note, recorded
 from people.roles import may_manage
 
 MOST_USES = 500
+_LIST = SharedPart("parts/devices.html")
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,18 @@ def _choices(cards: Sequence[Card]) -> dict[str, Any]:
 @login_required
 @require_safe
 def devices(request: HttpRequest) -> HttpResponse:
-    cards = sorted(read_cards(request.user), key=_attention_first)
+    wish = Wish(*(asked(request, name) for name in ("state", "type", "label")))
+    if "part" in request.GET:
+        return _LIST.answer(request, wish, partial(_listed, request.user, wish))
+    return render(request, "pages/devices.html", _listed(request.user, wish))
+
+
+def _listed(reader: Any, wish: Wish) -> dict[str, Any]:
+    cards = sorted(read_cards(reader), key=_attention_first)
     others = other_code([card.device for card in cards])
     for card in cards:
         card.other_code = others.get(card.device.pk)
-    wish = Wish(*(asked(request, name) for name in ("state", "type", "label")))
-    context = {
+    return {
         "cards": [card for card in cards if wish.fits(card)],
         "all": len(cards),
         "wish": wish,
@@ -97,11 +106,8 @@ def devices(request: HttpRequest) -> HttpResponse:
         "mass_loss": mass_loss(database_now()),  # wrong with more than one: needs a person
         "faulty": _faulty(),
         "blind": Device.objects.blind(),
-        "server": serving.panel() if may_manage(request.user) else None,
+        "server": serving.panel() if may_manage(reader) else None,
     }
-    if "part" in request.GET:
-        return render(request, "parts/devices.html", context)
-    return render(request, "pages/devices.html", context)
 
 
 @login_required

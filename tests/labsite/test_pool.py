@@ -70,6 +70,21 @@ def test_what_pages_ask_by_themselves_holds_one_thread_however_many_look(site):
         assert [read_answer(connection)[0] for connection in looking] == [200] * 5
 
 
+def test_a_view_is_told_when_its_request_arrived_and_not_when_its_turn_came(site):
+    views.gate.clear()
+    with ExitStack() as stack:
+        asking = [stack.enter_context(closing(connect(site))) for _ in range(2)]
+        for connection in asking:
+            connection.sendall(request("GET", "/held", x_part="1"))
+        status, _answer = asked(site, "POST", "/echo", b"a click")  # both have arrived by then
+        opened = time.monotonic()
+        views.gate.set()
+        arrived = [json.loads(read_answer(connection)[2])["arrived"] for connection in asking]
+
+    assert status == 200
+    assert max(arrived) < opened
+
+
 def test_a_body_larger_than_memory_goes_through_disk_unchanged(site):
     content = bytes(range(256)) * (3 * spool.MEMORY_BYTES // 256)
 

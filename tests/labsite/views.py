@@ -9,6 +9,8 @@ from django.db import connection
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
+from labsite.environ import ARRIVED
+
 #: What the views were given, newest last.
 seen: list[bytes] = []
 FILE_BYTES = 8 * 1024**2
@@ -38,7 +40,7 @@ gate = threading.Event()
 
 def held(request):
     gate.wait(10)
-    return HttpResponse(b"let go")
+    return JsonResponse({"arrived": request.META[ARRIVED]})
 
 
 def broken(request):

@@ -1,0 +1,98 @@
+"""A part of a page that many look at is made once for all who wait for it and may see the same.
+
+An open page asks for its parts by itself (`X-Part`), and labsite/pool.py makes one at a time. So
+while the list of 200 GPU servers is made for one viewer, others wait; what is made next serves all
+who had asked before it was begun. Nobody gets what is older than their question, and fifty viewers
+cost what two do.
+
+What is shared is made of the `Eyes` alone, without request and user, so it cannot tell one reader
+what only another may know. Tokens of forms are put in afterwards, for each reader their own.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.translation import get_language
+
+from experiments.models import Borrow, Job, Project
+from labsite.environ import ARRIVED
+from people.roles import may_manage, may_submit
+
+#: Longer than anybody waits for a part.
+KEPT_SECONDS = 60.0
+#: Where a reader's token goes; nothing that people write can be it.
+_TOKEN = secrets.token_hex(32)
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """All that a shared part may know of its reader; stands for `sight` in templates."""
+
+    may_manage: bool
+    may_submit: bool
+    hidden: frozenset[int]  # the keys of the projects that they do not see
+
+    def sees(self, job: Job) -> bool:
+        return job.project_id not in self.hidden
+
+
+def eyes_of(user: Any) -> Eyes | None:
+    """None: of somebody who sees or may do what is theirs alone, for whom nothing is shared."""
+    if may_manage(user):
+        return Eyes(may_manage=True, may_submit=True, hidden=frozenset())
+    hidden = frozenset(Project.hidden_from(user).values_list("pk", flat=True))
+    if hidden and Job.objects.filter(user=user, project__in=hidden).order_by().exists():
+        return None
+    if Borrow.objects.open().filter(user=user).exists():
+        return None
+    return Eyes(may_manage=False, may_submit=may_submit(user), hidden=hidden)
+
+
+@dataclass
+class SharedPart:
+    """One template of parts, whose context is made of a reader and of what was asked."""
+
+    template: str
+    _made: dict[Hashable, tuple[float, str]] = field(default_factory=dict)
+
+    def answer(
+        self, request: HttpRequest, asked: Hashable, context: Callable[[], dict[str, Any]]
+    ) -> HttpResponse:
+        """
+        Args:
+            asked: what of the request the context is made of, besides the reader's eyes.
+        """
+        arrived = request.META.get(ARRIVED)
+        eyes = eyes_of(request.user) if arrived is not None else None
+        if eyes is None:
+            return render(request, self.template, context())
+        key = (asked, eyes, get_language(), timezone.get_current_timezone_name())
+        began, html = self._made.get(key, (0.0, ""))
+        if began < arrived:
+            began = time.monotonic()
+            html = render_to_string(self.template, context() | _of_reader(eyes))
+            self._keep(key, began, html)
+        return HttpResponse(html.replace(_TOKEN, get_token(request)) if _TOKEN in html else html)
+
+    def _keep(self, key: Hashable, began: float, html: str) -> None:
+        oldest = began - KEPT_SECONDS
+        kept = {one: made for one, made in self._made.items() if made[0] > oldest}
+        self._made = kept | {key: (began, html)}
+
+
+def _of_reader(eyes: Eyes) -> dict[str, Any]:
+    """As labsite/pages/frame.py tells templates of whoever reads."""
+    return {
+        "sight": eyes,
+        "may_manage": eyes.may_manage,
+        "may_submit": eyes.may_submit,
+        "csrf_token": _TOKEN,
+    }
