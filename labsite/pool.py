@@ -27,6 +27,7 @@ from labsite.answer import Answer, encoded, failure, refusal, refuse_unread, sen
 from labsite.body import Disconnected, Receive, Scope, Send, length_of, pieces
 from labsite.environ import ARRIVED, environ_of
 from labsite.errors import Busy, Refused
+from labsite.precedence import give_way
 from labsite.spool import MEMORY_BYTES, Spool, disk, temporary_file
 from labsite.stackroom import with_room
 from sync import room
@@ -75,8 +76,7 @@ class Pool:
         await send_answer(answer, scope["method"], receive, send)
 
     def _turn_of(self, scope: Scope) -> AbstractAsyncContextManager[Any]:
-        is_part = any(name == _ASKED_BY_ITSELF for name, _value in scope["headers"])
-        return self._parts if is_part else nullcontext()
+        return self._parts if _is_part(scope) else nullcontext()
 
     async def _spooled(self, scope: Scope, receive: Receive) -> tuple[Spool, int]:
         length = length_of(scope["method"], scope["headers"], limit_of(scope["path"]))
@@ -107,6 +107,8 @@ class Pool:
 
     def _run(self, scope: Scope, spool: Spool, length: int) -> Answer:
         """In a thread: have Django answer. The spool is this thread's from here on."""
+        if _is_part(scope):
+            give_way()
         try:
             environ = environ_of(scope, spool.reader(), length)
             environ[ARRIVED] = scope[ARRIVED]
@@ -129,6 +131,10 @@ class Pool:
         finally:
             response.close()  # sends request_finished, in the thread whose connections it is about
         return answer
+
+
+def _is_part(scope: Scope) -> bool:
+    return any(name == _ASKED_BY_ITSELF for name, _value in scope["headers"])
 
 
 def _close_connections(together: threading.Barrier) -> None:

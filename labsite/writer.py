@@ -24,6 +24,7 @@ from devices.heartbeat import Beat, record
 from experiments.leases import Call, answer, poll, stamp
 from labsite.api import refusal_of
 from labsite.errors import Busy
+from labsite.precedence import at_work
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ class Writer:
             going_on = None not in batch
             waiting = [one for one in batch if one is not None]
             try:
-                self._work(waiting)
+                with at_work():
+                    self._work(waiting)
             except Exception as exc:  # whatever it is, the thread goes on: there is no other
                 logger.exception("the lane's writer failed")
                 deliver([(one.answered, exc) for one in waiting])

@@ -1,8 +1,8 @@
 """A data folder as a first start leaves it, but for its people and keys: made once for all tests.
 
 A first start makes some hundred tables, one change of theirs after the other, which takes longer
-than most tests. What is copied here is made by the same code; each server still brings its database
-up to its version, makes its keys and its administrator.
+than most tests. What is copied here is made by the same code; each server still looks whether its
+database is of its version, and makes its keys and its administrator.
 """
 
 import atexit

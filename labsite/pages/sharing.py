@@ -1,12 +1,14 @@
-"""A part of a page that many look at is made once for all who wait for it and may see the same.
+"""A part of a page that many look at is made once for all who may see the same.
 
-An open page asks for its parts by itself (`X-Part`), and labsite/pool.py makes one at a time. So
-while the list of 200 GPU servers is made for one viewer, others wait; what is made next serves all
-who had asked before it was begun. Nobody gets what is older than their question, and fifty viewers
-cost what two do.
+An open page asks for its parts by itself (`X-Part`), and labsite/pool.py makes one at a time. The
+list of 200 GPU servers takes a third of a second of the interpreter that heartbeats need too, so
+what was made for one viewer serves all who had asked before it was begun; and for five times as
+long as it took to make, also who asks later. They are told that it is older than their question
+(`X-Older`), and the page looks again: nobody is left with what was before. Fifty viewers cost
+little more than one does.
 
-What is shared is made of the `Eyes` alone, without request and user, so it cannot tell one reader
-what only another may know. Tokens of forms are put in afterwards, for each reader their own.
+What is shared is rendered for the `Eyes` alone, without request and user, and made of what a
+reader with such eyes may see. Tokens of forms are put in afterwards, for each reader their own.
 """
 
 import secrets
@@ -26,10 +28,12 @@ from experiments.models import Borrow, Job, Project
 from labsite.environ import ARRIVED
 from people.roles import may_manage, may_submit
 
+#: Of the time since one was begun, the share that making it may take is one part in so many.
+SHARE = 5
 #: Longer than anybody waits for a part.
 KEPT_SECONDS = 60.0
 #: Where a reader's token goes; nothing that people write can be it.
-_TOKEN = secrets.token_hex(32)
+_TOKEN = secrets.token_hex(32).encode()
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,21 @@ def eyes_of(user: Any) -> Eyes | None:
 
 
 @dataclass
+class _Made:
+    began: float
+    took: float
+    html: bytes
+
+    def serves(self, arrived: float) -> bool:
+        return arrived - self.began <= SHARE * self.took
+
+
+@dataclass
 class SharedPart:
     """One template of parts, whose context is made of a reader and of what was asked."""
 
     template: str
-    _made: dict[Hashable, tuple[float, str]] = field(default_factory=dict)
+    _kept: dict[Hashable, _Made] = field(default_factory=dict)
 
     def answer(
         self, request: HttpRequest, asked: Hashable, context: Callable[[], dict[str, Any]]
@@ -75,17 +89,28 @@ class SharedPart:
         if eyes is None:
             return render(request, self.template, context())
         key = (asked, eyes, get_language(), timezone.get_current_timezone_name())
-        began, html = self._made.get(key, (0.0, ""))
-        if began < arrived:
-            began = time.monotonic()
-            html = render_to_string(self.template, context() | _of_reader(eyes))
-            self._keep(key, began, html)
-        return HttpResponse(html.replace(_TOKEN, get_token(request)) if _TOKEN in html else html)
+        made = self._kept.get(key)
+        if made is None or not made.serves(arrived):
+            made = self._make(eyes, context)
+            self._keep(key, made)
+        answer = HttpResponse(_with_token(made.html, request))
+        if made.began < arrived:
+            answer["X-Older"] = "1"
+        return answer
 
-    def _keep(self, key: Hashable, began: float, html: str) -> None:
-        oldest = began - KEPT_SECONDS
-        kept = {one: made for one, made in self._made.items() if made[0] > oldest}
-        self._made = kept | {key: (began, html)}
+    def _make(self, eyes: Eyes, context: Callable[[], dict[str, Any]]) -> _Made:
+        began = time.monotonic()
+        html = render_to_string(self.template, context() | _of_reader(eyes)).encode()
+        return _Made(began, time.monotonic() - began, html)
+
+    def _keep(self, key: Hashable, made: _Made) -> None:
+        oldest = made.began - KEPT_SECONDS
+        kept = {one: found for one, found in self._kept.items() if found.began > oldest}
+        self._kept = kept | {key: made}
+
+
+def _with_token(html: bytes, request: HttpRequest) -> bytes:
+    return html.replace(_TOKEN, get_token(request).encode()) if _TOKEN in html else html
 
 
 def _of_reader(eyes: Eyes) -> dict[str, Any]:
@@ -94,5 +119,5 @@ def _of_reader(eyes: Eyes) -> dict[str, Any]:
         "sight": eyes,
         "may_manage": eyes.may_manage,
         "may_submit": eyes.may_submit,
-        "csrf_token": _TOKEN,
+        "csrf_token": _TOKEN.decode(),
     }

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from experiments.models import Job
 from labsite.clock import clock_words
 from labsite.pages.states import Badge
+from labsite.precedence import give_way
 
 register = template.Library()
 
@@ -341,6 +342,13 @@ def is_seen(context: template.Context, job: Job) -> bool:
     """Whether the reader may be told what this run is."""
     sight = context.get("sight")
     return sight is not None and sight.sees(job)
+
+
+@register.simple_tag(name="give_way")
+def tag_give_way() -> str:
+    """In the loop of a long page: heartbeats go first."""
+    give_way()
+    return ""
 
 
 @register.simple_tag(takes_context=True)

@@ -33,7 +33,8 @@
       const response = await fetch(url, { cache: "no-store", ...options, signal: mine.signal });
       const { ok, status, redirected } = response;
       const text = await response.text();
-      return { ok, status, redirected, text, json: () => JSON.parse(text) };
+      const older = response.headers.has("X-Older"); // than the question: there may be news
+      return { ok, status, redirected, older, text, json: () => JSON.parse(text) };
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", end);
@@ -65,6 +66,7 @@
     const listening = part.querySelector("[data-tokens]"); // what it wants to hear from now on
     if (listening) part.dataset.live = listening.dataset.tokens;
     part.dispatchEvent(new CustomEvent("lab:part", { bubbles: true }));
+    if (response.older) waiting.set(part, "again");
   };
 
   // A hidden tab rests, but for the part that its title is taken from.

@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.test_live import SLOW_MS, sign_in
 from tests.e2e.lab import Lab, wait_for
@@ -118,6 +118,30 @@ def test_a_newer_server_is_told_to_who_types_and_loaded_by_who_does_not(
     page.get_by_role("button", name="Load anew").click()
     page.wait_for_function("!window.notReloaded")
     expect(page.locator("#renewed")).to_be_hidden()
+
+
+def test_a_page_looks_again_after_what_is_older_than_its_question(
+    page: Page, lab: Lab, password: str
+):
+    sign_in(page, lab, password)
+    page.goto(f"{lab.url}/devices/")
+    expect(page.locator("#live")).to_have_text("Live", timeout=SLOW_MS)
+    page.evaluate("document.getElementById('device-list').dataset.live = 'nothing'")
+    page.wait_for_timeout(2500)  # what was asked before is over, its pause too
+    answered = []
+
+    def answer(route: Route) -> None:
+        answered.append(route.request.url)
+        older = {"X-Older": "1"} if len(answered) == 1 else {}
+        body = f"<h1>{len(answered)}</h1>"
+        route.fulfill(body=body, headers={"Content-Type": "text/html", **older})
+
+    page.route("**/devices/?part=list*", answer)
+    page.evaluate("document.dispatchEvent(new CustomEvent('lab:refresh'))")
+
+    expect(page.locator("#device-list h1")).to_have_text("2", timeout=SLOW_MS)
+    page.wait_for_timeout(2500)
+    assert len(answered) == 2
 
 
 def test_a_page_whose_session_ended_keeps_what_was_typed(page: Page, lab: Lab, password: str):

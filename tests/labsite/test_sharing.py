@@ -7,12 +7,13 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.http import HttpResponse
 from django.test import Client
 
 from experiments.models import Borrow, Member, MemberRole, Project
 from labsite.clock import database_now
 from labsite.environ import ARRIVED
-from labsite.pages import devices
+from labsite.pages import devices, sharing
 from tests import make
 from tests.labsite.reading import client_of
 
@@ -55,10 +56,14 @@ def lab():
     return device
 
 
-def asked(client: Client, arrived: float, path: str = PART) -> str:
+def answer_of(client: Client, arrived: float, path: str = PART) -> HttpResponse:
     answer = client.get(path, headers={"x-part": "1"}, **{ARRIVED: arrived})
     assert answer.status_code == 200
-    return answer.content.decode()
+    return answer
+
+
+def asked(client: Client, arrived: float, path: str = PART) -> str:
+    return answer_of(client, arrived, path).content.decode()
 
 
 def plain(client: Client) -> str:
@@ -83,13 +88,30 @@ def test_who_asked_before_it_was_begun_shares_it_with_a_token_of_their_own(lab, 
     assert two.cookies["csrftoken"].value not in first
 
 
-def test_nobody_gets_what_is_older_than_their_question(lab, made):
+def test_who_asks_soon_after_gets_it_too_and_is_told_that_it_is_older(lab, made, monkeypatch):
+    monkeypatch.setattr(sharing, "SHARE", 1e6)
+    client = client_of(make.user("bob"))
+    first = answer_of(client, time.monotonic())
+
+    later = answer_of(client, time.monotonic())
+
+    assert "X-Older" not in first
+    assert later["X-Older"] == "1"
+    assert later.content == first.content
+    assert len(made) == 1
+
+
+def test_who_asks_later_than_that_has_it_made_anew(lab, made, monkeypatch):
+    monkeypatch.setattr(sharing, "SHARE", 0)
     client = client_of(make.user("bob"))
     asked(client, time.monotonic())
     lab.draining = True
     lab.save()
 
-    assert "no new jobs" in asked(client, time.monotonic())
+    answer = answer_of(client, time.monotonic())
+
+    assert "no new jobs" in answer.content.decode()
+    assert "X-Older" not in answer
     assert len(made) == 2
 
 
@@ -165,8 +187,8 @@ def test_who_has_something_of_their_own_there_shares_with_nobody(lab, made):
 def test_what_nobody_waits_for_any_more_is_forgotten(lab, monkeypatch):
     client = client_of(make.user("bob"))
     asked(client, time.monotonic(), f"{PART}&label=other")
-    monkeypatch.setattr("labsite.pages.sharing.KEPT_SECONDS", 0)
+    monkeypatch.setattr(sharing, "KEPT_SECONDS", 0)
 
     asked(client, time.monotonic())
 
-    assert len(devices._LIST._made) == 1
+    assert len(devices._LIST._kept) == 1
