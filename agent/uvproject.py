@@ -31,6 +31,19 @@ LOCK = "uv.lock"
 FOLDERS = (".local/bin", ".cargo/bin")
 #: By which uv knows a lab's own certificate authority.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+#: uv locks a folder's project while it makes its environment, and here runs in many folders share
+#: one: the first makes it, and the others wait for it. Where there is no flock(1), as on macOS, two
+#: that begin in the same moment are left to uv.
+_ONE_BY_ONE = """\
+uv=$1; shift
+command -v flock >/dev/null || exec "$uv" run --frozen -- "$@"
+mkdir -p "${UV_PROJECT_ENVIRONMENT%/*}" || exit
+(
+    flock -n 9 || { echo "Another run makes this environment; this one waits for it."; flock 9; }
+    exec "$uv" run --frozen -- true
+) 9>"$UV_PROJECT_ENVIRONMENT.lock" || exit
+exec "$uv" run --frozen --no-sync -- "$@"
+"""
 _OWN_CODE = re.compile(rb"^source = \{ (editable|directory|path) = ", re.MULTILINE)
 
 
@@ -104,4 +117,4 @@ def through(order: AttemptOrder, arguments: list[str], search_path: str, user: U
             [Lack(NAME, order.run_as or "", order.python or "")],
             within,
         )
-    return [found, "run", "--frozen", "--", *arguments]
+    return ["/bin/sh", "-c", _ONE_BY_ONE, NAME, found, *arguments]

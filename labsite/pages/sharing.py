@@ -30,8 +30,9 @@ from people.roles import may_manage, may_submit
 
 #: Of the time since one was begun, the share that making it may take is one part in so many.
 SHARE = 5
-#: Longer than anybody waits for a part.
+#: Longer than anybody waits for a part; and as many as there are ways to look at one, as a rule.
 KEPT_SECONDS = 60.0
+MOST_KEPT = 16
 #: Where a reader's token goes; nothing that people write can be it.
 _TOKEN = secrets.token_hex(32).encode()
 
@@ -105,8 +106,8 @@ class SharedPart:
 
     def _keep(self, key: Hashable, made: _Made) -> None:
         oldest = made.began - KEPT_SECONDS
-        kept = {one: found for one, found in self._kept.items() if found.began > oldest}
-        self._kept = kept | {key: made}
+        others = [pair for pair in self._kept.items() if pair[0] != key and pair[1].began > oldest]
+        self._kept = dict([*others[1 - MOST_KEPT :], (key, made)])
 
 
 def _with_token(html: bytes, request: HttpRequest) -> bytes:

@@ -140,6 +140,18 @@
     },
   });
 
+  // A second click on the way to the answer would do it twice. A download leaves the page where it
+  // is, so the button works again after a while.
+  const AGAIN_MS = 3000;
+  const sent = new WeakSet();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
+    if (sent.has(form)) return event.preventDefault();
+    sent.add(form);
+    setTimeout(() => sent.delete(form), AGAIN_MS);
+  });
+
   // The tab's title carries the state.
   const labName = document.title.split(" · ").pop();
   document.addEventListener("lab:part", ({ target }) => {

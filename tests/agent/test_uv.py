@@ -81,27 +81,29 @@ def log_of(agent: AgentProcess, order: dict[str, Any]) -> str:
 def test_runs_of_one_lock_share_an_environment_that_is_made_once(
     project: Path, environ: dict[str, str], tmp_path: Path, server: FakeServer, agent: AgentProcess
 ) -> None:
-    shutil.copytree(project, tmp_path / "another")
+    folders = [project, *(tmp_path / f"another{number}" for number in range(3))]
+    for folder in folders[1:]:
+        shutil.copytree(project, folder)
     said = {"python": "uv", "command": ["python", "train.py"], "environment": environ}
     agent.start()
 
     at_once = [
         server.order(**said, run_name=f"run_00{number}", working_directory=str(folder))
-        for number, folder in enumerate((project, tmp_path / "another"), 1)
+        for number, folder in enumerate(folders)
     ]
     ends = [ended(server, order) for order in at_once]
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(project / "wheels")  # all is there: nothing is fetched again
-    last = server.order(**said, run_name="run_003", working_directory=str(project))
+    last = server.order(**said, run_name="run_005", working_directory=str(project))
     ends.append(ended(server, last))
 
     logs = [log_of(agent, order) for order in (*at_once, last)]
-    assert [end["exit_code"] for end in ends] == [0, 0, 0], logs
+    assert [end["exit_code"] for end in ends] == [0] * 5, logs
     prefixes = {log.splitlines()[-1] for log in logs}
     assert len(prefixes) == 1
     assert prefixes.pop().startswith("hello /")
     assert sum("Installed 1 package" in log for log in logs) == 1
-    assert ends[2]["environment"]["packages"] == ["greet==1.0"]
+    assert ends[-1]["environment"]["packages"] == ["greet==1.0"]
 
 
 def test_a_package_that_is_named_by_its_path_is_not_shared_by_two_folders(

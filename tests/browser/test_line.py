@@ -144,6 +144,25 @@ def test_a_page_looks_again_after_what_is_older_than_its_question(
     assert len(answered) == 2
 
 
+def test_a_second_click_on_the_way_to_the_answer_does_nothing(page: Page, lab: Lab, password: str):
+    sign_in(page, lab, password)
+    uid = queue_one(page, lab)
+    page.goto(f"{lab.url}/runs/{uid}/")
+    rerun = page.get_by_role("button", name="Rerun", exact=True)
+    expect(rerun).to_be_visible(timeout=SLOW_MS)
+    sent = []
+    page.on("request", lambda request: request.method == "POST" and sent.append(request.url))
+
+    rerun.evaluate("button => { button.click(); button.click(); }")
+    page.wait_for_url(lambda url: uid not in url)
+    assert sent == [f"{lab.url}/runs/{uid}/rerun/"]
+
+    page.goto(f"{lab.url}/runs/{uid}/")
+    rerun.click()
+    page.wait_for_url(lambda url: uid not in url)
+    assert len(sent) == 2
+
+
 def test_a_page_whose_session_ended_keeps_what_was_typed(page: Page, lab: Lab, password: str):
     sign_in(page, lab, password)
     page.goto(f"{lab.url}/execute/")

@@ -192,3 +192,13 @@ def test_what_nobody_waits_for_any_more_is_forgotten(lab, monkeypatch):
     asked(client, time.monotonic())
 
     assert len(devices._LIST._kept) == 1
+
+
+def test_however_much_is_wished_for_some_of_it_is_kept(lab, monkeypatch):
+    monkeypatch.setattr(sharing, "MOST_KEPT", 2)
+    client = client_of(make.user("bob"))
+
+    for label in ("one", "two", "three"):
+        asked(client, time.monotonic(), f"{PART}&label={label}")
+
+    assert [key[0].label for key in devices._LIST._kept] == ["two", "three"]
