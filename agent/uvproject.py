@@ -32,8 +32,8 @@ FOLDERS = (".local/bin", ".cargo/bin")
 #: By which uv knows a lab's own certificate authority.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 #: uv locks a folder's project while it makes its environment, and here runs in many folders share
-#: one: the first makes it, and the others wait for it. Where there is no flock(1), as on macOS, two
-#: that begin in the same moment are left to uv.
+#: one: the first makes it, and the others wait for it. Where there is no flock(1), as on macOS,
+#: those that begin in the same moment are left to uv.
 _ONE_BY_ONE = """\
 uv=$1; shift
 command -v flock >/dev/null || exec "$uv" run --frozen -- "$@"
