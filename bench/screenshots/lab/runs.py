@@ -104,7 +104,7 @@ def started(job: Job, device: Device, now: datetime, minutes: int) -> Attempt:
     attempt.note_environment(
         wire.Environment(
             "3.11.9", "2.5.1", "12.4", "550.54.15", "12.4", "lab",
-            ["numpy==2.1.3", "pillow==11.0.0", f"torchvision==0.{job.pk % 2 + 19}.1"],
+            packages=["numpy==2.1.3", "pillow==11.0.0", f"torchvision==0.{job.pk % 2 + 19}.1"],
         )
     )  # fmt: skip
     dice = random.Random(job.uid)
