@@ -11,8 +11,8 @@ from pathlib import Path
 #: The short ones first; each a module of this folder with a main() of its own.
 ALL = (
     "sqlite_modes", "ready", "labrun", "pyz_start", "dispatch_pass", "curves", "deltas",
-    "sync_status", "arrival", "watched_files", "freeing", "whole_file", "cut_upload", "healing",
-    "heartbeats", "viewers", "submit_to_start", "submit_code", "lab_ls", "idle",
+    "sync_status", "arrival", "visible", "watched_files", "freeing", "whole_file", "cut_upload",
+    "healing", "heartbeats", "viewers", "submit_to_start", "submit_code", "lab_ls", "idle",
     "agent_footprint", "pages", "liveness", "recovery", "false_alarms",
 )  # fmt: skip
 

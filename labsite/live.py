@@ -4,7 +4,7 @@ A message says what changed, by ids and sizes; a page fetches the rest over HTTP
 
     {"seq": 812, "kind": "job", "job": 7, "sweep": 3, "event": "started",
      "state": "running"}                                  durable: one for each JobEvent
-    {"kind": "file", "id": 91, "size": 2048}              transient: at most 1/s for each object
+    {"kind": "file", "id": 91, "size": 2048}              transient: at most 3/s for each object
     {"kind": "devices", "states": {"stale": [4, 9]}}      heard from, or of another state now
     {"kind": "device", "id": 4}                           something else about it changed
     {"kind": "dispatch", "id": null}                      whether runs are given out has changed
@@ -53,8 +53,11 @@ logger = logging.getLogger(__name__)
 PATH = "/ws/live/"
 PING_SECONDS = 20.0
 TICK_SECONDS = 1.0
-#: An object's transient messages are at least so far apart.
+#: An object's transient messages are at least so far apart: while few objects change, and many. In
+#: between so many are told of in a second, whatever they are.
+SOONEST_SECONDS = 0.3
 COALESCE_SECONDS = 1.0
+MESSAGES_A_SECOND = 50
 #: A page that missed more events than this is told to load itself anew.
 WINDOW = 1000
 PASSED_ON_AT_ONCE = 500
@@ -249,8 +252,9 @@ class Tailer:
 
 
 class Coalescer:
-    """Lets an object's first wake-up through at once, and of the next ones the last, a second
-    later."""
+    """Lets an object's first wake-up through at once, and of the next ones the last, a little
+    later: a row is to be in an open page within a second, and a hundred logs that grow are not to
+    keep fifty pages busy."""
 
     def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
         self._say = say
@@ -267,7 +271,13 @@ class Coalescer:
         message = {"kind": wake.kind, "id": wake.id}
         self._say(message if wake.size is None else {**message, "size": wake.size})
         self._cooling[key] = None
-        asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._cool, key)
+        asyncio.get_running_loop().call_later(self.pause_seconds, self._cool, key)
+
+    @property
+    def pause_seconds(self) -> float:
+        """Between two messages of one object, while as many change as now."""
+        soon = max(SOONEST_SECONDS, len(self._cooling) / MESSAGES_A_SECOND)
+        return min(COALESCE_SECONDS, soon)
 
     def _cool(self, key: tuple[str, Any]) -> None:
         latest = self._cooling.pop(key)

@@ -201,6 +201,22 @@ async def test_a_page_from_the_future_is_told_to_begin_anew():
 
 
 @in_a_loop
+async def test_few_objects_are_told_of_soon_and_many_no_more_often_than_so_many_a_second():
+    told = []
+    coalescer = live.Coalescer(told.append)
+
+    pauses = []
+    for number in range(200):
+        coalescer.offer(Wake("file", number, 1))
+        pauses.append(coalescer.pause_seconds)
+
+    assert len(told) == 200
+    assert pauses[0] == live.SOONEST_SECONDS
+    assert pauses[29] == pytest.approx(30 / live.MESSAGES_A_SECOND)
+    assert pauses[-1] == live.COALESCE_SECONDS
+
+
+@in_a_loop
 async def test_an_object_that_changes_often_is_told_of_once_a_second(quick_coalescer):
     async with Page() as page:
         await page.until_hello()
