@@ -37,10 +37,10 @@ from agent.journal import Journal
 from agent.lacks import Lacks
 from agent.poll import PollLoop
 from agent.presence import Presence
-from agent.runner import Surroundings
 from agent.service.notify import Notifier
 from agent.state import State
 from agent.store import Store
+from agent.surroundings import Surroundings
 from agent.transport import Transport
 from agent.wire import AttemptOrder, GPUReading, JobUser
 from agent.wish import Wish

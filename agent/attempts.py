@@ -11,7 +11,8 @@ from agent import adoption, shim, wire
 from agent.backoff import Backoff
 from agent.journal import Attempt
 from agent.reconcile import Plan
-from agent.runner import Run, Surroundings
+from agent.runner import Run
+from agent.surroundings import Surroundings
 from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnDeviceLost
 
 logger = logging.getLogger(__name__)

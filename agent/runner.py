@@ -2,18 +2,15 @@
 
 import logging
 import shutil
-import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from agent import cgroups, environment, packages, shim, users, uvproject, wire
+from agent import beginnings, cgroups, environment, shim, users, uvproject, wire
 from agent.backoff import Backoff
 from agent.code import companion
-from agent.code.laying import CodeLaying
 from agent.environment import Launch, Places
 from agent.errors import (
     GPUTaken,
@@ -23,18 +20,15 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
-from agent.files import outputs
-from agent.files.outputs import Outputs
-from agent.gpulock import NOTHING, GPULocks, Taken
-from agent.gpus import GPUWatch
+from agent.gpulock import NOTHING, Taken
 from agent.interpreters import Interpreter
-from agent.journal import Attempt, Journal
-from agent.lacks import Lacking, Lacks, check_paths
-from agent.process import Ended, Supervision
+from agent.journal import Attempt
+from agent.lacks import Lacking, check_paths
+from agent.process import Ended
 from agent.release import LOOK_SECONDS, Release, words
+from agent.surroundings import Surroundings
 from agent.users import User
 from agent.wire import AttemptOrder, AttemptState, EventType, ExitCause, OnDeviceLost
-from agent.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -44,124 +38,6 @@ SETTLED_LOOK_SECONDS = 0.5
 T = TypeVar("T")
 
 KILLED = (-15, -9)  # what a host that goes down does to its processes
-
-
-class Files(Protocol):
-    """What the runner asks of whoever sends a run's files (agent.files.filesync).
-
-    Every call may come twice, and the others for an attempt that was never watched: it is settled
-    and has no files. `watch` comes when the command has just started, and again for each attempt
-    that is still in the journal when the agent starts, with the folder where its files lie by
-    then; what was acknowledged is the implementation's own to remember.
-    """
-
-    def watch(
-        self,
-        attempt_id: str,
-        experiment_uid: str,
-        project: str,
-        run_name: str,
-        number: int,
-        run_dir: Path,
-        *,
-        policy: wire.SyncPolicy,
-        ignore: Sequence[str],
-        outputs: Outputs | None,
-        secret_names: Sequence[str],
-    ) -> None:
-        """Send `{run_dir}/{run_name}.*`, what lies in `{run_dir}/{run_name}/`, and `outputs`; of
-        text that grows nothing before the values of these secrets are masked in it."""
-
-    def moved(self, attempt_id: str, run_dir: Path) -> None:
-        """The files of this ended attempt, under the same names, lie in `run_dir` from now on."""
-
-    def exited(self, attempt_id: str) -> None:
-        """Its process is gone and its metadata is final: nothing changes from here on."""
-
-    def reports(self, attempt_id: str) -> dict[str, wire.FileReport]:
-        """File name → what to say of it in a poll. Cheap: called for each poll."""
-
-    def left_out(self, attempt_id: str) -> list[wire.LeftOut]:
-        """What is not sent, to be said in a poll. As cheap."""
-
-    def settled(self, attempt_id: str) -> bool:
-        """After `exited`: all is acknowledged, or will never be (deleted on the server, or not
-        wished there)."""
-
-    def doubt(self, attempt_id: str, names: set[str] | None = None) -> None:
-        """Of an attempt that is watched: the server lacks what it acknowledged of these files,
-        or may lack any (None). Offer them again."""
-
-    def bring_home(self, attempt_id: str) -> None:
-        """All is settled, and its working directory goes: what of its outputs is kept on this host
-        lies in the run's own folder when this returns."""
-
-    def leave(self, attempt_id: str) -> None:
-        """All is settled: look at its files no more, but remember what was acknowledged."""
-
-    def forget(self, attempt_id: str) -> None:
-        """The attempt leaves the journal: drop what is remembered of it, not its files."""
-
-    def nudge(self) -> None:
-        """The server is back, or it is time to stop: do not wait any longer."""
-
-    def run(self, stop: threading.Event) -> None:
-        """Block until `stop`, sending whatever is to be sent."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What all attempts of an agent share."""
-
-    journal: Journal
-    workspace: Workspace
-    files: Files
-    gpus: GPUWatch
-    locks: GPULocks
-    attempts_dir: Path  # one folder an attempt, for its supervisor
-    source: Path  # where commands run unless an order says otherwise
-    fetch_config: Callable[[str], bytes]  # by attempt id
-    lay_in: Callable[[AttemptOrder, Path], None]  # the files to resume from, into a run's folder
-    code: CodeLaying
-    kept: Callable[[Path, User], None]  # told of what outlives a run, before it is used
-    changed: Callable[[], None]  # there is an event to send, or something new to say in a poll
-    stop: threading.Event  # the agent's end, not the job's
-    lacks: Lacks  # what jobs required and this host has not
-    driver: Callable[[], tuple[str | None, str | None]]  # its version, and CUDA's
-    as_submitter: bool = False  # whether jobs run as whom their orders name (agent.users)
-    #: By attempt id: cards that ended attempts still hold, for polls to tell.
-    held: dict[str, list[wire.HeldGPU]] = field(default_factory=dict)
-
-    def supervision(self, attempt_id: str) -> Supervision:
-        return Supervision(self.attempts_dir / attempt_id)
-
-    def outputs(self, order: AttemptOrder, directory: Path) -> Outputs | None:
-        """What it leaves in its working directory besides; None: nothing is to be looked for."""
-        leave = self.workspace.places(order).run_dir.parent
-        return outputs.of_order(order, directory, self.attempts_dir, leave)
-
-    def note_outputs(self, attempt: Attempt, names: set[str]) -> None:
-        """What an attempt that was done is to offer again: its notes went with its folder."""
-        directory, order = attempt.facts.get("working_directory"), attempt.order
-        found = self.outputs(order, Path(directory)) if directory else None
-        if found is not None:
-            found.note_again({name.removeprefix(f"{order.run_name}/") for name in names})
-
-    def watch_files(self, order: AttemptOrder, run_dir: Path) -> None:
-        attempt = self.journal.find(order.id)
-        directory = attempt and attempt.facts.get("working_directory")
-        self.files.watch(
-            order.id,
-            order.experiment_uid,
-            order.project,
-            order.run_name,
-            order.number,
-            run_dir,
-            policy=order.sync,
-            ignore=order.ignore,
-            outputs=self.outputs(order, Path(directory)) if directory else None,
-            secret_names=order.secret_names,
-        )
 
 
 class Run:
@@ -249,7 +125,7 @@ class Run:
         return launch
 
     def _start(self, launch: Launch, places: Places) -> None:
-        order, facts = self._order, _facts(self._order, launch, self._around.driver())
+        order, facts = self._order, beginnings.of_start(self._order, launch, self._around.driver())
         taken = self._lock_gpus()
         try:
             self._note_what_is_there(launch)
@@ -414,7 +290,7 @@ class Run:
             with suppress(OSError, StartFailed):
                 name, own = self._order.run_as, self._around.as_submitter
                 with users.of_order(name, as_submitter=own).rights():
-                    made = _installed(Interpreter(Path(facts["prefix"]), {}))
+                    made = beginnings.installed_in(Interpreter(Path(facts["prefix"]), {}))
                 self._around.journal.learn(self._id, {**facts, **made})
 
     def _start_failed(self, why: StartFailed) -> None:
@@ -492,48 +368,6 @@ def _acting_as(user: User, act: Callable[[], T]) -> T:
             return act()
     except OSError as exc:
         raise StartFailed(f"This host does not let us act as {user.name!r}: {exc}") from exc
-
-
-def _facts(
-    order: AttemptOrder, launch: Launch, driver: tuple[str | None, str | None]
-) -> dict[str, Any]:
-    """What is known at the start and worth keeping with the results."""
-    with launch.user.rights():
-        installed = _installed(launch.interpreter)
-    return {
-        "host": socket.gethostname(),
-        "unix_user": launch.user.name,
-        "gpus": order.gpus,
-        "command": launch.arguments,
-        "working_directory": str(launch.directory),
-        "code": _code(order),
-        "python": None,
-        "torch": None,
-        "resumed_from": asdict(order.resume)["point"] if order.resume else None,
-        "driver": driver[0],
-        "cuda": driver[1],
-        **installed,
-    }
-
-
-def _installed(interpreter: Interpreter | None) -> dict[str, Any]:
-    """What an environment holds, as its files say."""
-    if interpreter is None:
-        return {}
-    return {
-        "python": interpreter.python_version() or str(interpreter.prefix),
-        "torch": interpreter.torch_version(),
-        "torch_cuda": interpreter.torch_cuda(),
-        "prefix": str(interpreter.prefix),
-        "packages": packages.installed(interpreter.prefix),
-    }
-
-
-def _code(order: AttemptOrder) -> dict[str, Any] | None:
-    """What names the code that it runs, where that was laid down for it."""
-    said = asdict(order.source) if order.source else {}
-    names = ("kind", "sha256", "url", "commit", "folder", "links")
-    return {name: said[name] for name in names if said[name]} if said else None
 
 
 def _cause(ended: Ended, rebooted: bool) -> ExitCause | None:

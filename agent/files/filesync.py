@@ -109,7 +109,7 @@ class _Watched:
 
 
 class FileSync:
-    """See agent.runner.Files for what may be asked of it."""
+    """See agent.surroundings.Files for what may be asked of it."""
 
     def __init__(
         self,

@@ -20,8 +20,9 @@ from agent.gpus import GPUWatch
 from agent.journal import Journal
 from agent.lacks import Lacks
 from agent.reconcile import Plan
-from agent.runner import Run, Surroundings
+from agent.runner import Run
 from agent.store import Store
+from agent.surroundings import Surroundings
 from agent.transport import Transport
 from agent.wire import AttemptOrder, GPUProcess, GPUReading
 from agent.workspace import Workspace
