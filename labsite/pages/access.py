@@ -82,13 +82,14 @@ class Sight:
         return may_manage(self._user)
 
     @cached_property
-    def _hidden(self) -> set[int]:
+    def hidden(self) -> frozenset[int]:
+        """The keys of the projects that they do not see."""
         if self.may_manage:
-            return set()
-        return set(Project.hidden_from(self._user).values_list("pk", flat=True))
+            return frozenset()
+        return frozenset(Project.hidden_from(self._user).values_list("pk", flat=True))
 
     def sees(self, job: Job) -> bool:
-        return job.user_id == self._user.pk or job.project_id not in self._hidden
+        return job.user_id == self._user.pk or job.project_id not in self.hidden
 
 
 def asked(request: HttpRequest, name: str) -> str:

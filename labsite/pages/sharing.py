@@ -24,9 +24,9 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.translation import get_language
 
-from experiments.models import Borrow, Job, Project
+from experiments.models import Borrow, Job
 from labsite.environ import ARRIVED
-from people.roles import may_manage, may_submit
+from labsite.pages.access import Sight
 
 #: Of the time since one was begun, the share that making it may take is one part in so many.
 SHARE = 5
@@ -51,14 +51,12 @@ class Eyes:
 
 def eyes_of(user: Any) -> Eyes | None:
     """None: of somebody who sees or may do what is theirs alone, for whom nothing is shared."""
-    if may_manage(user):
-        return Eyes(may_manage=True, may_submit=True, hidden=frozenset())
-    hidden = frozenset(Project.hidden_from(user).values_list("pk", flat=True))
-    if hidden and Job.objects.filter(user=user, project__in=hidden).order_by().exists():
+    sight = Sight(user)
+    if sight.hidden and Job.objects.filter(user=user, project__in=sight.hidden).exists():
         return None
-    if Borrow.objects.open().filter(user=user).exists():
+    if not sight.may_manage and Borrow.objects.open().filter(user=user).exists():
         return None
-    return Eyes(may_manage=False, may_submit=may_submit(user), hidden=hidden)
+    return Eyes(sight.may_manage, sight.may_submit, sight.hidden)
 
 
 @dataclass
