@@ -44,6 +44,13 @@ class Items:
     max_count: int
 
 
+@dataclass(frozen=True)
+class Else:
+    """What a word counts as that this side does not know: a newer one may have more of them."""
+
+    value: Any
+
+
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # not the text of one, as in \\u0000
 
 T = TypeVar("T")
@@ -102,8 +109,10 @@ def _decoder(hint: Any) -> _Check:
     """The check for one type hint, made once."""
     origin = get_origin(hint)
     if origin is Annotated:
-        inner, *limits = get_args(hint)
-        return _limited(_decoder(inner), limits)
+        inner, limit = get_args(hint)
+        if isinstance(limit, Else):
+            return _enum(inner, limit)
+        return _limited(_decoder(inner), limit)
     if origin in (Union, UnionType):
         return _optional(hint)
     if origin is list:
@@ -148,8 +157,7 @@ _PLAIN: dict[Any, _Check] = {
 }
 
 
-def _limited(inner: _Check, limits: list[Any]) -> _Check:
-    [limit] = limits
+def _limited(inner: _Check, limit: Any) -> _Check:
     within = _LIMITS[type(limit)]
 
     def check(value: Any, path: str) -> Any:
@@ -207,13 +215,15 @@ def _dict(item: _Check) -> _Check:
     return check
 
 
-def _enum(cls: type[Enum]) -> _Check:
+def _enum(cls: type[Enum], unknown: Else | None = None) -> _Check:
     known = {member.value: member for member in cls}
 
-    def check(value: Any, path: str) -> Enum:
-        if not isinstance(value, str) or value not in known:
-            raise Malformed(path, f"must be one of {', '.join(known)}")
-        return known[value]
+    def check(value: Any, path: str) -> Any:
+        if isinstance(value, str) and value in known:
+            return known[value]
+        if isinstance(value, str) and unknown is not None:
+            return unknown.value
+        raise Malformed(path, f"must be one of {', '.join(known)}")
 
     return check
 

@@ -21,7 +21,7 @@ import stat
 import struct
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -252,13 +252,16 @@ def _shared(descriptor: int) -> int:
     Raises:
         StartFailed: the system has no more descriptors.
     """
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
-        # Not by its name, at which another file may lie by now.
-        other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-        fcntl.fcntl(other, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
-    except OSError as exc:
-        raise StartFailed(f"A GPU's lock cannot be opened again: {exc.strerror}") from exc
+    with ExitStack() as opened:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
+            # Not by its name, at which another file may lie by now.
+            other = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+            opened.callback(os.close, other)
+            fcntl.fcntl(other, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_RDLCK, JOB))
+        except OSError as exc:
+            raise StartFailed(f"A GPU's lock cannot be opened again: {exc.strerror}") from exc
+        opened.pop_all()
     return other
 
 

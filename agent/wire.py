@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 # Both sides import this module alone, so the codec's names are passed on.
-from agent.codec import Items, Range, Text
+from agent.codec import Else, Items, Range, Text
 from agent.codec import Malformed as Malformed
 from agent.codec import decode as decode
 from agent.codec import dumps as dumps
@@ -169,6 +169,7 @@ class WhyLeftOut(str, Enum):
     TOO_MANY = "too_many"  # the folder `name` holds more files than are looked at, or taken
     UNMASKED = "unmasked"  # a secret in it cannot be masked: another user's file
     SHARED = "shared"  # `name` is written to by another run too: its outputs are here as well
+    OTHER = "other"  # as a server reads what only a newer agent knows
 
 
 # --- agent → server ---------------------------------------------------------------------------
@@ -324,7 +325,7 @@ class FileReport:
 @dataclass(frozen=True)
 class LeftOut:
     name: Annotated[str, Text(MAX_PATH_CHARACTERS)]  # as it may be shown; not one to ask for
-    reason: WhyLeftOut
+    reason: Annotated[WhyLeftOut, Else(WhyLeftOut.OTHER)]
     size_bytes: Bytes = 0
 
 

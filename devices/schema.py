@@ -54,7 +54,7 @@ def _limits(limits: tuple[Any, ...]) -> Schema:
             said |= {"minimum": limit.low, "maximum": limit.high}
         elif isinstance(limit, wire.Items):
             said |= {"maxItems": limit.max_count}
-        else:
+        elif isinstance(limit, wire.Text):
             said |= {"maxLength": limit.max_length}
             said |= {"pattern": f"^{limit.pattern}$"} if limit.pattern else {}
     return said

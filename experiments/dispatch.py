@@ -6,8 +6,9 @@ one reading of the database, and then assigns job by job; each assignment is saf
 (conditional UPDATEs and constraints), so a plan that has grown stale costs a LostRace and
 nothing else.
 
-Order (docs/adr/0010): priority, then what a manager has laid before the others, then the user
-who holds the fewest GPUs, then age or the place to which a submitter moved it among their own.
+Order (docs/adr/0010): priority, then what a manager has laid before the others, then what fair
+share has passed over for too long (experiments.line), then the user who holds the fewest GPUs,
+then age or the place to which a submitter moved it among their own.
 A job that fits nowhere now may be passed by smaller ones, until it has waited for
 LAB_HOLD_BACK_AFTER_SECONDS; then free GPUs are held back for it.
 """
@@ -25,7 +26,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Coalesce
 
 from devices.models import GPU
-from experiments import reasons
+from experiments import line, reasons
 from experiments.errors import IllegalTransition, LostRace
 from experiments.models import Attempt, Borrow, GPUClaim, Job, Pulse
 from experiments.models.secret import Vault
@@ -147,26 +148,26 @@ class Plan:
             yield from self._of_class(by_priority[priority])
 
     def _of_class(self, jobs: Sequence[Job]) -> Iterator[Planned]:
-        """One priority class: what a manager laid before the others, then always the first job
-        of the user who holds the fewest GPUs."""
+        """One priority class: what a manager laid before the others, then what was passed over
+        for too long, then always the first job of the user who holds the fewest GPUs."""
         for job in sorted((job for job in jobs if job.placed is not None), key=_placed):
             yield from self._given(job)
         queues: dict[int | None, list[Job]] = defaultdict(list)
         for job in jobs:
             if job.placed is None:
                 queues[job.user_id].append(job)
-        for queue in queues.values():
-            queue.reverse()  # the first is at the end, where pop() is cheap
-        turn = [self._turn(user, queue[-1]) for user, queue in queues.items()]
+        for queue in queues.values():  # the first is at the end, where pop() is cheap
+            queue.sort(key=self._turn, reverse=True)
+        turn = [self._turn(queue[-1]) for queue in queues.values()]
         heapq.heapify(turn)
         while turn:
             user = heapq.heappop(turn)[-1]
             yield from self._given(queues[user].pop())
             if queues[user]:
-                heapq.heappush(turn, self._turn(user, queues[user][-1]))
+                heapq.heappush(turn, self._turn(queues[user][-1]))
 
-    def _turn(self, user: int | None, first: Job) -> tuple[int, int, int, int | None]:
-        return self._held[user], first.rank, first.pk, user
+    def _turn(self, job: Job) -> tuple[bool, int, int, int, int | None]:
+        return *line.fair(job, self._held, self._now), job.rank, job.pk, job.user_id
 
     def _given(self, job: Job) -> Iterator[Planned]:
         """What it gets now, if it gets something."""

@@ -1,14 +1,16 @@
 """The line of what waits: in which order dispatch looks at it, and how people change that.
 
 Within a priority: first what a manager has laid before the others (`placed`), in that order; then
-fair share, which takes each submitter's jobs by `rank`. Whoever moves a job among their own only
-exchanges ranks that are theirs, and so overtakes nobody.
+what was passed over for too long; then fair share, which takes each submitter's jobs by `rank`.
+Whoever moves a job among their own only exchanges ranks that are theirs, and so overtakes nobody.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 from django.utils.translation import gettext as _
 
@@ -17,20 +19,39 @@ from experiments.models import Job
 from experiments.models.event import change, record
 from experiments.states import EventKind, JobState
 from labsite import wake
+from labsite.clock import database_now
 from people.roles import may_manage
 
+#: A job is passed over for so many times LAB_HOLD_BACK_AFTER_SECONDS at most.
+PASSED_OVER = 4
 
-def turn(held_gpus: Counter) -> Callable[[Job], tuple[Any, ...]]:
+
+def turn(held_gpus: Counter, now: datetime) -> Callable[[Job], tuple[Any, ...]]:
     """The key of dispatch's order while none of them gets a GPU; what is kept queued is last."""
     return lambda job: (
         job.held,
         -job.priority,
         job.placed is None,
         job.placed or 0,
-        held_gpus[job.user_id],
+        *fair(job, held_gpus, now),
         job.rank,
         job.pk,
     )
+
+
+def fair(job: Job, held_gpus: Counter, now: datetime) -> tuple[bool, int]:
+    """Fair share's part of the key: whoever holds the fewest GPUs, and before them, by age alone,
+    what that has passed over for too long."""
+    held = held_gpus[job.user_id]
+    if job.gpus > held and job.submitted_at <= passed_over_since(now):
+        return False, 0
+    return True, held
+
+
+def passed_over_since(now: datetime) -> datetime:
+    """Who queued a job by then, and holds fewer GPUs than it asks for, was passed over for too
+    long: others who hold fewer, with always something small to start, could do so for ever."""
+    return now - PASSED_OVER * timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
 
 
 def neighbour(
@@ -56,10 +77,11 @@ def move(job: Job, other: Job, *, after: bool, held_gpus: Counter, by: Any) -> N
         jobs = _locked(job.priority)
         job, other = _of(job, jobs), _of(other, jobs)
         placed = job.placed is not None or other.placed is not None
+        in_turn = turn(held_gpus, database_now())
         if job.user_id == other.user_id and not placed:
             _exchange(_with(job, other, [j for j in jobs if _is_peer(j, job)], after=after))
         elif may_manage(by):
-            _lay(job, _with(job, other, sorted(jobs, key=turn(held_gpus)), after=after))
+            _lay(job, _with(job, other, sorted(jobs, key=in_turn), after=after))
         elif placed:
             words = _("A manager has laid out this part of the queue; ask one to change it.")
             raise IllegalTransition.of(job, words)
@@ -86,7 +108,7 @@ def _locked(priority: int) -> list[Job]:
     rows = Job.objects.queued().filter(priority=priority).select_related("project")
     rows = rows.only(
         "priority", "rank", "placed", "held", "user_id", "uid", "state", "run_number",
-        "project__name",
+        "project__name", "gpus", "submitted_at",
     )  # fmt: skip
     locked = rows.order_by("pk").select_for_update(of=("self",), no_key=True)
     return sorted(locked, key=lambda job: (job.rank, job.pk))

@@ -10,6 +10,7 @@ from experiments.deciding import changed_by
 from experiments.dispatch import held_gpus
 from experiments.errors import IllegalTransition, NotYours
 from experiments.models import Job
+from labsite.clock import database_now
 from people.roles import may_manage
 
 UP, DOWN, TURN = "up", "down", "turn"
@@ -59,7 +60,7 @@ def _named(job: Job, wish: Move, by: Any) -> Job:
 def _neighbour(job: Job, wish: Move, held: Any, by: Any) -> Job | None:
     """Among all for a manager; among their own for others."""
     waiting = Job.objects.visible_to(by).queued().filter(priority=job.priority)
-    jobs = sorted(waiting.select_related("project"), key=line.turn(held))
+    jobs = sorted(waiting.select_related("project"), key=line.turn(held, database_now()))
     return line.neighbour(
         job, jobs, step=1 if wish.to == DOWN else -1,
         among=lambda one: may_manage(by) or one.user_id == job.user_id,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count
+from django.db.models import BooleanField, Count, ExpressionWrapper, Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -13,6 +13,7 @@ from devices.models import Device, DeviceState
 from experiments.config import JobSpec
 from experiments.dispatch import held_gpus
 from experiments.grid import Grid
+from experiments.line import passed_over_since
 from experiments.models import Job, Project, UnixAccount
 from experiments.models.job import run_name
 from experiments.places import Place
@@ -54,15 +55,18 @@ def fits_of(spec: JobSpec, places: Sequence[Place], user) -> list[Fit]:
 
 def ahead_of(spec: JobSpec, user) -> int:
     """How many waiting runs come before one that is queued now: those of a higher priority, and
-    of the same those of people who hold no more GPUs."""
+    of the same those of people who hold no more GPUs, and those passed over for too long."""
     level = Priority[spec.priority.upper()]
-    holds = held_gpus()
+    holds, since = held_gpus(), passed_over_since(database_now())
     waiting = Job.objects.queued().filter(held=False, priority__gte=level).order_by()
-    groups = waiting.values("priority", "user_id").annotate(n=Count("pk"))
+    is_old = ExpressionWrapper(Q(submitted_at__lte=since), BooleanField())
+    groups = waiting.values("priority", "user_id", "gpus", old=is_old).annotate(n=Count("pk"))
     return sum(
         group["n"]
         for group in groups
-        if group["priority"] > level or holds[group["user_id"]] <= holds[user.pk]
+        if group["priority"] > level
+        or (held := holds[group["user_id"]]) <= holds[user.pk]
+        or (group["old"] and group["gpus"] > held)
     )
 
 

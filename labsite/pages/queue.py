@@ -124,7 +124,7 @@ def queue(request: HttpRequest) -> HttpResponse:
     everybody = Job.objects.present().select_related("project", "user", "sweep")
     everybody = everybody.defer(*HEAVY, "sweep__config")
     waiting = _waiting(everybody, user, now)
-    in_turn = turn(held_gpus())
+    in_turn = turn(held_gpus(), now)
     waiting.sort(key=lambda line: in_turn(line.job))
     running = lines(everybody.live().order_by("id"), user, now)
     place = 1

@@ -91,6 +91,7 @@ _WHY_LEFT_OUT = {
     WhyLeftOut.SHARED: gettext_lazy(
         "another run worked in this folder at the same time: its outputs may be here too"
     ),
+    WhyLeftOut.OTHER: gettext_lazy("not sent, for a reason that only a newer server can tell"),
 }
 
 

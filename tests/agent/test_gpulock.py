@@ -1,5 +1,6 @@
 """A lock for each GPU of this host: who has it, how long, and what cannot break it."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -304,6 +305,28 @@ def test_a_lock_that_cannot_be_made_is_said_and_nothing_is_held(folder: Path) ->
         locks.take("a1", ["GPU-0"])
 
     assert elsewhere(locks, "GPU-0") == [False]
+
+
+def test_a_lock_that_cannot_be_shared_leaves_nothing_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = GPULocks(folder)
+    assert can_take(folder, "GPU-0")  # what is loaded on the way is open from here on
+    before = set(os.listdir("/proc/self/fd"))
+    real, calls = fcntl.fcntl, iter(range(10))
+
+    def refused_the_last_time(descriptor: int, command: int, lock: bytes) -> bytes:
+        if next(calls) == 3:  # AGENT, JOB, JOB for readers too; then JOB of the second opening
+            raise OSError(errno.ENOLCK, "No locks available")
+        return real(descriptor, command, lock)
+
+    monkeypatch.setattr(fcntl, "fcntl", refused_the_last_time)
+    with pytest.raises(StartFailed, match="cannot be opened again: No locks available"):
+        locks.take("a1", ["GPU-0"])
+    monkeypatch.undo()
+
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert can_take(folder, "GPU-0")
 
 
 def test_the_folder_is_one_that_all_users_share(

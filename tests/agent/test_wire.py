@@ -20,7 +20,7 @@ from agent.wire import Malformed, decode, dumps, loads
 MESSAGES = [
     value
     for value in vars(wire).values()
-    if is_dataclass(value) and value not in (wire.Range, wire.Text, wire.Items)
+    if is_dataclass(value) and value not in (wire.Range, wire.Text, wire.Items, wire.Else)
 ]
 BEAT = {
     "instance_id": "i1",
@@ -68,7 +68,7 @@ def valid(hint: Any) -> st.SearchStrategy[Any]:
 
 def limited(inner: Any, limits: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     [limit] = limits
-    if isinstance(limit, wire.Items):
+    if isinstance(limit, wire.Items | wire.Else):
         return valid(inner)
     if isinstance(limit, wire.Range) and inner is int:
         return st.integers(int(limit.low), int(limit.high))
@@ -207,6 +207,17 @@ def test_more_items_than_allowed_are_refused():
 def test_a_word_that_is_not_of_an_enumeration_is_refused_with_those_that_are():
     with pytest.raises(Malformed, match="must be one of accepted, starting, running, exited"):
         decode(wire.AttemptReport, {"id": "a", "state": "paused"})
+
+
+def test_a_reason_of_a_later_version_is_read_as_another_one():
+    """Or a server that is older than its agents would take no poll of theirs."""
+    report = {"id": "a", "state": "running", "left_out": [{"name": "x", "reason": "of_tomorrow"}]}
+
+    [left_out] = decode(wire.AttemptReport, report).left_out
+
+    assert left_out.reason is wire.WhyLeftOut.OTHER
+    with pytest.raises(Malformed, match=r"left_out\[0\].reason: must be one of not_wished"):
+        decode(wire.AttemptReport, report | {"left_out": [{"name": "x", "reason": 1}]})
 
 
 def test_an_optional_field_may_be_null_or_left_out():

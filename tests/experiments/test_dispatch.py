@@ -9,8 +9,8 @@ from django.db import connection
 
 from agent.wire import AttemptState
 from experiments import dispatch as dispatching
-from experiments import leases
-from experiments.dispatch import dispatch
+from experiments import leases, line
+from experiments.dispatch import dispatch, held_gpus
 from experiments.errors import LostRace
 from experiments.models import Attempt, GPUClaim, Job, Pulse
 from experiments.states import JobState, Outcome
@@ -265,6 +265,42 @@ def test_a_large_job_is_held_back_for_also_behind_a_younger_one_that_asks_for_th
     assert dispatch() == []
 
 
+def test_fair_share_does_not_pass_a_large_job_for_ever(settings):
+    """Its submitter holds something, and others who hold nothing always have something small."""
+    device, ann = make.device(gpus=3), make.user("ann")
+    make.attempt(make.job(by=ann), device)
+    large = make.job(name="large", gpus=2, by=ann)
+    small = make.job(name="small")
+    assert _in_turn(large, small) == [small, large]
+
+    _waited_long(large, settings, times=line.PASSED_OVER)
+
+    assert _in_turn(large, small) == [large, small]
+    assert names(dispatch()) == ["large"]
+
+
+def test_gpus_gather_for_a_large_job_that_fair_share_passed_over(settings):
+    device, ann = make.device(gpus=3), make.user("ann")
+    make.attempt(make.job(by=ann), device)
+    make.attempt(make.job(), device)
+    large = make.job(name="large", gpus=2, by=ann)
+    small = make.job(name="small")
+    _waited_long(large, settings, times=line.PASSED_OVER)
+
+    assert dispatch() == []
+    assert "held back for digits/run_003" in reason(small)
+
+
+def test_who_holds_as_much_as_a_job_asks_for_waits_for_their_turn_however_long(settings):
+    device, ann = make.device(gpus=3), make.user("ann")
+    make.attempt(make.job(gpus=2, by=ann), device)
+    old = make.job(name="old", gpus=1, by=ann)
+    _waited_long(old, settings, times=line.PASSED_OVER)
+    make.job(name="new")
+
+    assert names(dispatch()) == ["new"]
+
+
 def test_no_gpu_stands_idle_for_a_large_job_where_somebody_works_outside_the_queue(settings):
     device = make.device(gpus=1)
     make.gpu(device, index=1, memory_used_bytes=8 * 2**30)
@@ -275,8 +311,15 @@ def test_no_gpu_stands_idle_for_a_large_job_where_somebody_works_outside_the_que
     assert names(dispatch()) == ["small"]
 
 
-def _waited_long(job: Job, settings) -> None:
-    waited = timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
+def _in_turn(*jobs: Job) -> list[Job]:
+    """As the queue's page has them."""
+    for job in jobs:
+        job.refresh_from_db()
+    return sorted(jobs, key=line.turn(held_gpus(), database_now()))
+
+
+def _waited_long(job: Job, settings, times: int = 1) -> None:
+    waited = times * timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
     Job.objects.filter(pk=job.pk).update(submitted_at=database_now() - waited)
 
 

@@ -31,7 +31,7 @@ def queue(*owners) -> list[Job]:
 
 def order() -> list[str]:
     jobs = Job.objects.queued().select_related("project")
-    return [job.name for job in sorted(jobs, key=line.turn(held_gpus()))]
+    return [job.name for job in sorted(jobs, key=line.turn(held_gpus(), database_now()))]
 
 
 def test_a_job_moves_among_its_owners_and_overtakes_nobody(people):

@@ -1,6 +1,7 @@
 """The page of a sweep, its row in the queue, and what Execute says of it before the submit."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
@@ -9,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from experiments import sweeps
+from experiments import line, sweeps
 from experiments.dispatch import dispatch
 from experiments.models import Job, Sweep
 from experiments.states import JobState, Outcome
@@ -438,6 +439,19 @@ def test_the_place_in_the_queue_is_that_of_dispatch(client, ann):
     preview = look(client, project="p", command="x", gpus="1")["seen"]
 
     assert "Place 2 in the queue" in read(preview)
+
+
+def test_who_was_passed_over_comes_before_whoever_queues_now(client):
+    bob = make.user("bob")
+    make.attempt(make.job(by=bob), started=True)
+    for gpus in (1, 2):  # of which one is for more than bob holds
+        make.job(by=bob, gpus=gpus)
+    assert "Place 1 in the queue" in read(look(client, project="p", command="x", gpus="1")["seen"])
+
+    waited = timedelta(seconds=line.PASSED_OVER * settings.LAB_HOLD_BACK_AFTER_SECONDS)
+    Job.objects.queued().update(submitted_at=database_now() - waited)
+
+    assert "Place 2 in the queue" in read(look(client, project="p", command="x", gpus="1")["seen"])
 
 
 def test_why_a_gpu_server_does_not_fit_is_said(client):
