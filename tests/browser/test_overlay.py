@@ -27,6 +27,7 @@ def opened(page: Page, url: str) -> list[str]:
     asked: list[str] = []
     page.goto(f"{url}/sweeps/1/")
     page.wait_for_selector("#overlay-plot canvas")
+    page.wait_for_selector("#live[data-state=on]")  # or it gives the line up as time goes on
     page.clock.run_for(PAUSE_MS)
     page.on("request", lambda one: asked.append(one.url) if "/curve/" in one.url else None)
     return asked
@@ -35,8 +36,10 @@ def opened(page: Page, url: str) -> list[str]:
 def test_a_file_that_nobody_knows_is_asked_about_once(page: Page, made_up: str):
     asked = opened(page, made_up)
 
-    with page.expect_response("**/curve/**"):
+    with page.expect_response("**/curve/**") as first:
         page.evaluate(TELL, STRANGER)
+    first.value.finished()
+    page.evaluate("() => fetch('/words.js').then((one) => one.text())")  # by then it was read
     page.clock.run_for(2 * PAUSE_MS)
     page.evaluate(TELL, STRANGER)
     page.clock.run_for(2 * PAUSE_MS)
