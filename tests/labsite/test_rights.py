@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.contrib import admin
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, get_resolver, resolve
 
 from devices.models import EnrollmentCode
@@ -303,6 +304,11 @@ def state() -> dict[str, list[Any]]:
     }
 
 
+def may_change(query: dict[str, str]) -> bool:
+    """Whether the database did more than look: reading all of it takes longer than to ask."""
+    return not query["sql"].lstrip("(").startswith(("SELECT", "SAVEPOINT", "RELEASE SAVEPOINT"))
+
+
 def table(doors: dict[str, list[tuple[str, str]]]) -> Iterator[tuple[str, str, str]]:
     for rule, requests in doors.items():
         for method, path in requests:
@@ -343,8 +349,9 @@ def test_who_is_let_in_and_nobody_else_changes_anything(world, who, doors, setti
         client.cookies.clear()
         client.cookies.load(cookies)
         with transaction.atomic():
-            answer = ask(client, method, path, world["names"], headers)
-            is_free = method != GET and may
+            with CaptureQueriesContext(connection) as said:
+                answer = ask(client, method, path, world["names"], headers)
+            is_free = (method != GET and may) or not any(map(may_change, said))
             changed = [] if is_free else [k for k, rows in state().items() if rows != before[k]]
             transaction.set_rollback(True)
         if not is_as_it_should(rule, path, answer, may) or changed:
