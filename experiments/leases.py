@@ -327,11 +327,12 @@ def stamp() -> None:
 
 def reap(now: datetime | None = None) -> list[Attempt]:
     """End the attempts that nobody accepted, and those whose lease ran out; return them.
-    Release what ended ones hold of cards that are faulty.
+    Release what ended ones hold of cards that are faulty, and believe no time that is yet to come.
 
     May be called at any time, twice, or by two processes: each end is a conditional UPDATE.
     """
     now = now or database_now()
+    Device.objects.set_back(now)
     held.release_faulty()
     if not Attempt.objects.open().exists():
         return []  # as a rule: this is asked every other second

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.conf import settings
@@ -18,6 +20,10 @@ from labsite import wake
 
 #: A device whose agent has not polled for so long is not offered work: nobody would take it.
 POLL_SILENCE = timedelta(seconds=60)
+
+#: When a device was heard, by the server's clock; and by how much that may come after a look.
+HEARD = ("last_heartbeat_at", "last_poll_at", "goodbye_at")
+BEHIND = timedelta(seconds=5)
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -53,6 +59,16 @@ class DeviceQuerySet(models.QuerySet):
     def real(self) -> "DeviceQuerySet":
         """Those that there are: jobs are given to no other."""
         return self.enrolled().filter(is_demo=False)
+
+    def set_back(self, now: datetime) -> None:
+        """Nobody was heard later than now: where it says so, the server's clock was set back.
+
+        A host that died would else be healthy, and its successor refused, until that time comes.
+        """
+        late = {field: Q((f"{field}__gt", now + BEHIND)) for field in HEARD}
+        if self.filter(reduce(or_, late.values())).exists():
+            for field, is_late in late.items():
+                self.filter(is_late).update(**{field: now})
 
     def blind(self) -> "DeviceQuerySet":
         """Those that have GPUs and a driver that does not answer."""

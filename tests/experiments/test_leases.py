@@ -12,7 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from agent import wire
 from agent.wire import AttemptState, EventType
 from devices.errors import DuplicateAgent
-from devices.models import Device
+from devices.heartbeat import Beat, record
+from devices.models import Device, DeviceState
 from experiments import leases, reports, submission
 from experiments.leases import Call
 from experiments.models import Attempt, GPUClaim, Job, Project, Pulse
@@ -483,3 +484,44 @@ def test_a_crowd_of_polls_costs_two_updates_each_and_no_question_more():
         leases.poll(calls[2:])
 
     assert len(many) - len(few) == 2 * 8  # the poll itself, and the lease
+
+
+def test_a_clock_that_was_set_back_hides_no_dead_host_and_lets_its_successor_in():
+    device, hour = make.device(), timedelta(hours=1)
+    ask(device)
+    now = database_now()
+    Device.objects.update(last_heartbeat_at=now + hour, last_poll_at=now + hour)
+
+    leases.reap(now)
+
+    device.refresh_from_db()
+    assert (device.last_heartbeat_at, device.last_poll_at) == (now, now)
+    assert device.state(now) == DeviceState.HEALTHY
+    assert device.state(now + timedelta(minutes=2)) == DeviceState.DISCONNECTED
+
+
+def test_who_said_goodbye_before_the_clock_was_set_back_is_heard_again():
+    device, now = make.device(), database_now()
+    Device.objects.update(
+        last_heartbeat_at=now + timedelta(minutes=59), goodbye_at=now + timedelta(hours=1)
+    )
+
+    leases.reap(now)
+
+    device.refresh_from_db()
+    assert device.state(now) == DeviceState.DISCONNECTED
+    [reply] = record([Beat(device.pk, make.beat(device))])
+    assert isinstance(reply, wire.HeartbeatReply)
+    device.refresh_from_db()
+    assert device.state(database_now()) == DeviceState.HEALTHY
+
+
+def test_a_beat_that_came_while_a_pass_began_is_no_clock_set_back():
+    device, now = make.device(), database_now()
+    soon = now + timedelta(seconds=2)
+    Device.objects.update(last_heartbeat_at=soon)
+
+    leases.reap(now)
+
+    device.refresh_from_db()
+    assert device.last_heartbeat_at == soon
