@@ -19,9 +19,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of pages, with commas")
     parser.add_argument("--ways", default="", help="such as 1440-light-en, with commas")
     parser.add_argument("--serve", action="store_true", help="take none, serve till stdin ends")
+    parser.add_argument("--on", type=Path, metavar="DATA", help="with --serve: its data folder")
     options = parser.parse_args()
     if options.serve:
-        with served() as url:
+        with served(folder=options.on) as url:
             print(url, flush=True)
             sys.stdin.read()
         return

@@ -7,21 +7,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def served(*, is_empty: bool = False) -> Iterator[str]:
+def served(*, is_empty: bool = False, folder: Path | None = None) -> Iterator[str]:
     """The address of a lab in the middle of its day; or of one on its first, with people and
-    nothing else."""
+    nothing else.
+
+    Args:
+        folder: its data folder, in which a first start may have made tables and static files;
+            None: a temporary one.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="lab-shots-") as data,
+        tempfile.TemporaryDirectory(prefix="lab-shots-") if folder is None
+        else nullcontext(str(folder)) as data,
         _made_up(_environment(data), is_empty),
         _server(_environment(data)) as url,
-    ):
+    ):  # fmt: skip
         yield url
 
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser
 
 from bench.screenshots import pages
 from bench.screenshots.browser import LAUNCH
+from tests import ready
 from tests.e2e.lab import ROOT, Lab, environment
 
 #: The first, which has no windows, opens a page for a quarter of the others' work.
@@ -77,11 +78,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Iterator[Lab]
 
 
 @pytest.fixture(scope="session")
-def made_up() -> Iterator[str]:
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the lab that bench/screenshots makes up. It ends with its standard input,
     and so with these tests."""
+    data_dir = tmp_path_factory.mktemp("made_up") / "data"
+    ready.lay(data_dir)
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.screenshots", "--serve"],
+        [sys.executable, "-m", "bench.screenshots", "--serve", "--on", str(data_dir)],
         cwd=ROOT,
         env=environment(),
         stdin=subprocess.PIPE,
