@@ -147,9 +147,14 @@ class Agent:
             root,
             config.sync_seconds,
             rights_in=rights_in,
-            is_pushed=Wish(state.folder).heard,
+            is_pushed=partial(self._is_pushed, Wish(state.folder)),
             keeping=self._keeping,
         )
+
+    def _is_pushed(self, wish: Wish) -> bool:
+        attempt_ids = wish.heard()
+        self._audit.wish(attempt_ids or ())
+        return attempt_ids is not None
 
     def _claim_workspace(self, config: Config) -> Path:
         parts = urlsplit(config.server)

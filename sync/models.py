@@ -170,7 +170,8 @@ class SyncFile(models.Model):
     size = models.BigIntegerField(default=0)
     sha256 = models.CharField(max_length=64, blank=True)  # of the whole; empty: not known now
     complete = models.BooleanField(default=False)  # the agent confirmed the hash of the whole
-    outdated = models.BooleanField(default=False)  # the disk held less than was acknowledged
+    #: The disk held less than was acknowledged, or a person has put something else in its place.
+    outdated = models.BooleanField(default=False)
     source_mtime = models.BigIntegerField(null=True)  # of the agent's file, whole seconds
     synced_at = models.DateTimeField()
     aside_bytes = models.BigIntegerField(default=0)  # of its earlier versions, laid aside

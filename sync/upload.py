@@ -109,14 +109,28 @@ def _replace(
     version: tuple[int, int],
 ) -> Stored:
     growing = target.name.endswith(storage.GROWING)
-    fields: dict[str, Any] = {}
     if growing and version == row.version and _is_prefix(target, row, part):
         return _put(target, row, part, said)  # fast forward, in its generation
+    by_hand = said.generation is None and version == row.version
+    if by_hand:  # its agent, who has not sent it, finds out
+        version = (version[0], row.generation + 1)
+    moved: dict[str, Any] = {"attempt": version[0], "generation": version[1]}
+    if by_hand:
+        moved["outdated"] = _is_an_agents(target)
     if growing:
-        fields["aside_bytes"] = storage.keep_generation(target.place, row.generation)
-        if said.generation is None and version == row.version:
-            version = (version[0], row.generation + 1)
-    return _put(target, row, part, said, attempt=version[0], generation=version[1], **fields)
+        moved["aside_bytes"] = storage.keep_generation(target.place, row.generation)
+    # A crash before the row is moved would leave other bytes under a version that is gone on with,
+    # or said to be whole. An agent sends its whole file again; a person may not.
+    if growing:
+        change(row, size=0, last_key="", **moved)
+    elif by_hand:
+        change(row, **moved)
+    return _put(target, row, part, said, **moved)
+
+
+def _is_an_agents(target: Target) -> bool:
+    """Whether its agent has told of a file of that name: then its bytes are the run's."""
+    return target.attempt is not None and target.name in target.attempt.files_advertised
 
 
 def _is_prefix(target: Target, row: SyncFile, part: Incoming | Arrived) -> bool:
@@ -130,13 +144,6 @@ def _put(
     before = row.size
     part.put()
     mtime = {} if said.source_mtime is None else {"source_mtime": said.source_mtime}
-    change(
-        row,
-        size=part.size,
-        sha256=part.sha256,
-        complete=True,
-        outdated=False,
-        **mtime,
-        **also,
-    )
+    kept = {"sha256": part.sha256, "complete": True, "outdated": False}
+    change(row, size=part.size, **kept | mtime | also)
     return Stored(row, max(0, part.size - before), part.size, duplicate=False)

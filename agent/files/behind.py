@@ -95,7 +95,7 @@ class Glance:
     def knows(self, name: str) -> bool:
         """Whether a run of that name was here, as far as that is remembered."""
         known = [*self._journal.attempts(), *self._journal.done()]
-        return any(_is_called(attempt, name) for attempt in known)
+        return any(is_called(attempt, name) for attempt in known)
 
     def _run(self, attempt: Attempt) -> RunBehind:
         run = self._run_files(attempt)
@@ -235,7 +235,8 @@ def workspace_of(record: Record) -> Path:
     return Path(record.workspace or record.workdir)
 
 
-def _is_called(attempt: Attempt, name: str) -> bool:
+def is_called(attempt: Attempt, name: str) -> bool:
+    """Whether a person who says `name` means that attempt's run."""
     order = attempt.order
     return RunBehind(
         order.project, order.run_name, order.experiment_uid, order.number, True, "", []

@@ -2,7 +2,8 @@
 
 An agent that runs is asked by a file in the state folder, which only its user can make: no signal
 can hit another process, and an agent of an older version takes no harm. Where none runs, the files
-are sent from here, as the agent would and under its lock.
+are sent from here, as the agent would and under its lock. Whether the server still has what it
+acknowledged is asked of the server.
 """
 
 import sqlite3
@@ -19,6 +20,7 @@ from agent.errors import AgentError, ConfigError
 from agent.files import behind
 from agent.files.behind import FileBehind, RunBehind, size_words
 from agent.files.filesync import FileSync
+from agent.files.lacking import Lacking
 from agent.files.outputs import Outputs
 from agent.files.userfolders import UserFolders
 from agent.heartbeat import ANOTHER_SERVER
@@ -102,9 +104,20 @@ def _key(run: RunBehind, file: FileBehind) -> _Key:
 class Pushing:
     """What of one agent's files lay here when it began, and has not arrived yet."""
 
-    def __init__(self, folder: Path, record: Callable[[], Record], names: tuple[str, ...]) -> None:
-        """`record`: of whoever sends, as it fares now."""
-        self._folder, self._record = folder, record
+    def __init__(
+        self,
+        folder: Path,
+        record: Callable[[], Record],
+        names: tuple[str, ...],
+        lacking: Lacking,
+    ) -> None:
+        """
+        Args:
+            record: of whoever sends, as it fares now.
+            lacking: what is to be sent again.
+        """
+        self._folder, self._record, self._lacking = folder, record, lacking
+        self._doubted = {_key(run, file) for run in lacking.left() for file in run.files}
         self._wanted = {
             _key(run, file): file
             for run in self._runs()
@@ -115,9 +128,11 @@ class Pushing:
     def left(self) -> list[RunBehind]:
         """What has arrived once is not waited for again, or a script that writes on would never
         let this end."""
-        left, waits = [], dict[_Key, FileBehind]()
-        for run in self._runs():
+        left, waits = self._lacking.left(), dict[_Key, FileBehind]()
+        for run in self._runs():  # after that: what is doubted is behind, and is lacking no more
             files = {_key(run, file): file for file in run.files}
+            self._wanted |= {key: files[key] for key in self._doubted & files.keys()}
+            self._doubted -= files.keys()
             files = {key: file for key, file in files.items() if self._waits_for(key, file, run)}
             waits |= {key: self._wanted[key] for key in files}
             if files:
@@ -146,19 +161,22 @@ def _is_reached(first: FileBehind, now: FileBehind, run: RunBehind) -> bool:
 @contextmanager
 def _begun(chosen: Config, folder: Path, record: Record) -> Iterator[Pushing]:
     """Asked of the agent that runs, or sent from here."""
-    if record.alive:
-        Wish(folder).make()
-        yield Pushing(folder, lambda: presence.read(folder) or record, chosen.runs)
-        return
     meant = replace(chosen, server=record.server, host_id=record.host_id)
-    with _sending(meant, folder, record) as sender:
-        yield Pushing(folder, sender, chosen.runs)
+    lacking = Lacking(folder, _connection(meant, State(folder)), chosen.runs)
+    if record.alive:
+        Wish(folder).make([attempt.id for attempt, _names in lacking.found])
+        yield Pushing(folder, lambda: presence.read(folder) or record, chosen.runs, lacking)
+        return
+    with _sending(meant, folder, record, lacking) as sender:
+        yield Pushing(folder, sender, chosen.runs, lacking)
 
 
 @contextmanager
-def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[[], Record]]:
-    """Send what is under way within the block, as the agent would. Jobs are not touched, and
-    nothing is said of them.
+def _sending(
+    chosen: Config, folder: Path, record: Record, lacking: Lacking
+) -> Iterator[Callable[[], Record]]:
+    """Send what is under way within the block, as the agent would, and what is lacking again. Jobs
+    are not touched, and nothing is said of them.
 
     Raises:
         ConfigError: an agent runs there, or the host is not enrolled.
@@ -178,8 +196,12 @@ def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[
             root,
             rights_in=UserFolders(root).rights_in,
         )
-        for attempt in Journal(store).attempts():
-            _watch(sync, attempt, behind.outputs_of(attempt, folder, root))
+        journal, doubted = Journal(store), {one.id: names for one, names in lacking.found}
+        for attempt_id in doubted:
+            journal.reopen(attempt_id)
+        for attempt in journal.attempts():
+            again = doubted.get(attempt.id, set())
+            _watch(sync, attempt, behind.outputs_of(attempt, folder, root), again)
         here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
         here = replace(
             here,
@@ -194,10 +216,12 @@ def _sending(chosen: Config, folder: Path, record: Record) -> Iterator[Callable[
             yield StandIn(here, identity, transport, sync).record
 
 
-def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None) -> None:
+def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None, again: set[str]) -> None:
     order = attempt.order
     if attempt.run_dir is None:
         return
+    if outputs is not None and again:
+        outputs.note_again({name.removeprefix(f"{order.run_name}/") for name in again})
     sync.watch(
         attempt.id,
         order.experiment_uid,
@@ -212,6 +236,8 @@ def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None) -> None:
     )
     if attempt.state is AttemptState.EXITED:
         sync.exited(attempt.id)
+    if again:
+        sync.doubt(attempt.id, again)
 
 
 def _connection(chosen: Config, state: State) -> Callable[[], Transport]:

@@ -10,6 +10,7 @@ import pytest
 
 from agent import wire
 from agent.errors import AgentError, AnswerTooLong, Rejected, ServerUnreachable, Unauthorized
+from agent.files import audit as auditing
 from agent.files.audit import Audit
 from agent.files.filejournal import FileJournal, Sent
 from agent.files.regular import Mark
@@ -69,6 +70,12 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+@pytest.fixture
+def none_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditing, "IN_TURN", 0)
+
+
+@pytest.mark.usefixtures("none_in_turn")
 def test_three_in_a_row_that_are_whole_are_enough_and_the_newest_are_first(host: Host) -> None:
     host.server.answers = dict.fromkeys(host.uids, WHOLE)
 
@@ -78,6 +85,56 @@ def test_three_in_a_row_that_are_whole_are_enough_and_the_newest_are_first(host:
     assert host.offered == []
 
 
+def test_of_those_behind_them_each_has_its_turn(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person may have touched any of them."""
+    monkeypatch.setattr(auditing, "IN_TURN", 3)
+    host.server.answers = dict.fromkeys(host.uids, WHOLE) | {host.uids[0]: None}
+
+    host.ask()
+    host.server.asked, first = [], host.server.asked
+    host.ask()
+
+    newest, rest = host.uids[:3:-1], host.uids[3::-1]
+    assert first == [*newest, *rest[:3]]
+    assert host.server.asked == [*newest, rest[3], *rest[:2]]
+    assert host.offered == [host.uids[0]]
+
+
+@pytest.mark.usefixtures("none_in_turn")
+def test_what_somebody_wishes_is_asked_for_however_old_it_is(host: Host) -> None:
+    host.server.answers = dict.fromkeys(host.uids, WHOLE) | {host.uids[0]: None}
+    [oldest] = [one for one in host.journal.done() if one.order.experiment_uid == host.uids[0]]
+
+    host.audit.wish([oldest.id])
+    host.ask()
+
+    assert host.offered == [host.uids[0]]
+
+
+def test_what_is_sent_while_the_server_is_asked_is_not_lacking(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is of a version that the journal had not noted when it was looked at."""
+    newest = host.journal.done()[0]
+    newer = replace(SENT, generation=2, sha256="b" * 64)
+    told = {**WHOLE, "generation": 2, "sha256": "b" * 64}
+    host.server.answers = dict.fromkeys(host.uids, WHOLE) | {newest.order.experiment_uid: told}
+    answer = host.server.sync_status
+
+    def meanwhile(uid: str) -> dict[str, Any]:
+        if uid == newest.order.experiment_uid:
+            host.files.put(newest.id, "run.csv", newer)
+        return answer(uid)
+
+    monkeypatch.setattr(host.server, "sync_status", meanwhile)
+    host.ask()
+
+    assert host.offered == []
+
+
+@pytest.mark.usefixtures("none_in_turn")
 def test_what_came_after_the_backup_is_offered_and_asking_goes_on_behind_it(host: Host) -> None:
     lost = host.uids[4]  # the two after it the backup does not know at all
     host.server.answers = dict.fromkeys(host.uids[:4], WHOLE) | {lost: None}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.processes import wait_for
-from tests.faults.stack import PROJECT, Agent, Lab, Stack, apart, older_generations
+from tests.faults.stack import PROJECT, Agent, Lab, Stack, apart, older_generations, sha256_of
 from tests.promise.witness import UNTIL_TOLD_SECONDS, Witness
 
 ROW = b"7777777,by hand\n"
@@ -70,6 +70,33 @@ def test_files_that_a_person_uploads_beside_a_live_agent_heal_and_are_kept(
     kept = [path.read_bytes() for path in older_generations(lab.run_dir(), Path(name).stem)]
     assert any(content.endswith(ROW) and ROW * 2 not in content for content in kept)
     assert edited.read_bytes() in kept
+    _heals_after_the_end(agent, lab, witness, row)
+
+
+def _heals_after_the_end(agent: Agent, lab: Lab, witness: Witness, row: Path) -> None:
+    """What a person does to a run that is over, its agent does not look at within the hour: who
+    pushes need not wait, whether an agent runs or not."""
+    run_name = lab.job(witness.uid)["run_name"]
+    here, there = agent.run_dir(), lab.run_dir()
+    expected = sha256_of(here, run_name)
+
+    def spoil() -> None:
+        for kind, field, name in (("delta", "delta", "csv"), ("full", "file", "yaml")):
+            address = f"{lab.url}/api/sync/{kind}/{witness.uid}/{run_name}.{name}"
+            curl(agent, "-X", "POST", address, "-F", f"{field}=@{row}")
+        assert sha256_of(there, run_name) != expected
+        status = lab.get(f"/api/sync/status/{witness.uid}")["data"]["sync_status"]
+        assert status != "synced"
+
+    spoil()
+    with_agent = lab_agent(agent, lab, "push", run_name)
+    assert (with_agent.returncode, sha256_of(there, run_name)) == (0, expected)
+
+    agent.kill()
+    spoil()
+    without = lab_agent(agent, lab, "push", run_name)
+    assert (without.returncode, sha256_of(there, run_name)) == (0, expected)
+    assert lab_agent(agent, lab, "push", run_name).stdout == b"All of it has arrived.\n"
 
 
 def test_push_brings_over_what_an_agent_that_was_cut_off_and_then_killed_has_left(stack: Stack):
@@ -82,6 +109,9 @@ def test_push_brings_over_what_an_agent_that_was_cut_off_and_then_killed_has_lef
     proxy.cut()
     before = behind(agent, lab)
     wait_for(lambda: behind(agent, lab) > before, "more is behind", 20)
+    wait_for(
+        lambda: lab_agent(agent, lab, "status").returncode == HELD_UP, "the agent says so", 20
+    )
     cut_off = lab_agent(agent, lab, "status")
     in_vain = lab_agent(agent, lab, "push", name.removesuffix(".csv"), "--timeout", "2")
     agent.kill()

@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent import wire
+from agent.files import audit
 from agent.files.filejournal import FileJournal, Sent
 from agent.files.growing import Growing
 from agent.files.regular import Mark
@@ -64,6 +65,7 @@ LAST_POINT = 40  # of a request, at which something may happen
 HEALING_STEPS = 120
 MOST_ATTEMPTS = 5
 FOR_EVER = 1e6
+ATTEMPT = "a1"  # as a host's journal knows it
 COUNTS: Counter[str] = Counter()
 _tokens = itertools.count(1)
 #: Where an inode's number is never given again: the agent tells files by it, and a life that is
@@ -147,6 +149,7 @@ class Lives(RuleBasedStateMachine):
         self.late: list[tuple[Ask, Attempt]] = []
         self.acked: dict[tuple[str, int, int], int] = {}
         self.by_hand: set[tuple[str, int, int]] = set()
+        self.by_hand_whole: list[bytes] = []
         self.sent = 0  # since the last power cut, or since all was well
         self.written = itertools.count(1)  # checkpoints, each another
         COUNTS["lives"] += 1
@@ -201,7 +204,7 @@ class Lives(RuleBasedStateMachine):
     def start_agent(self, side: Side, dies: str = "") -> None:
         job = side.attempt.job
         run = RunFiles(
-            "a1", job.uid, job.project.name, job.run_name, side.attempt.number, side.folder
+            ATTEMPT, job.uid, job.project.name, job.run_name, side.attempt.number, side.folder
         )
         run.exited = side.exited
         journal = _Journal(side.store)
@@ -321,12 +324,20 @@ class Lives(RuleBasedStateMachine):
         self.newest.ticks += 100 * hours  # also backwards
 
     @precondition(lambda self: self.sent)
-    @rule(row=st.binary(max_size=12), point=st.integers(0, LAST_POINT), dies=st.booleans())
-    def somebody_uses_curl(self, row: bytes, point: int, dies: bool) -> None:
-        """The documented lines, without offset and generation: a row, or else both files."""
+    @rule(
+        row=st.just(b"") | st.binary(max_size=12),
+        other=st.binary(max_size=3),
+        point=st.integers(0, LAST_POINT),
+        dies=st.booleans(),
+    )
+    def somebody_uses_curl(self, row: bytes, other: bytes, point: int, dies: bool) -> None:
+        """The documented lines, without offset and generation: a row, or else both files as they
+        are, or changed."""
         sends = [(f"delta/{self.job.uid}/{self.csv}", row)]
         if not row:
-            sends = [(f"full/{self.job.uid}/{n}", self.newest.current(n)) for n in self.names]
+            changed = {name: other + self.newest.current(name) for name in self.names}
+            self.by_hand_whole += changed.values()
+            sends = [(f"full/{self.job.uid}/{name}", changed[name]) for name in self.names]
         for path, content in sends:
             ask = _by_hand(self.newest, path, content)
             self.deliver(ask, self.newest.attempt, self.killing(point) if dies else None)
@@ -391,17 +402,32 @@ class Lives(RuleBasedStateMachine):
         for file in side.files.values():
             file.run.exited = True
             file.nudge()
-        for _ in range(HEALING_STEPS):
-            for name in self.names:
-                self.step(side, name)
-            if all(file.settled for file in side.files.values()):
-                break
+        self.settles(side)
+        if doubted := self.lacking(side):
+            for name in doubted:
+                side.files[name].doubt()
+            self.settles(side)
         for name, file in side.files.items():
             assert file.settled, ("I13", name, file.error)
             self.check_equal(name, side.current(name))
         COUNTS["healed"] += 1
         side.exited = False
         self.start_agent(side)
+
+    def settles(self, side: Side) -> None:
+        for _ in range(HEALING_STEPS):
+            for name in self.names:
+                self.step(side, name)
+            if all(file.settled for file in side.files.values()):
+                break
+
+    def lacking(self, side: Side) -> set[str]:
+        """What the audit finds, or `lab-agent push`."""
+        line = transport(side.token, self.server.answer)
+        told, sent = line.sync_status(self.job.uid)["data"], _Journal(side.store).of(ATTEMPT)
+        found = audit.lacking(told, side.attempt.number, sent)
+        COUNTS["doubted"] += len(found or ())
+        return found or set()
 
     def the_run_is_deleted(self) -> None:
         """What its agent still has is settled by that, and what is late changes nothing."""
@@ -465,7 +491,7 @@ class Lives(RuleBasedStateMachine):
         if row is None or (not row.size and not row.complete):
             return
         written = [v for side in self.sides for v in side.versions[self.checkpoint]]
-        assert self.stored(self.checkpoint) in written, "I7"
+        assert self.stored(self.checkpoint) in [*written, *self.by_hand_whole], "I7"
 
     @invariant()
     def nothing_acknowledged_is_lost(self) -> None:

@@ -124,6 +124,27 @@ def test_what_a_restored_server_lacks_of_a_settled_run_is_sent_again(side: Side,
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("by_hand", [b"other.", b"of another length"])
+def test_what_somebody_put_in_the_place_of_a_checkpoint_is_found_out(side: Side, by_hand: bytes):
+    """I12: what is said to be synced is equal on both sides."""
+    side.path("run_001.pt").write_bytes(b"mine..")
+    with side.agent() as sync, auditing(side, sync) as audit:
+        side.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+        side.ends(sync)
+        sync.leave(side.id)
+
+        side.run.full(by_hand)
+        assert side.generation("run_001.pt") == 2
+        ask(side, audit)
+
+        wait_for(lambda: sync.settled(side.id), "all is settled again")
+        assert side.stored() == side.local()
+        sync.leave(side.id)
+        ask(side, audit)
+        assert sync.reports(side.id) == {}  # nothing is offered a second time
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_checkpoint_of_a_run_that_goes_on_is_sent_again_too(side: Side):
     with side.agent() as sync:
         side.path("run_001.pt").write_bytes(b"weights")
@@ -178,7 +199,14 @@ THERE = {"attempt": 1, "generation": 2, "size": 10, "complete": True}
         (WHOLE, None, True),
         (WHOLE, THERE | {"complete": False}, True),
         (WHOLE, THERE | {"generation": 1}, True),
-        (WHOLE, THERE | {"generation": 3, "complete": False}, False),  # somebody sent a newer one
+        (WHOLE, THERE | {"sha256": "a" * 64}, False),
+        (WHOLE, THERE | {"sha256": "b" * 64}, True),  # somebody sent another one by hand
+        (WHOLE, THERE | {"generation": 3, "complete": False}, True),
+        (WHOLE, THERE | {"generation": 3, "sha256": "a" * 64}, False),  # or the same
+        (WHOLE, THERE | {"generation": 1, "sha256": "a" * 64}, False),
+        (WHOLE, THERE | {"attempt": 2}, False),
+        (WHOLE, THERE | {"attempt": 0}, True),
+        (GROWS, THERE | {"generation": 3, "size": 9}, False),  # its next delta finds out
         (GROWS, THERE | {"complete": False}, False),
         (GROWS, THERE | {"complete": False, "size": 9}, True),
         (Sent(generation=2), None, False),  # nothing was acknowledged

@@ -126,6 +126,39 @@ def test_an_empty_file_that_was_cut_off_is_stored_when_it_comes_again(run, monke
     assert run.target(name).place.path.read_bytes() == b""
 
 
+def test_a_crash_on_the_way_of_another_csv_leaves_no_version_that_is_gone_on_with(
+    run, monkeypatch
+):
+    """A delta of the version before would else follow other bytes than it was cut from."""
+    run.delta(b"a,b\n1,2\n", generation=1, offset=0)
+    rename = storage.Incoming.put
+
+    def die(part):
+        rename(part)
+        raise RuntimeError("killed before its row was moved")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Incoming, "put", die)
+        with pytest.raises(RuntimeError):
+            run.full(b"x,y\n9,9\n8,8\n", name="run_001.csv")
+
+    with pytest.raises(StaleGeneration):
+        run.delta(b"3,4\n", generation=1, offset=8)
+    assert run.row().size == 0
+    run.delta(b"a,b\n1,2\n3,4\n", generation=run.row().generation + 1, offset=0)
+    assert run.stored() == b"a,b\n1,2\n3,4\n"
+
+
+def test_another_whole_file_by_hand_is_another_version(run):
+    run.full(b"first", generation=1)
+
+    run.full(b"first")
+    assert (run.row("run_001.pt").generation, run.stored("run_001.pt")) == (1, b"first")
+    run.full(b"other")
+
+    assert (run.row("run_001.pt").generation, run.stored("run_001.pt")) == (2, b"other")
+
+
 def test_a_whole_checkpoint_says_where_to_resume(run):
     run.delta(b"epoch\n1\n", generation=1, offset=0)
     run.full(b"weights")
