@@ -8,6 +8,7 @@ above wire.MAX_WHOLE_FILE_BYTES in chunks (sync.chunks), which end in take_place
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from agent import wire
 from labsite import wake
 from labsite.errors import BadRequest
 from sync import room, storage
@@ -108,15 +109,24 @@ def _replace(
     said: Whole,
     version: tuple[int, int],
 ) -> Stored:
-    growing = target.name.endswith(storage.GROWING)
     fields: dict[str, Any] = {}
-    if growing and version == row.version and _is_prefix(target, row, part):
-        return _put(target, row, part, said)  # fast forward, in its generation
-    if growing:
+    if wire.grows(target.name) and not _only_grew(target, row, part, version):
         fields["aside_bytes"] = storage.keep_generation(target.place, row.generation)
         if said.generation is None and version == row.version:
             version = (version[0], row.generation + 1)
     return _put(target, row, part, said, attempt=version[0], generation=version[1], **fields)
+
+
+def _only_grew(
+    target: Target, row: SyncFile, part: Incoming | Arrived, version: tuple[int, int]
+) -> bool:
+    """Whether all that is stored is in it, so that nothing has to be laid aside. Agents that send
+    a growing file as a whole give each version a generation of its own; of these the longer one,
+    unless what lies there is not what was acknowledged (a server that was killed in between)."""
+    if not _is_prefix(target, row, part):
+        return False
+    longer = row.size < part.size and storage.size_of(target.place) == row.size
+    return version == row.version or longer
 
 
 def _is_prefix(target: Target, row: SyncFile, part: Incoming | Arrived) -> bool:
