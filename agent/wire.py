@@ -60,6 +60,16 @@ _NAME = re.compile(NAME_PATTERN)
 _LAID_ASIDE = re.compile(r"\.g\d+$")
 MAX_PATH_CHARACTERS = 512
 MAX_PART_BYTES = 233  # a file system's 255, less what the server adds while a file comes in
+
+#: A run's curves and logs as text: they come whatever their size, and may use what is in reserve.
+CURVES_AND_LOGS = (".csv", ".log", ".jsonl", ".ndjson")
+#: Text that is appended to.
+TEXT = (*CURVES_AND_LOGS, ".txt", ".out", ".err")
+#: How the last part of the name of TensorBoard's event files begins.
+EVENT_FILE = "events.out.tfevents."
+#: What lies in such a folder is one checkpoint together (sync.resume).
+_IN_CHECKPOINT = re.compile(r"(^|.*/)checkpoint-\d+/[^/]+")
+
 UNIX_USER_PATTERN = r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}"  # also names a folder on GPU servers
 
 
@@ -93,6 +103,27 @@ def is_artifact_part(text: str) -> bool:
         and not _LAID_ASIDE.search(text)
         and not set(text) & {"/", "\\"}
     )
+
+
+def grows(path: str) -> bool:
+    """Whether a file of that name is appended to: it is sent as it grows (protocol §6.1), and of
+    one that was written anew the server lays the earlier version aside. Any other is replaced."""
+    return is_growing_text(path) or is_event_file(path)
+
+
+def is_growing_text(path: str) -> bool:
+    """Whether it grows as text, in which secrets are masked.
+
+    The vocabulary in a checkpoint's folder is part of the checkpoint: written once, and to be
+    confirmed while the run goes on, so that a next attempt is given it.
+    """
+    if path.endswith(CURVES_AND_LOGS):
+        return True
+    return path.endswith(TEXT) and not _IN_CHECKPOINT.fullmatch(path)
+
+
+def is_event_file(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(EVENT_FILE)
 
 
 Count = Annotated[int, Range(0, MAX_OFFSET)]
@@ -430,7 +461,7 @@ class SyncPolicy:
     """What of a run comes to the server."""
 
     checkpoints: Checkpoints = Checkpoints.ALL
-    max_file_bytes: Bytes | None = None  # of what is sent whole: curves and logs always come
+    max_file_bytes: Bytes | None = None  # CURVES_AND_LOGS always come
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,18 @@ import os
 from django.conf import settings
 from django.db.models import Sum
 
+from agent import wire
 from experiments.models import Project
 from sync.errors import DiskFull, QuotaFull
 from sync.models import Upload
 from sync.ownership import Target
-from sync.storage import GROWING
 
 RETRY_SECONDS = 30
 #: Somebody has to delete something, which takes longer than a moment.
 QUOTA_RETRY_SECONDS = 60
-#: Curves, logs, and what a run says of itself: they may use the reserves.
-SMALL = (*GROWING, ".yaml")
+#: Curves, logs, and what a run says of itself: they may use the reserves. Not event files, which
+#: hold pictures as well, nor any text: they would use up what is meant for the others.
+SMALL = (*wire.CURVES_AND_LOGS, ".yaml")
 
 
 def admit(target: Target, length: int, *, replaces: int = 0) -> None:

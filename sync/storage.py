@@ -28,7 +28,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from agent.wire import is_file_of
+from agent.wire import grows, is_file_of
 from experiments.models import Job
 from sync.errors import DiskFull, FileBusy, WrongName
 
@@ -38,8 +38,6 @@ BLOCK_BYTES = 1024 * 1024
 LOCK_SECONDS = 2.0
 #: So many locks for all files: a lock of its own for each would leave a file for each.
 LOCKS = 1024
-#: Of these a rewritten version is laid aside, and what only grew goes on in its generation.
-GROWING = (".csv", ".log", ".jsonl")
 UPLOADS = ".uploads"
 TRASH = ".trash"
 _PART = ".part"
@@ -205,7 +203,7 @@ def readable_size(name: str, acknowledged: int, file: BinaryIO) -> int:
     a moment before or after its row was moved: whichever version was opened, it is whole.
     """
     there = os.fstat(file.fileno()).st_size
-    return min(acknowledged, there) if name.endswith(GROWING) else there
+    return min(acknowledged, there) if grows(name) else there
 
 
 def read(place: Place, offset: int, length: int) -> bytes:

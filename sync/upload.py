@@ -8,6 +8,7 @@ above wire.MAX_WHOLE_FILE_BYTES in chunks (sync.chunks), which end in take_place
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from agent import wire
 from labsite import wake
 from labsite.errors import BadRequest
 from sync import room, storage
@@ -108,20 +109,18 @@ def _replace(
     said: Whole,
     version: tuple[int, int],
 ) -> Stored:
-    growing = target.name.endswith(storage.GROWING)
-    if growing and version == row.version and _is_prefix(target, row, part):
-        return _put(target, row, part, said)  # fast forward, in its generation
+    grows = wire.grows(target.name)
+    moved: dict[str, Any] = {"attempt": version[0], "generation": version[1]}
+    if grows and _only_grew(target, row, part, version):
+        return _put(target, row, part, said, **moved)
     by_hand = said.generation is None and version == row.version
     if by_hand:  # its agent, who has not sent it, finds out
-        version = (version[0], row.generation + 1)
-    moved: dict[str, Any] = {"attempt": version[0], "generation": version[1]}
-    if by_hand:
-        moved["outdated"] = _is_an_agents(target)
-    if growing:
+        moved |= {"generation": row.generation + 1, "outdated": _is_an_agents(target)}
+    if grows:
         moved["aside_bytes"] = storage.keep_generation(target.place, row.generation)
     # A crash before the row is moved would leave other bytes under a version that is gone on with,
     # or said to be whole. An agent sends its whole file again; a person may not.
-    if growing:
+    if grows:
         change(row, size=0, last_key="", **moved)
     elif by_hand:
         change(row, **moved)
@@ -131,6 +130,18 @@ def _replace(
 def _is_an_agents(target: Target) -> bool:
     """Whether its agent has told of a file of that name: then its bytes are the run's."""
     return target.attempt is not None and target.name in target.attempt.files_advertised
+
+
+def _only_grew(
+    target: Target, row: SyncFile, part: Incoming | Arrived, version: tuple[int, int]
+) -> bool:
+    """Whether all that is stored is in it, so that nothing has to be laid aside. Agents that send
+    a growing file as a whole give each version a generation of its own; of these the longer one,
+    unless what lies there is not what was acknowledged (a server that was killed in between)."""
+    if not _is_prefix(target, row, part):
+        return False
+    longer = row.size < part.size and storage.size_of(target.place) == row.size
+    return version == row.version or longer
 
 
 def _is_prefix(target: Target, row: SyncFile, part: Incoming | Arrived) -> bool:

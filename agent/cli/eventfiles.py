@@ -11,6 +11,8 @@ import re
 import struct
 from pathlib import Path
 
+from agent import wire
+
 _NAME = re.compile(r"events\.out\.tfevents\.(?P<began>\d{1,12})\.(?P<rest>.+)")
 _WRITER = re.compile(r"(?P<writer>.+\.\d+)\.\d+(\.v2)?")
 _HEAD = struct.Struct("<QI")
@@ -23,7 +25,7 @@ MAX_FIRST_BYTES = 4096
 
 
 def is_one(name: str) -> bool:
-    return name.startswith("events.out.tfevents.")
+    return wire.is_event_file(name)
 
 
 def began(name: str) -> float | None:

@@ -23,7 +23,6 @@ SLOWEST_DISK = 20e6
 ANSWER_SECONDS = 60.0
 RAW = {"Content-Type": "application/octet-stream"}
 #: Of these the server keeps what was there before, and what only grew goes on in its version.
-GROWING = (".csv", ".log", ".jsonl")
 #: Refusals of one file alone; the run's others are sent all the same.
 OF_ONE_FILE = (400, 410, 413)
 NO_ROOM = 507
@@ -180,7 +179,7 @@ def _generation(one: _One, stored: dict[str, Any] | None) -> int | None:
     """Of a file that is another by now the next; None: the first, or it goes on."""
     if stored is None or not stored["complete"] or not stored["sha256"]:
         return None
-    if one.name.endswith(GROWING) and _begins_with(one, stored["size"], stored["sha256"]):
+    if wire.grows(one.name) and _begins_with(one, stored["size"], stored["sha256"]):
         return int(stored["generation"])
     return int(stored["generation"]) + 1
 

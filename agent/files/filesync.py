@@ -20,7 +20,7 @@ from pathlib import Path
 from agent import shim, wire
 from agent.backoff import Bell
 from agent.complaint import Complaint
-from agent.files import growing, wishes
+from agent.files import wishes
 from agent.files.filejournal import FileJournal
 from agent.files.globs import Globs
 from agent.files.growing import Growing
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 #: Between two looks. A row is to be at the server within a second of being written.
 SYNC_INTERVAL = 0.5
 LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
-MOST_GLANCED = 64  # of its curves and logs, which are looked at in between
+MOST_GLANCED = 64  # of its files that grow, which are looked at in between
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
 MAX_REPORTED = 64  # files of one attempt in a poll, which is 1 MiB at most
 WORKERS = {"growing": 3, "small": 1, "large": 1}  # lane → threads
@@ -356,7 +356,7 @@ class FileSync:
 
     def _put(self, file: Tracked) -> None:
         if isinstance(file, Growing):
-            self._lanes["growing"].put(file)
+            self._lanes["growing"].put(file, rank=_rank(file.name))
         elif file.seen.size > wire.MAX_WHOLE_FILE_BYTES:
             self._lanes["large"].put(file, rank=-file.seen.mtime_ns)
         else:
@@ -370,7 +370,7 @@ class FileSync:
                 if self._stop.is_set():
                     return
                 if self._work(file, transport):
-                    lane.put(file)  # behind the others: a long backlog is one of many
+                    self._put(file)  # behind the others: a long backlog is one of many
                 else:
                     file.queued = False
                     if file.run.exited and file.settled:  # else a progress bar would set the pace
@@ -387,21 +387,28 @@ class FileSync:
 
 def kind_of(name: str) -> type[Tracked]:
     """How a file of that name is sent."""
-    return Growing if name.endswith(growing.SUFFIXES) else Whole
+    return Growing if wire.grows(name) else Whole
+
+
+def _rank(name: str) -> int:
+    """Of files that grow: curves and logs before text, of which a run may have thousands (a label
+    for each image)."""
+    return 0 if name.endswith(wire.CURVES_AND_LOGS) or wire.is_event_file(name) else 1
 
 
 def _first_of_growing(files: dict[str, Tracked]) -> list[str]:
-    """The run's own before those beneath its name."""
+    """Curves and logs first, and the run's own before those beneath its name."""
     names = [name for name, file in files.items() if isinstance(file, Growing)]
-    return sorted(names, key=lambda name: name.count("/"))[:MOST_GLANCED]
+    return sorted(names, key=lambda name: (_rank(name), name.count("/")))[:MOST_GLANCED]
 
 
 def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
-    """Say of each file of one run whether it is to be sent; what grows always is."""
-    whole = [file for file in files if not isinstance(file, Growing)]
-    reasons = wishes.left_out(whole, policy)
-    for file in whole:
-        file.left_out = reasons.get(file.name)
+    """Say of each file of one run whether it is to be sent; curves and logs always are."""
+    others = [file for file in files if not file.name.endswith(wire.CURVES_AND_LOGS)]
+    reasons = wishes.left_out(others, policy)
+    for file in others:
+        if file.left_out is not wire.WhyLeftOut.UNMASKED:
+            file.left_out = reasons.get(file.name)
 
 
 def _tell_lost(file: Tracked) -> None:

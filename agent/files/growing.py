@@ -1,4 +1,4 @@
-"""A file that grows: metrics and logs, sent as deltas (protocol §6.1).
+"""A file that grows: metrics, logs and other text, event files; sent as deltas (protocol §6.1).
 
 The file is known by its content, not by its inode: loggers append, rewrite the whole with
 the same beginning, or add a column and begin anew. As long as its beginning is what was
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from agent import shim, wire
 from agent.errors import Rejected, ServerUnreachable
 from agent.files import masks, packing
-from agent.files.filejournal import Sent
+from agent.files.filejournal import EMPTY_SHA256, Sent
 from agent.files.masks import Covered
 from agent.files.regular import Mark
 from agent.files.tracked import STILL_SECONDS, Tracked, read_at, read_mark, stored
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".csv", ".log", ".jsonl")
 MIN_CHUNK_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 ALWAYS_READ_BYTES = 1024 * 1024  # a beginning of this size is read again at each change
@@ -57,7 +56,7 @@ class Growing(Tracked):
     _chunk_bytes = wire.MAX_CHUNK_BYTES
 
     def see(self, mark: Mark, now_seconds: float) -> None:
-        if mark != self.seen:
+        if mark != self.seen and self.left_out is wire.WhyLeftOut.UNMASKED:
             self.left_out = None  # whoever wrote it may have let us write too
         super().see(mark, now_seconds)
 
@@ -74,10 +73,12 @@ class Growing(Tracked):
         self._prefix = None
 
     def _step(self, transport: Transport) -> bool:
+        if self.left_out is not None:
+            return False  # it has grown beyond what its job wishes
         exited = self.run.exited
         with self.run.open(self.name) as source:
             mark = read_mark(source)
-            sent = self.sent or self._begin(transport)
+            sent = self._as_growing(self.sent or self._begin(transport))
             # First the chunk, then what comes before it: a rewriting that began meanwhile shows.
             chunk = read_at(source, sent.acked_bytes, self._chunk_bytes)
             if not self._continues(source, read_mark(source), sent):
@@ -96,10 +97,18 @@ class Growing(Tracked):
         self.sent = replace(sent, mark=str(mark))
         return False
 
+    def _as_growing(self, sent: Sent) -> Sent:
+        """An earlier agent may have sent it as a whole. A version that was acknowledged is the
+        beginning of what follows. Of one that was not, a request may still be under way: what is
+        sent now has to be above it."""
+        if sent.acked_bytes or sent.sha256 == EMPTY_SHA256:
+            return sent
+        return self._renew(sent.generation + 1)
+
     def _masked(self, transport: Transport, sent: Sent, chunk: bytes, *, exited: bool) -> bytes:
         """What may be sent of the chunk: no value of a secret, nor what may become one."""
-        if not self.run.secret_names:
-            return chunk
+        if not self.run.secret_names or not wire.is_growing_text(self.name):
+            return chunk  # stars in an event file would break its checksums
         known = self.run.masks_by(transport.secrets)
         found = known.look(chunk, is_end=exited and len(chunk) < self._chunk_bytes)
         if found.spans:
@@ -213,7 +222,9 @@ class Growing(Tracked):
                 mark=str(mark) if acked_bytes == mark.size else "",
             )
         )
-        self._prefix = extended  # last: a journal that is full leaves the two as they were
+        # Last: a journal that is full leaves the two as they were. A short one is read again at
+        # each change, and a run may have thousands of these: it is not remembered.
+        self._prefix = extended if acked_bytes > ALWAYS_READ_BYTES else None
 
     def _go_back(self, source: BinaryIO, mark: Mark, sent: Sent, exc: Rejected) -> None:
         """The server has less than it acknowledged: go on from there, if it is still the same."""

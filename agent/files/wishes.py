@@ -13,7 +13,7 @@ _FOLDER = re.compile(r"(checkpoint|ckpt|epoch|(global_?)?step|iter)[-_=]?\d+", r
 
 
 def left_out(files: Iterable[Tracked], policy: SyncPolicy) -> dict[str, WhyLeftOut]:
-    """Name → why it is not sent. `files`: those of one run that are sent whole.
+    """Name → why it is not sent. `files`: those of one run, less its curves and logs.
 
     Of `checkpoints: last` the newest is that which changed last, of those that have held still; a
     newer one that is still being written leaves nothing out. `run_001.pt`, from which a next

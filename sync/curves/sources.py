@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agent import wire
 from experiments.models import Job
 from sync.curves.events import Events
 from sync.curves.lines import CSV, JSONL
@@ -24,7 +25,7 @@ from sync.models import SyncFile
 #: Of a run that wrote more, the others are counted.
 MAX_SOURCES = 24
 TABLES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL}
-EVENTS = "events.out.tfevents."
+EVENTS = wire.EVENT_FILE
 TRAINER_STATE = "trainer_state.json"
 OWN, TABLE, TENSORBOARD, TRAINER = range(4)
 _CHECKPOINT = re.compile(r"(^|/)checkpoint-\d+$")
@@ -55,7 +56,7 @@ def sources_of(job: Job, rows: list[SyncFile]) -> list[Source]:
 
 def is_source(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return _suffix(name) in TABLES or base.startswith(EVENTS) or base == TRAINER_STATE
+    return _suffix(name) in TABLES or wire.is_event_file(name) or base == TRAINER_STATE
 
 
 def _table(job: Job, row: SyncFile) -> Source:
@@ -70,7 +71,7 @@ def _groups(job: Job, rows: list[SyncFile], kind: int) -> list[Source]:
     for row in sorted(rows, key=lambda row: row.name):
         name = _within(job, row.name)
         base, folder = name.rsplit("/", 1)[-1], _folder(name)
-        if kind == TENSORBOARD and base.startswith(EVENTS):
+        if kind == TENSORBOARD and wire.is_event_file(name):
             groups.setdefault(folder, []).append(row)
         if kind == TRAINER and base == TRAINER_STATE:
             groups.setdefault(_CHECKPOINT.sub("", folder), []).append(row)

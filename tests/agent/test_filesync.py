@@ -482,6 +482,34 @@ def test_memory_does_not_grow_with_the_file(lab: Lab, served: ServedHost) -> Non
     assert peak < 16_000_000
 
 
+def test_thousands_of_texts_are_in_no_curves_way(lab: Lab) -> None:
+    """Labels of images, a file each."""
+    lab.end()
+    sync, run = lab.sync, RunFiles("a1", UID, "digits", "run_001", 1, lab.run_dir)
+    curves = ["run_001.csv", "run_001/tb/events.out.tfevents.1.host.2.0"]
+    names = [*(f"run_001/{number}.txt" for number in range(100)), *reversed(curves)]
+    files = {name: filesync.kind_of(name)(run, name, sync._journal, lab.stop) for name in names}
+    lane = filesync._Lane()
+    sync._lanes["growing"] = lane
+
+    for file in files.values():
+        sync._put(file)
+
+    assert {one.name for one in (lane.get(), lane.get()) if one} == set(curves)
+    assert filesync._first_of_growing(files)[:2] == curves
+
+
+def test_a_short_file_that_rests_is_not_remembered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    file = Growing(bench.run, NAME, bench.journal, threading.Event())
+    bench.path.write_bytes(b"0 0.5 0.5 1 1\n" * 1000)
+    file.see(Mark.of(bench.path.stat()), shim.now())
+    file.work(bench.transport)
+
+    assert bench.host.results[NAME].content == bench.path.read_bytes()
+    assert file._prefix is None
+
+
 def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     for number in range(100):
         lab.write(f"run_001/{number}.txt", b"x")
@@ -592,6 +620,31 @@ def test_a_file_above_the_limit_is_told_of_and_lets_the_run_settle(lab: Lab) -> 
 
     assert sorted(lab.host.results) == ["run_001.best.pt", "run_001.csv"]
     assert lab.sync.left_out("a1") == [wire.LeftOut("run_001.pt", wire.WhyLeftOut.TOO_LARGE, 101)]
+
+
+def test_what_grows_beyond_the_limit_comes_no_further_unless_it_is_a_curve_or_a_log(
+    lab: Lab,
+) -> None:
+    again(lab, wire.SyncPolicy(max_file_bytes=100))
+    events, large = "run_001/events.out.tfevents.1.host.2.0", "run_001/large.txt"
+    (lab.run_dir / "run_001").mkdir()
+    lab.write(large, bytes(101))
+    lab.write("run_001/metrics.jsonl", bytes(101))
+    lab.append(events, bytes(100))
+    eventually(lab.has(events, bytes(100)))
+    eventually(lab.has("run_001/metrics.jsonl", bytes(101)))
+
+    lab.append(events, bytes(1))
+    eventually(lambda: len(lab.sync.left_out("a1")) == 2)
+    lab.append(events, bytes(1))
+    lab.settle()
+
+    too_large = wire.WhyLeftOut.TOO_LARGE
+    assert sorted(lab.sync.left_out("a1"), key=lambda one: one.name) == [
+        wire.LeftOut(events, too_large, 102), wire.LeftOut(large, too_large, 101)
+    ]  # fmt: skip
+    assert large not in lab.host.results
+    assert len(lab.host.results[events].content) <= 102
 
 
 def test_a_log_that_cannot_be_masked_is_told_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

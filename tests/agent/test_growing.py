@@ -16,6 +16,8 @@ from agent.files.filejournal import FileJournal
 from agent.files.growing import Growing
 from agent.files.regular import Mark
 from agent.files.runfiles import RunFiles
+from agent.files.tracked import Tracked
+from agent.files.upload import Whole
 from agent.store import Store
 from tests.agent.filehost import UID, Direct, FileHost, Refusal
 
@@ -41,10 +43,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Bench:
     """A CSV, its sender, and the host."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, name: str = NAME) -> None:
         self.clock = clock
         self.folder = folder
-        self.path = folder / NAME
+        self.name = name
+        self.path = folder / name
+        self.path.parent.mkdir(exist_ok=True)
         self.host = FileHost()
         self.transport = Direct(self.host)
         self.store = Store(Path(":memory:"))
@@ -55,7 +59,7 @@ class Bench:
     def restart(self) -> None:
         """Another agent process, with the same journal."""
         run = RunFiles("a1", UID, "digits", "run_001", self.number, self.folder, self.exited)
-        self.file = Growing(run, NAME, FileJournal(self.store), threading.Event())
+        self.file = Growing(run, self.name, FileJournal(self.store), threading.Event())
 
     def lose_journal(self) -> None:
         self.store = Store(Path(":memory:"))
@@ -90,11 +94,11 @@ class Bench:
 
     @property
     def stored(self) -> bytes:
-        return self.host.results[NAME].content
+        return self.host.results[self.name].content
 
     @property
     def generation(self) -> int:
-        return self.host.results[NAME].generation
+        return self.host.results[self.name].generation
 
 
 @pytest.fixture
@@ -558,3 +562,101 @@ def test_an_outage_of_however_long_leaves_no_more_in_the_journal_than_a_line(ben
 
     assert rows == 1
     assert bench.host.results[NAME].content == bench.path.read_bytes()
+
+
+def test_one_that_its_job_does_not_wish_stays_left_out_while_it_grows(bench: Bench) -> None:
+    """Between two looks at all files nobody says it again."""
+    bench.write(HEAD)
+    bench.sync()
+    bench.file.left_out = wire.WhyLeftOut.TOO_LARGE
+    bench.append(b"0,1.5\n")
+
+    assert not bench.step()
+    assert not bench.file.is_due(bench.clock() + 60)
+    assert bench.stored == HEAD
+
+
+# --- what an earlier agent sent as a whole ---
+
+EVENTS = "run_001/events.out.tfevents.1709287200.gpu-01.4711.0"
+
+
+class Earlier(Bench):
+    """An agent before event files grew, and after upgrade() the same host's with its journal."""
+
+    file: Tracked
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        super().__init__(folder, clock, EVENTS)
+        self.file = Whole(self.file.run, EVENTS, FileJournal(self.store), threading.Event())
+
+    def upgrade(self) -> None:
+        self.restart()
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, clock: Clock) -> Earlier:
+    return Earlier(tmp_path, clock)
+
+
+def test_what_was_sent_as_a_whole_goes_on_by_what_came_after_it(earlier: Earlier) -> None:
+    for content in (b"first", b"first, second"):
+        earlier.write(content)
+        earlier.step()
+    assert (earlier.generation, earlier.stored) == (2, b"first, second")
+    sent_before = len(earlier.host.bodies)
+
+    earlier.upgrade()
+    earlier.append(b", third")
+    earlier.sync()
+    assert not earlier.file.settled
+    earlier.end()
+
+    assert earlier.stored == b"first, second, third"
+    assert earlier.generation == 2
+    assert earlier.host.bodies[sent_before:] == [(EVENTS, 7), (EVENTS, 0)]
+    assert earlier.host.results[EVENTS].complete
+
+
+def test_what_was_confirmed_as_a_whole_and_grew_no_more_is_not_sent_again(
+    earlier: Earlier,
+) -> None:
+    earlier.write(b"all of it")
+    earlier.step()
+
+    earlier.upgrade()
+    earlier.file.run.exited = True
+    earlier.file.see(Mark.of(earlier.path.stat()), earlier.clock())
+
+    assert earlier.file.settled
+    assert not earlier.file.is_due(earlier.clock() + 3600)
+
+
+@pytest.mark.parametrize("fate", ["late", "lost_answer", "lost_request"])
+def test_a_whole_version_that_was_on_its_way_at_the_upgrade_takes_no_place(
+    earlier: Earlier, fate: str
+) -> None:
+    earlier.write(b"first")
+    earlier.transport.fates.append(fate)
+    earlier.step()
+
+    earlier.upgrade()
+    earlier.append(b", second")
+    earlier.sync()
+    earlier.end()
+    earlier.transport.deliver_late()
+
+    assert earlier.stored == earlier.path.read_bytes() == b"first, second"
+    assert earlier.host.results[EVENTS].complete
+
+
+def test_one_that_is_another_since_it_was_sent_as_a_whole_begins_anew(earlier: Earlier) -> None:
+    earlier.write(b"first")
+    earlier.step()
+
+    earlier.upgrade()
+    earlier.write(b"another, and longer")
+    earlier.end()
+
+    assert (earlier.generation, earlier.stored) == (2, b"another, and longer")
+    assert earlier.host.laid_aside == [(EVENTS, 1, b"first")]

@@ -32,9 +32,9 @@ class Telling(Direct):
 
 
 class MaskedBench(Bench):
-    def __init__(self, folder: Path, clock: Clock) -> None:  # noqa: F811
+    def __init__(self, folder: Path, clock: Clock, name: str = NAME) -> None:  # noqa: F811
         self.telling = Telling(FileHost())
-        super().__init__(folder, clock)
+        super().__init__(folder, clock, name)
         self.host, self.transport = self.telling.host, self.telling
 
     def restart(self) -> None:
@@ -61,6 +61,26 @@ def test_stars_arrive_and_stand_in_the_file_itself(bench: MaskedBench) -> None:
     wanted = f"with {'*' * len(VALUE)}\nand {'*' * len(OTHER)}.\n".encode()
     assert bench.stored == bench.path.read_bytes() == wanted
     assert bench.telling.asked == 1
+
+
+@pytest.mark.parametrize("name", ["run_001/train.txt", "run_001/job.out", "run_001/job.err"])
+def test_other_text_is_masked_as_well(tmp_path: Path, clock: Clock, name: str) -> None:  # noqa: F811
+    bench = MaskedBench(tmp_path, clock, name)
+    bench.write(f"with {VALUE}\n".encode())
+    bench.end()
+
+    assert bench.stored == bench.path.read_bytes() == f"with {'*' * len(VALUE)}\n".encode()
+
+
+def test_no_star_breaks_an_event_file(tmp_path: Path, clock: Clock) -> None:  # noqa: F811
+    """Its records have checksums. Nor does it wait for values that nobody tells."""
+    bench = MaskedBench(tmp_path, clock, "run_001/events.out.tfevents.1.gpu-01.2.0")
+    bench.telling.refuses = True
+    content = b"\x12\x00crc\x0a" + VALUE.encode() + b"\xffcrc" + VALUE[:9].encode()
+    bench.write(content)
+    bench.sync()
+
+    assert bench.stored == bench.path.read_bytes() == content
 
 
 def test_half_a_value_waits_for_its_other_half(bench: MaskedBench) -> None:

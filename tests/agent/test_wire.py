@@ -354,6 +354,29 @@ def test_whatever_names_an_artifact_stays_in_its_folder(part):
     assert len(os.fsencode(part + f".g{2**62}")) <= 255 or "/" in part
 
 
+@pytest.mark.parametrize(
+    ("name", "grows", "as_text"),
+    [
+        ("run_001.csv", True, True),
+        ("run_001/out/train.txt", True, True),
+        ("run_001/slurm-17.out", True, True),
+        ("run_001/tb/events.out.tfevents.1709287200.gpu-01.4711.0", True, False),
+        ("run_001/tb/events.out.tfevents.1709287200.gpu-01.4711.0.v2", True, False),
+        ("run_001/tb/events.out.tfevents.1709287200.gpu-01.4711.0.log", True, True),
+        ("run_001/events.out.tfevents.1/picture.png", False, False),
+        ("run_001/checkpoint-500/vocab.txt", False, False),
+        ("run_001/checkpoint-500/trainer_log.jsonl", True, True),
+        ("run_001/checkpoint-500/samples/1.txt", True, True),
+        ("run_001/trainer_state.json", False, False),
+        ("run_001.pt", False, False),
+        ("run_001.yaml", False, False),
+    ],
+)
+def test_what_grows_is_told_by_its_name(name, grows, as_text):
+    assert wire.is_file_of("run_001", name)
+    assert (wire.grows(name), wire.is_growing_text(name)) == (grows, as_text)
+
+
 def test_an_attempt_is_alive_until_its_process_is_gone():
     alive = {state for state in wire.AttemptState if state.alive}
 

@@ -18,7 +18,7 @@ from sync.curves import kept, shown
 from tests import make
 from tests.sync.conftest import TOKEN, Run
 from tests.sync.curves import Points, Seen
-from tests.sync.test_with_agent import Side
+from tests.sync.test_with_agent import Side, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -54,12 +54,7 @@ def run_script(side: Side, name: str) -> Script:
         done = subprocess.run(
             [sys.executable, SCRIPTS / name],
             cwd=folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(Path(labrun.__file__).parent),
-                "CUDA_VISIBLE_DEVICES": "",
-                "HF_HUB_OFFLINE": "1",
-            },
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
@@ -68,7 +63,20 @@ def run_script(side: Side, name: str) -> Script:
         assert done.returncode == 0, done.stderr[-2000:]
         for path in metrics_in(folder):
             side.arrives(path.relative_to(side.folder).as_posix(), path.read_bytes())
-    lines = [line for line in done.stdout.splitlines() if line.startswith("truth ")]
+    return told(done.stdout)
+
+
+def environment() -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(labrun.__file__).parent),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def told(printed: str) -> Script:
+    lines = [line for line in printed.splitlines() if line.startswith("truth ")]
     return Script([ast.literal_eval(line.removeprefix("truth ")) for line in lines])
 
 
@@ -140,6 +148,39 @@ def test_summary_writer_with_a_restart(side):
         assert flat(found[name]) == near(latest)
     assert found["double"] == [(step, step / 3) for step in range(9)]
     assert [seconds for seconds, _ in seen(side).by("time")["double"]] != list(range(9))
+
+
+def test_summary_writer_that_never_rests_is_drawn_while_it_writes(side):
+    pytest.importorskip("tensorboard")
+    folder = side.folder / "run_001"
+
+    def points() -> int:
+        return len(seen(side).series.get("train/loss", []))
+
+    with side.agent() as sync:
+        script = subprocess.Popen(
+            [sys.executable, SCRIPTS / "summary_writer_busy.py"],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            for least in (1, 10, 20):
+                wait_for(lambda: points() >= least, "the curve grows", TIMEOUT_SECONDS)  # noqa: B023
+                assert script.poll() is None
+            (folder / "enough").touch()
+            printed = script.communicate(timeout=TIMEOUT_SECONDS)[0]
+        finally:
+            script.kill()
+            script.wait()
+        (folder / "enough").unlink()
+        side.ends(sync)
+
+    expected = told(printed).curve("train/loss")
+    assert flat(seen(side).by("step")["train/loss"]) == near(expected)
+    (events,) = metrics_in(folder)
+    assert side.generation(events.relative_to(side.folder).as_posix()) == 1
 
 
 def test_lightning_with_both_loggers(side):

@@ -66,6 +66,10 @@ def test_curves_and_logs_go_on_in_the_reserve(run: Run):
     assert run.stored() == b"0,0.5\n"
     with pytest.raises(QuotaFull):
         run.delta(b"x", name="run_001.bin")  # grows, and is no curve
+    with pytest.raises(QuotaFull):
+        run.delta(b"x", name="run_001/events.out.tfevents.1.host.2.0")  # holds pictures as well
+    with pytest.raises(QuotaFull):
+        run.delta(b"x", name="run_001/train.txt")
 
 
 def test_a_checkpoint_that_replaces_another_needs_only_the_difference(run: Run):

@@ -156,6 +156,48 @@ def test_an_event_file_that_grew_is_read_on(run):
     assert first.series["loss"] + more.series["loss"] == list(range(20))
 
 
+def test_of_an_event_file_that_grows_a_torn_record_is_not_there_yet(run):
+    records = [steps(step, step + 1, 0.0, 1000) for step in range(4)]
+    whole, ends = b"".join(records), np.cumsum([len(one) for one in records])
+    answer: dict[str, object] = {}
+
+    for offset, byte in enumerate(whole):
+        run.delta(bytes([byte]), name=FIRST, generation=1, offset=offset)
+        answer = shown.of(run.attempt.job)
+        assert Seen(answer).series.get("loss", []) == list(range((ends <= offset + 1).sum()))
+        assert Seen(answer).notes == {}
+
+    assert run.row(FIRST).generation == 1
+
+
+def test_of_an_event_file_only_what_was_acknowledged_is_read(run):
+    """A server that was killed between the bytes and the row; the next writer cuts them off."""
+    run.delta(steps(0, 3, 0.0, 1000), name=FIRST, generation=1, offset=0)
+    with run.target(FIRST).place.path.open("ab") as file:
+        file.write(steps(3, 9, 0.5, 1000))
+
+    assert Seen(shown.of(run.attempt.job)).series == {"loss": [0, 1, 2]}
+
+
+def test_a_row_more_of_a_long_event_file_is_read_for_the_price_of_a_row(run, monkeypatch):
+    long = steps(0, 20_000, 0.0, 1000)
+    run.delta(long, name=FIRST, generation=1, offset=0)
+    have = Seen(shown.of(run.attempt.job)).have
+    read: list[int] = []
+    take = Events.take
+
+    def counted(events: Events, data: bytes) -> int:
+        read.append(len(data))
+        return take(events, data)
+
+    monkeypatch.setattr(Events, "take", counted)
+    row = steps(20_000, 20_001, 0.0, 1000)
+    run.delta(row, name=FIRST, generation=1, offset=len(long))
+
+    assert Seen(shown.of(run.attempt.job, have)).series == {"loss": [20_000]}
+    assert read == [len(row)]
+
+
 def test_another_file_of_the_same_name_is_read_from_its_beginning(run):
     run.full(steps(0, 9, 0.0, 1000), FIRST)
     first = Seen(shown.of(run.attempt.job))

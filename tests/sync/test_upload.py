@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 
 from experiments.errors import LostRace
-from experiments.models import Job
+from experiments.models import Job, Project
 from experiments.states import Outcome
 from labsite import wake
 from labsite.clock import database_now
@@ -92,6 +92,56 @@ def test_a_csv_with_other_bytes_is_a_new_generation(run):
     assert kept.read_bytes() == b"a\n1\n"
 
 
+EVENTS = "run_001/events.out.tfevents.1709287200.gpu-01.4711.0"
+
+
+@pytest.mark.parametrize("name", ["run_001.csv", "run_001/train.txt", EVENTS])
+def test_of_what_only_grew_an_earlier_agents_versions_are_not_laid_aside(run, name):
+    """It sends each version whole, under a generation of its own."""
+    for generation, size in enumerate((10, 20, 30), 1):
+        stored = run.full(b"0123456789" * (size // 10), name=name, generation=generation)
+
+    assert (stored.row.generation, stored.row.size, stored.row.complete) == (3, 30, True)
+    folder = run.target(name).place.path.parent
+    assert [path.name for path in folder.iterdir()] == [name.rpartition("/")[2]]
+    assert Project.objects.get().used_bytes == 30
+
+    run.delta(b"and on", name=name, generation=3, offset=30)  # it was upgraded
+    assert run.stored(name) == b"0123456789" * 3 + b"and on"
+
+
+@pytest.mark.parametrize("name", ["run_001/train.txt", EVENTS])
+def test_an_earlier_agents_rewritten_text_is_laid_aside_and_so_is_one_that_became_shorter(
+    run, name
+):
+    for generation, content in enumerate((b"first", b"second, and longer", b"second"), 1):
+        run.full(content, name=name, generation=generation)
+
+    place = run.target(name).place.path
+    assert run.stored(name) == b"second"
+    assert place.with_name(f"{place.name}.g1").read_bytes() == b"first"
+    assert place.with_name(f"{place.name}.g2").read_bytes() == b"second, and longer"
+    assert run.row(name).aside_bytes == len(b"first" + b"second, and longer")
+
+
+def test_a_version_that_only_grew_and_was_cut_off_is_stored_when_it_comes_again(run, monkeypatch):
+    """The server dies between the rename and the row."""
+    run.full(b"first", name=EVENTS, generation=1)
+
+    def die(*_args, **_fields):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(upload, "change", die)
+        run.full(b"first, second", name=EVENTS, generation=2)
+    run.full(b"first, second", name=EVENTS, generation=2)
+
+    row = run.row(EVENTS)
+    assert (run.stored(EVENTS), row.generation) == (b"first, second", 2)
+    asides = run.target(EVENTS).place.path.parent.glob("*.g[0-9]")
+    assert row.aside_bytes == sum(path.stat().st_size for path in asides)
+
+
 def test_a_rewritten_csv_that_was_cut_off_keeps_what_was_acknowledged(run, monkeypatch):
     """The server dies between the rename and the row; the agent sends the same once more."""
     run.delta(b"a\n1\n", generation=1, offset=0)
@@ -107,6 +157,7 @@ def test_a_rewritten_csv_that_was_cut_off_keeps_what_was_acknowledged(run, monke
     kept = run.target().place.path.with_name("run_001.csv.g1")
     assert kept.read_bytes() == b"a\n1\n"
     assert run.stored() == b"a,b\n1,2\n"
+    assert run.row().aside_bytes == len(b"a\n1\n")
 
 
 @pytest.mark.parametrize("name", ["run_001.pt", "run_001.csv"])

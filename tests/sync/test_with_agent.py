@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from agent import wire
-from agent.files import resume
+from agent.files import filesync, resume
 from agent.files.filesync import FileSync
 from agent.files.upload import Whole
 from agent.store import Store
@@ -37,6 +38,7 @@ LOOK_SECONDS = 0.05
 CHUNK_BYTES = 256 * 1024
 CUTS = 10
 OTHER_TOKEN = TOKEN[:-1] + "t"
+LAID_ASIDE = re.compile(r"\.g\d+$")
 
 
 @dataclass
@@ -114,7 +116,8 @@ class Side:
         root = Place.of(self.attempt.job, f"{self.attempt.job.run_name}.csv").path.parent
         rows = SyncFile.objects.results().filter(job=self.attempt.job, complete=True)
         found = {row.name: row.sha256 for row in rows}
-        assert found == {name: digest for name, digest in hashes(root).items() if ".g" not in name}
+        lie = hashes(root).items()
+        assert found == {name: digest for name, digest in lie if not LAID_ASIDE.search(name)}
         return found
 
 
@@ -128,11 +131,11 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def wait_for(condition, what: str) -> None:
+def wait_for(condition, what: str, seconds: float = ENDS_SECONDS) -> None:
     bell = threading.Event()
-    left = ENDS_SECONDS
+    left = seconds
     while not condition():
-        assert left > 0, f"not within {ENDS_SECONDS} s: {what}"
+        assert left > 0, f"not within {seconds} s: {what}"
         bell.wait(0.05)
         left -= 0.05
 
@@ -180,6 +183,92 @@ def test_a_csv_that_is_written_anew_with_the_same_beginning_goes_on(side):
         side.ends(sync)
 
     assert side.generation("run_001.csv") == 1
+
+
+EVENTS = "run_001/tb/events.out.tfevents.1709287200.gpu-01.4711.0"
+GROW = ["run_001/train.txt", "run_001/job.out", "run_001/job.err", EVENTS]
+
+
+@contextmanager
+def written_all_the_time(path: Path) -> Iterator[None]:
+    """By a script that never leaves the file alone for as long as the block lasts."""
+    enough = threading.Event()
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as file:
+            while not enough.wait(0.02):
+                file.write(os.urandom(30))
+
+    script = threading.Thread(target=write)
+    script.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        script.join(10)
+
+
+@pytest.mark.parametrize("name", GROW)
+def test_what_is_appended_to_all_the_time_arrives_meanwhile(side, name):
+    had = b""
+    with side.agent() as sync:
+        with written_all_the_time(side.path(name)):
+            for _ in range(3):
+                seen = had
+                wait_for(lambda: len(side.acknowledged(name) or b"") > len(seen), "more came")  # noqa: B023
+                had = side.acknowledged(name)
+                assert side.path(name).read_bytes().startswith(had)
+        side.ends(sync)
+
+    assert side.generation(name) == 1
+
+
+@pytest.mark.parametrize("name", GROW)
+def test_an_agent_that_was_upgraded_goes_on_with_what_it_had_sent_as_a_whole(
+    side, monkeypatch, name
+):
+    content = os.urandom(1000)
+    with monkeypatch.context() as before:
+        before.setattr(filesync, "kind_of", lambda _name: Whole)
+        side.path(name).write_bytes(content)
+        with side.agent():
+            side.arrives(name, content)
+    with side.path(name).open("ab") as file:
+        file.write(b"while no agent ran")
+
+    with side.agent() as sync:
+        side.arrives(name, content + b"while no agent ran")
+        with side.path(name).open("ab") as file:
+            file.write(b"and after")
+        side.ends(sync)
+
+    assert side.acknowledged(name) == content + b"while no agent ran" + b"and after"
+    assert side.generation(name) == 1
+    assert not list(Place.of(side.attempt.job, name).path.parent.glob("*.g[0-9]"))
+
+
+def test_the_vocabulary_of_a_checkpoint_is_confirmed_while_the_run_goes_on(side):
+    """Else a next attempt would be given the checkpoint without it."""
+    name = "run_001/checkpoint-500/vocab.txt"
+    side.path(name).write_bytes(b"the\na\n")
+    with side.agent():
+        confirmed = SyncFile.objects.results().filter(name=name, complete=True)
+        wait_for(confirmed.exists, "it is confirmed")
+
+    assert confirmed.get().sha256 == hashlib.sha256(b"the\na\n").hexdigest()
+
+
+def test_a_text_that_its_script_writes_anew_is_a_new_generation_and_the_old_one_is_kept(side):
+    versions = [b"epoch 1: 0.5\n", b"epoch 2: 0.4\n", b"epoch 3: 0.3, the best\n", b"done\n"]
+    with side.agent() as sync:
+        for version in versions:
+            side.path("run_001/best.txt").write_bytes(version)
+            side.arrives("run_001/best.txt", version)
+        side.ends(sync)
+
+    place = Place.of(side.attempt.job, "run_001/best.txt").path
+    kept = [place.with_name(f"best.txt.g{number}").read_bytes() for number in (1, 2, 3)]
+    assert (side.generation("run_001/best.txt"), kept) == (4, versions[:3])
 
 
 @pytest.mark.parametrize(
