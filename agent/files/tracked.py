@@ -38,6 +38,7 @@ _LEFT_OUT = {
     wire.WhyLeftOut.NOT_WISHED: "kept here, as `sync: checkpoints` of its job says",
     wire.WhyLeftOut.TOO_LARGE: "kept here: above `sync: max_file` of its job",
     wire.WhyLeftOut.UNMASKED: "kept here: another user's, so a secret in it cannot be masked",
+    wire.WhyLeftOut.TORN: "kept here: it was cut off while it was written",
 }
 
 
@@ -80,6 +81,11 @@ class Tracked(ABC):
             self.behind_since = None
         elif self.behind_since is None:
             self.behind_since, self.behind_from = shim.wall_clock(), now_seconds
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether what was last seen of it is only the beginning of what is to be written."""
+        return False
 
     def is_due(self, now_seconds: float) -> bool:
         waits = self.queued or self.left_out or now_seconds < self._not_before

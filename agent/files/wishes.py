@@ -15,9 +15,9 @@ _FOLDER = re.compile(r"(checkpoint|ckpt|epoch|(global_?)?step|iter)[-_=]?\d+", r
 def left_out(files: Iterable[Tracked], policy: SyncPolicy) -> dict[str, WhyLeftOut]:
     """Name → why it is not sent. `files`: those of one run that are sent whole.
 
-    Of `checkpoints: last` the newest is that which changed last, of those that have held still; a
-    newer one that is still being written leaves nothing out. `run_001.pt`, from which a next
-    attempt resumes, is always one of the last.
+    Of `checkpoints: last` the newest is that which changed last, of those that have held still and
+    are whole; a newer one that is still being written, or was cut off, leaves nothing out.
+    `run_001.pt`, from which a next attempt resumes, is always one of the last.
     """
     files = list(files)
     most = policy.max_file_bytes
@@ -41,10 +41,14 @@ def _overtaken(files: list[Tracked]) -> list[Tracked]:
         if file.name != f"{file.run.run_name}.pt":
             checkpoints[_checkpoint_of(file.name)].append(file)
     ages = {name: max(one.seen.mtime_ns for one in of) for name, of in checkpoints.items()}
-    still = [name for name, of in checkpoints.items() if all(one.is_still for one in of)]
-    if not still:
+    whole = [
+        name
+        for name, of in checkpoints.items()
+        if all(one.is_still and not one.is_torn for one in of)
+    ]
+    if not whole:
         return []
-    newest = max(still, key=lambda name: (ages[name], name))
+    newest = max(whole, key=lambda name: (ages[name], name))
     older = [name for name in checkpoints if (ages[name], name) < (ages[newest], newest)]
     return [file for name in older for file in checkpoints[name]]
 

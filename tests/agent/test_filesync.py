@@ -27,8 +27,10 @@ from agent.store import Store
 from agent.transport import Transport
 from tests.agent.conftest import closed, eventually
 from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
+from tests.agent.torn import stored_zip
 
 NAME = "run_001.pt"
+CHECKPOINT = stored_zip(b"weights" * 100)
 
 
 # --- whole files, step by step ---
@@ -163,10 +165,50 @@ def test_a_lost_journal_takes_a_number_above_the_server_s(bench: Bench) -> None:
 
 
 def test_an_empty_file_is_sent(bench: Bench) -> None:
-    bench.replace(b"")
+    bench.path.with_name("run_001.yaml").touch()
+    file = Whole(bench.run, "run_001.yaml", bench.journal, threading.Event())
+    file.see(Mark.of(bench.path.with_name("run_001.yaml").stat()), shim.now())
+    file.work(bench.transport)
+
+    assert bench.host.results["run_001.yaml"].content == b""
+
+
+def test_a_checkpoint_that_is_cut_off_leaves_the_one_before_at_the_server(bench: Bench) -> None:
+    bench.path.write_bytes(CHECKPOINT)
+    bench.sync()
+    bench.path.write_bytes(CHECKPOINT[:-1])
     bench.sync()
 
-    assert bench.held == (1, b"")
+    assert bench.held == (1, CHECKPOINT)
+    assert not bench.file.settled
+    assert not bench.file.is_due(shim.now() + 3600)
+    assert bench.file.state == "syncing"
+    assert bench.file.why == (
+        "it is still being written: only the beginning of a checkpoint is there"
+    )
+
+
+def test_one_that_was_being_written_is_sent_once_it_is_whole(bench: Bench) -> None:
+    bench.path.write_bytes(CHECKPOINT[:-1])
+    bench.sync()
+    with bench.path.open("ab") as file:
+        file.write(CHECKPOINT[-1:])
+    bench.look()
+
+    assert bench.file.is_due(shim.now() + 1.5)
+    bench.file.work(bench.transport)
+    assert bench.held == (1, CHECKPOINT)
+
+
+def test_a_refusal_of_the_version_before_is_not_why_a_torn_one_waits(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.host.refuse = Refusal(404, "not_found")
+    bench.sync()
+    bench.replace(CHECKPOINT[:-1])
+    bench.sync()
+
+    assert bench.file.state == "syncing"
+    assert "beginning" in str(bench.file.why)
 
 
 def test_a_stale_number_is_overtaken(bench: Bench) -> None:
@@ -592,6 +634,39 @@ def test_a_file_above_the_limit_is_told_of_and_lets_the_run_settle(lab: Lab) -> 
 
     assert sorted(lab.host.results) == ["run_001.best.pt", "run_001.csv"]
     assert lab.sync.left_out("a1") == [wire.LeftOut("run_001.pt", wire.WhyLeftOut.TOO_LARGE, 101)]
+
+
+def test_a_torn_checkpoint_is_told_of_after_the_end_and_the_one_before_is_sent(lab: Lab) -> None:
+    again(lab, wire.SyncPolicy(checkpoints=wire.Checkpoints.LAST))
+    (lab.run_dir / "run_001").mkdir()
+    aged(lab, "run_001/epoch=0.ckpt", b"weights", 30)
+    aged(lab, "run_001/epoch=1.ckpt", CHECKPOINT, 20)
+    aged(lab, "run_001/epoch=2.ckpt", CHECKPOINT[:-9], 10)
+
+    lab.settle()
+
+    size = len(CHECKPOINT) - 9
+    assert list(lab.host.results) == ["run_001/epoch=1.ckpt"]
+    assert sorted(lab.sync.left_out("a1"), key=lambda one: one.name) == [
+        wire.LeftOut("run_001/epoch=0.ckpt", wire.WhyLeftOut.NOT_WISHED, 7),
+        wire.LeftOut("run_001/epoch=2.ckpt", wire.WhyLeftOut.TORN, size),
+    ]
+    assert "run_001/epoch=2.ckpt" not in lab.sync.reports("a1")
+    eventually(lambda: "cut off" in str(lab.told().get("run_001/epoch=2.ckpt")))
+
+
+def test_while_its_run_goes_on_a_torn_one_waits_and_people_are_told(lab: Lab) -> None:
+    lab.write("run_001.pt", CHECKPOINT)
+    eventually(lab.has("run_001.pt", CHECKPOINT))
+    lab.write("run_001.pt", CHECKPOINT[:-9])
+
+    eventually(lambda: "beginning" in str(lab.told()["run_001.pt"]))
+    assert lab.sync.left_out("a1") == []
+    lab.settle()
+    assert lab.has("run_001.pt", CHECKPOINT)()
+    assert lab.sync.left_out("a1") == [
+        wire.LeftOut("run_001.pt", wire.WhyLeftOut.TORN, len(CHECKPOINT) - 9)
+    ]
 
 
 def test_a_log_that_cannot_be_masked_is_told_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
