@@ -10,6 +10,7 @@ import os
 import struct
 from typing import BinaryIO
 
+from agent.files.runfiles import finished_name
 from agent.files.tracked import read_at
 from agent.files.wishes import CHECKPOINTS
 
@@ -27,7 +28,7 @@ _TAIL_BYTES = 65_536 + _END.size
 
 
 def may_be_judged(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
+    return finished_name(name).lower().endswith(SUFFIXES)
 
 
 def is_torn(source: BinaryIO, name: str) -> bool:
@@ -37,7 +38,7 @@ def is_torn(source: BinaryIO, name: str) -> bool:
         OSError: it cannot be read.
     """
     size = os.fstat(source.fileno()).st_size
-    lower = name.lower()
+    lower = finished_name(name).lower()
     if not size:  # as a power cut leaves it
         return lower.endswith(CHECKPOINTS)
     if lower.endswith(".safetensors"):

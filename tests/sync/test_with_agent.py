@@ -358,6 +358,19 @@ def test_files_of_a_run_that_was_deleted_are_settled_and_stay_here(side):
     assert side.path("run_001.csv").exists()
 
 
+def test_what_is_called_as_temporary_files_are_arrives_after_the_end(side):
+    left = {"run_001/left.tmp": b"1", "run_001/.hidden": b"2", "run_001/.hydra/a.yaml": b"3"}
+    with side.agent() as sync:
+        for name, content in left.items():
+            side.path(name).write_bytes(content)
+        side.path("run_001/last.png").write_bytes(b"png")
+        side.arrives("run_001/last.png", b"png")
+        assert not SyncFile.objects.filter(name__in=left).exists()
+        side.ends(sync)
+
+    assert {name: side.acknowledged(name) for name in left} == left
+
+
 SAVES = """\
 import os, signal, sys
 with open(sys.argv[1], "wb") as file:
