@@ -321,8 +321,10 @@ class FileSync:
         try:
             marks = watched.run.look()
             made = self._made(watched, marks)
-        except (OSError, sqlite3.Error) as exc:  # a disk that hangs: nothing is gone by that
+        except OSError as exc:  # a disk that hangs: nothing is gone by that
             return watched.complaint.about(f"{run_dir} cannot be looked at: {exc}")
+        except sqlite3.Error as exc:
+            return watched.complaint.about(f"{run_dir}: {self._journal.why_unusable(exc)}")
         watched.complain()
         look_inside(made, marks)
         now = shim.now()
@@ -416,7 +418,7 @@ def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
 
 
 def _tell_lost(file: Tracked) -> None:
-    if not file.settled:
+    if file.is_lacking:
         logger.warning("%s was deleted before all of it was sent", file.name)
 
 

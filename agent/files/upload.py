@@ -34,6 +34,11 @@ class Whole(Tracked):
     _confirmed_at = 0.0
     _gave_up = False  # the last version, for a newer one: the next is sent to its end
 
+    def _note_arrived(self) -> None:
+        if self._confirmed_at > self.backlog.since_seconds:  # a version that was behind then
+            self.backlog.clear()
+            self.backlog.grew(self.seen.size, self.seen_at)
+
     def look_inside(self, mark: Mark) -> None:
         """Before it is seen as `mark`, once for each version that counts as written: whether that
         can be what its script meant to write. What else is sent may depend on it."""
@@ -68,7 +73,7 @@ class Whole(Tracked):
         """Whether it counts as written. What is renamed into place is whole at any time; where
         that happens more often than a file has to stand still, none would ever be sent."""
         still = now_seconds - self.still_since >= STILL_SECONDS
-        unsent = now_seconds - max(self.behind_from, self._confirmed_at)
+        unsent = now_seconds - max(self.backlog.since_seconds, self._confirmed_at)
         return self.run.exited or still or (self.is_replaced and unsent >= PATIENCE_SECONDS)
 
     def _confirmed(self) -> None:
