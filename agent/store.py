@@ -21,6 +21,7 @@ class Store:
     """Safe for use by several threads: transactions of one process take turns."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._turn = threading.RLock()
         self._db = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
@@ -71,6 +72,7 @@ class StoreReader(Store):
         Raises:
             sqlite3.Error: there is none, or it cannot be read.
         """
+        self.path = path
         self._turn = threading.RLock()
         uri = f"{path.absolute().as_uri()}?mode=ro"
         self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

@@ -199,6 +199,7 @@ class WhyLeftOut(str, Enum):
     LINK = "link"  # out of the folder that it lies in
     TOO_MANY = "too_many"  # the folder `name` holds more files than are looked at, or taken
     UNMASKED = "unmasked"  # a secret in it cannot be masked: another user's file
+    TORN = "torn"  # a checkpoint that was cut off while it was written
     SHARED = "shared"  # `name` is written to by another run too: its outputs are here as well
     OTHER = "other"  # as a server reads what only a newer agent knows
 

@@ -39,7 +39,13 @@ class Checkpoint:
 
 def is_checkpoint(file_name: str) -> bool:
     """Whether it is one, or may make one whole."""
-    return file_name.lower().endswith(CHECKPOINTS) or _FOLDER.fullmatch(file_name) is not None
+    return _is_one(file_name) or _FOLDER.fullmatch(file_name) is not None
+
+
+def _is_one(file_name: str) -> bool:
+    """A hidden one was to be renamed: its script never called it a checkpoint."""
+    is_hidden = file_name.rpartition("/")[2].startswith(".")
+    return file_name.lower().endswith(CHECKPOINTS) and not is_hidden
 
 
 def note_point(attempt: Attempt, point: dict[str, Any]) -> bool:
@@ -104,7 +110,7 @@ def _checkpoints(job: Job) -> Iterator[Checkpoint]:
     for row in whole:
         if part := _FOLDER.fullmatch(row.name):
             folders[part["folder"]][part["file"]] = row
-        elif row.name.lower().endswith(CHECKPOINTS):
+        elif _is_one(row.name):
             yield Checkpoint(row.name, [row])
     for folder, files in folders.items():
         if _is_whole(files.keys()):

@@ -139,13 +139,13 @@ class Glance:
         return run
 
     def _seen(self, run: RunFiles) -> list[Tracked]:
-        nobody, files = threading.Event(), []
-        for name, mark in sorted(run.look().items()):
-            file = filesync.kind_of(name)(run, name, self._files, nobody)
+        nobody, files, marks = threading.Event(), dict[str, Tracked](), run.look()
+        for name, mark in sorted(marks.items()):
+            files[name] = file = filesync.kind_of(name)(run, name, self._files, nobody)
             file.see(mark, shim.now() - STILL_SECONDS)  # whether it holds still is not known here
-            files.append(file)
-        filesync.mark_left_out(files, run.policy)
-        return files
+        filesync.look_inside(files, marks)
+        filesync.mark_left_out(files.values(), run.policy)
+        return list(files.values())
 
     def _file(self, file: Tracked, told: dict[str, Any]) -> FileBehind:
         """`told`: what the agent said of it last."""

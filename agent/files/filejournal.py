@@ -76,6 +76,13 @@ class FileJournal:
                 ),
             )
 
+    def why_unusable(self, exc: sqlite3.Error) -> str:
+        """For people: where it lies, and what is to be done."""
+        folder = self._store.path.parent
+        is_full = "full" in str(exc)
+        do = f"make room on the disk of {folder}" if is_full else f"see to the disk of {folder}"
+        return f"what was sent cannot be noted in {self._store.path}: {exc}: {do}"
+
     def forget(self, attempt_id: str) -> None:
         with self._store.transaction() as db:
             db.execute("DELETE FROM sent_files WHERE attempt_id = ?", (attempt_id,))

@@ -1,10 +1,11 @@
 """Sending the files of all attempts: while they grow, and after the end until each is confirmed.
 
-One thread looks (stat only) at what there is; workers send what has changed, each file by one
-worker at a time. Files wait in three lanes, so that neither a curve nor the metadata ever waits
-behind a checkpoint; of checkpoints the newest goes first. What a job does not wish to have at the
-server (wishes) is left out. How a file is sent stands in growing and upload, what was
-acknowledged in filejournal, and `.sync_state.json` (syncstate) tells people.
+One thread looks at what there is (stat only; once at the ends of each checkpoint); workers send
+what has changed, each file by one worker at a time. Files wait in three lanes, so that neither a
+curve nor the metadata ever waits behind a checkpoint; of checkpoints the newest goes first. What a
+job does not wish to have at the server (wishes) is left out, and so is a checkpoint that was cut
+off (torn). How a file is sent stands in growing and upload, what was acknowledged in filejournal,
+and `.sync_state.json` (syncstate) tells people.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -320,9 +321,12 @@ class FileSync:
         try:
             marks = watched.run.look()
             made = self._made(watched, marks)
-        except (OSError, sqlite3.Error) as exc:  # a disk that hangs: nothing is gone by that
+        except OSError as exc:  # a disk that hangs: nothing is gone by that
             return watched.complaint.about(f"{run_dir} cannot be looked at: {exc}")
+        except sqlite3.Error as exc:
+            return watched.complaint.about(f"{run_dir}: {self._journal.why_unusable(exc)}")
         watched.complain()
+        look_inside(made, marks)
         now = shim.now()
         with self._turn:
             for name, mark in marks.items():
@@ -402,6 +406,13 @@ def _first_of_growing(files: dict[str, Tracked]) -> list[str]:
     return sorted(names, key=lambda name: (_rank(name), name.count("/")))[:MOST_GLANCED]
 
 
+def look_inside(files: Mapping[str, Tracked], marks: Mapping[str, Mark]) -> None:
+    for name, mark in marks.items():
+        file = files[name]
+        if isinstance(file, Whole):
+            file.look_inside(mark)
+
+
 def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
     """Say of each file of one run whether it is to be sent; curves and logs always are."""
     others = [file for file in files if not file.name.endswith(wire.CURVES_AND_LOGS)]
@@ -409,10 +420,12 @@ def mark_left_out(files: Iterable[Tracked], policy: wire.SyncPolicy) -> None:
     for file in others:
         if file.left_out is not wire.WhyLeftOut.UNMASKED:
             file.left_out = reasons.get(file.name)
+        if file.left_out is None and file.is_torn and file.run.exited:
+            file.left_out = wire.WhyLeftOut.TORN  # until then it may become whole
 
 
 def _tell_lost(file: Tracked) -> None:
-    if not file.settled:
+    if file.is_lacking:
         logger.warning("%s was deleted before all of it was sent", file.name)
 
 

@@ -65,6 +65,14 @@ class Growing(Tracked):
             return self.seen.size > 0 or self.run.exited
         return self.run.exited or self.sent.mark != str(self.seen)
 
+    @property
+    def is_lacking(self) -> bool:
+        """What has arrived of it is safe, also before it is confirmed as a whole."""
+        return not self.settled and (self._doubted or self.behind_bytes > 0)
+
+    def _note_arrived(self) -> None:
+        self.backlog.arrived(self._acked)
+
     def _missing_bytes(self, sent: Sent) -> int:
         is_rewritten = self.seen.size < sent.acked_bytes
         return self.seen.size if is_rewritten else self.seen.size - sent.acked_bytes

@@ -7,11 +7,16 @@
 A link is followed only to a file in `run_dir`: whoever may write there must not get the agent to
 send what it alone can read. In the folder of another Unix user the agent has, moreover, that
 user's rights only (agent.files.userfolders).
+
+What is called as temporary files are, or hidden, may be renamed at any moment, and waits until the
+job has ended. Then it is what the job left, and is sent like all else: what stood here alone would
+be lost with the host, and nobody would know of it.
 """
 
 import errno
 import logging
 import os
+import re
 import stat
 import unicodedata
 from collections import defaultdict
@@ -32,6 +37,11 @@ logger = logging.getLogger(__name__)
 
 MAX_LEFT_OUT = 64  # are named
 UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".swp", "~")  # written to be renamed
+#: What programs keep for themselves wherever they work, and is no result of a job: an editor, a
+#: file system, a notebook; and a repository, whose code is sent otherwise (protocol §8).
+_NEVER = re.compile(
+    r"\.(.*\.sw[a-p]|nfs[0-9a-f]+|fuse_hidden[0-9a-f]+|ipynb_checkpoints|git)", re.DOTALL
+)
 
 
 def _own_rights(folder: Path) -> AbstractContextManager[None]:
@@ -197,12 +207,15 @@ class RunFiles:
             part, ignored = below.pop()
             for entry in self._entries_of(part):
                 off = self.ignore.step(ignored, entry.name)
-                if entry.name.startswith(".") or self.ignore.matched(off):
-                    continue  # a temporary file, by its name, or not wished
+                if self._is_passed_over(entry.name) or self.ignore.matched(off):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     below.append((f"{part}/{entry.name}", off))
                 else:
                     self._note(f"{part}/{entry.name}", entry, found, places)
+
+    def _is_passed_over(self, name: str) -> bool:
+        return name.startswith(".") and (not self.exited or _NEVER.fullmatch(name) is not None)
 
     def _note(
         self,
@@ -229,7 +242,7 @@ class RunFiles:
     def _sent_as(self, path: str, found: dict[str, Mark]) -> str | None:
         """What the server calls it; None: it is not sent. A file system may hold two names that
         are one to people (é, and e with an accent): the first that is met is sent."""
-        if path.endswith(UNFINISHED):
+        if path.endswith(UNFINISHED) and not self.exited:
             return None
         name = unicodedata.normalize("NFC", path)
         if name in found or not wire.is_file_of(self.run_name, name):
@@ -276,6 +289,18 @@ _WHY = {
     WhyLeftOut.LINK: "it is a link out of its folder",
     WhyLeftOut.TOO_MANY: "it holds more files than are looked at: name fewer in `outputs`",
 }
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether its name says that whoever wrote it meant to rename it."""
+    return name.endswith(UNFINISHED) or name.rpartition("/")[2].startswith(".")
+
+
+def finished_name(name: str) -> str:
+    """What it was to be called, as far as its name tells."""
+    for suffix in UNFINISHED:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def shown(name: str) -> str:

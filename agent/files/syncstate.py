@@ -57,13 +57,13 @@ class SyncState:
         self._forget()
         content = json.dumps({"written_at": shim.wall_clock(), "runs": self._runs}, indent=1)
         part = self._path.with_name(f"{NAME}.part")
-        with suppress(OSError):  # a full disk: it is written again
+        with suppress(OSError):  # a full disk: it is tried again
             part.write_text(content)
             part.rename(self._path)
-        self._changed = False
+            self._changed = False
         took = shim.now() - began
         self._not_before = began + max(WRITE_SECONDS, took / WRITING_SHARE)
-        return False
+        return self._changed
 
     def _forget(self) -> None:
         """The oldest of the runs that are told of only because they were here."""
@@ -89,7 +89,7 @@ def _told(file: Tracked) -> dict[str, Any]:
         "generation": sent.generation if sent else None,
     }
     if file.why is not None:
-        since = file.since if file.error else file.behind_since
+        since = file.since if file.error else file.backlog.since
         told |= {"behind_bytes": file.behind_bytes, "why": file.why, "since": since}
     return told
 

@@ -21,6 +21,7 @@ from agent.errors import (
     Unauthorized,
     WrongProtocol,
 )
+from agent.files.backlog import Backlog
 from agent.files.filejournal import FileJournal, Sent
 from agent.files.regular import Mark
 from agent.files.runfiles import RunFiles
@@ -38,6 +39,7 @@ _LEFT_OUT = {
     wire.WhyLeftOut.NOT_WISHED: "kept here, as `sync: checkpoints` of its job says",
     wire.WhyLeftOut.TOO_LARGE: "kept here: above `sync: max_file` of its job",
     wire.WhyLeftOut.UNMASKED: "kept here: another user's, so a secret in it cannot be masked",
+    wire.WhyLeftOut.TORN: "kept here: it was cut off while it was written",
 }
 
 
@@ -54,11 +56,10 @@ class Tracked(ABC):
         self.seen_at = 0.0  # when it was last there
         self.still_since = 0.0
         self.is_replaced = False  # by another file of its name, when it last changed
-        self.behind_from = 0.0  # CLOCK_BOOTTIME of behind_since
         self.queued = False  # a worker has it, or will
         self.error: str | None = None
         self.since = shim.wall_clock()  # when `error` began
-        self.behind_since: str | None = None  # None: it is not
+        self.backlog = Backlog()
         self.parked = False
         self._doubted = False  # whether the server still has what it acknowledged
         self.left_out: wire.WhyLeftOut | None = None  # not to be sent: its job, or we, say so
@@ -77,9 +78,19 @@ class Tracked(ABC):
             self.still_since = now_seconds
         self.seen_at = now_seconds
         if self.has_arrived:
-            self.behind_since = None
-        elif self.behind_since is None:
-            self.behind_since, self.behind_from = shim.wall_clock(), now_seconds
+            self.backlog.clear()
+        else:
+            self.backlog.grew(mark.size, now_seconds)
+            self._note_arrived()
+
+    @abstractmethod
+    def _note_arrived(self) -> None:
+        """Of what is behind: what is so no more, although other bytes are by now."""
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether what was last seen of it is only the beginning of what is to be written."""
+        return False
 
     def is_due(self, now_seconds: float) -> bool:
         waits = self.queued or self.left_out or now_seconds < self._not_before
@@ -129,6 +140,11 @@ class Tracked(ABC):
         if sent is None:
             return self.seen.size
         return 0 if sent.deleted or sent.mark == str(self.seen) else self._missing_bytes(sent)
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether something would be lost if the file here were."""
+        return not self.settled
 
     @abstractmethod
     def _missing_bytes(self, sent: Sent) -> int: ...
@@ -180,9 +196,11 @@ class Tracked(ABC):
             return False  # gone or being replaced: the next look tells
         except AgentError as exc:
             return self._on_trouble(exc)
-        except (OSError, sqlite3.Error) as exc:
-            why = f"it cannot be read or noted here: {exc}"
-            self._wait(why, self._next_seconds(), logging.WARNING)
+        except OSError as exc:
+            self._wait(f"it cannot be read: {exc}", self._next_seconds(), logging.WARNING)
+            return False
+        except sqlite3.Error as exc:
+            self._wait(self._journal.why_unusable(exc), self._next_seconds(), logging.WARNING)
             return False
         self._taken()
         return more

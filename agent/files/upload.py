@@ -2,18 +2,20 @@
 
 Each version gets a generation of its own, so that a late request of an older one can never take
 the place of a newer. Of several unsent versions only the newest is sent. A large one goes in
-chunks: cut off, or after a restart, it goes on where the server says that it is.
+chunks: cut off, or after a restart, it goes on where the server says that it is. A checkpoint of
+which only the beginning is there is not sent at all: the server keeps the version before it.
 """
 
 import hashlib
 import io
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, BinaryIO
 
 from agent import shim, wire
 from agent.errors import ServerUnreachable
-from agent.files import packing
+from agent.files import packing, torn
 from agent.files.filejournal import Sent
 from agent.files.regular import Mark
 from agent.files.tracked import STILL_SECONDS, Tracked, read_at, read_mark, stored
@@ -27,19 +29,51 @@ TRIAL_BYTES = 4 * 1024 * 1024  # of a version, packed to see whether that pays
 
 class Whole(Tracked):
     _hashed: tuple[Mark, str] | None = None
+    _judged: tuple[Mark, bool] | None = None  # whether that version is torn
     _chunk_bytes = wire.MAX_UPLOAD_CHUNK_BYTES
     _confirmed_at = 0.0
     _gave_up = False  # the last version, for a newer one: the next is sent to its end
 
+    def _note_arrived(self) -> None:
+        if self._confirmed_at > self.backlog.since_seconds:  # a version that was behind then
+            self.backlog.clear()
+            self.backlog.grew(self.seen.size, self.seen_at)
+
+    def look_inside(self, mark: Mark) -> None:
+        """Before it is seen as `mark`, once for each version that counts as written: whether that
+        can be what its script meant to write. What else is sent may depend on it."""
+        if not torn.may_be_judged(self.name):
+            return
+        is_written = self.run.exited or (mark == self.seen and self.is_still)
+        is_judged = self._judged is not None and self._judged[0] == mark
+        is_there = self.sent is not None and self.sent.mark == str(mark)
+        if is_judged or is_there or not is_written:
+            return
+        with suppress(OSError), self.run.open(self.name) as source:  # who sends it tells why
+            self._judge(source)
+
+    def _judge(self, source: BinaryIO) -> bool:
+        mark = read_mark(source)
+        if self._judged is None or self._judged[0] != mark:
+            is_torn = torn.may_be_judged(self.name) and torn.is_torn(source, self.name)
+            self._judged = mark, is_torn
+            if is_torn:  # what the server said was of an earlier version
+                self.error, self.parked = None, False
+        return self._judged[1]
+
+    @property
+    def is_torn(self) -> bool:
+        return self._judged == (self.seen, True)
+
     def _has_work(self, now_seconds: float) -> bool:
         changed = self.sent is None or self.sent.mark != str(self.seen)
-        return changed and self._stands_still(now_seconds)
+        return changed and not self.is_torn and self._stands_still(now_seconds)
 
     def _stands_still(self, now_seconds: float) -> bool:
         """Whether it counts as written. What is renamed into place is whole at any time; where
         that happens more often than a file has to stand still, none would ever be sent."""
         still = now_seconds - self.still_since >= STILL_SECONDS
-        unsent = now_seconds - max(self.behind_from, self._confirmed_at)
+        unsent = now_seconds - max(self.backlog.since_seconds, self._confirmed_at)
         return self.run.exited or still or (self.is_replaced and unsent >= PATIENCE_SECONDS)
 
     def _confirmed(self) -> None:
@@ -54,6 +88,8 @@ class Whole(Tracked):
         return replace(super()._unconfirmed(sent), acked_bytes=0)
 
     def _why_not_yet(self) -> str:
+        if self.is_torn:
+            return "it is still being written: only the beginning of a checkpoint is there"
         if self._stands_still(shim.now()):
             return super()._why_not_yet()
         return "it was written a moment ago, and is sent once it stands still"
@@ -61,6 +97,9 @@ class Whole(Tracked):
     def _step(self, transport: Transport) -> bool:
         with self.run.open(self.name) as source:
             mark = read_mark(source)
+            if self._judge(source):
+                return False  # the next look tells what becomes of it
+            source.seek(0)
             sha256 = self._hash(source, mark)
             if sha256 is None:
                 return False  # it is being written; the next look tells when it stands still

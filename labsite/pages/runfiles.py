@@ -88,6 +88,10 @@ _WHY_LEFT_OUT = {
     WhyLeftOut.UNMASKED: gettext_lazy(
         "not sent: a secret in it cannot be masked, since the file belongs to another Unix user"
     ),
+    WhyLeftOut.TORN: gettext_lazy(
+        "not sent: it was cut off while it was written; the version before it, if one had "
+        "arrived, is kept"
+    ),
     WhyLeftOut.SHARED: gettext_lazy(
         "another run worked in this folder at the same time: its outputs may be here too"
     ),

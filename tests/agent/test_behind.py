@@ -220,6 +220,23 @@ def test_what_a_job_wishes_is_told_of_and_pushed_as_the_agent_would(
         assert FileJournal(journal).of(order["id"]).keys() == mine
 
 
+def test_of_a_torn_checkpoint_it_is_said_that_it_is_still_being_written(
+    tmp_path: Path,
+) -> None:
+    attempt = wire.decode(wire.AttemptOrder, make_order())
+    journal = Journal(Store(tmp_path / "journal.sqlite3"))
+    FileJournal(Store(tmp_path / "files.sqlite3"))
+    journal.accept(attempt)
+    journal.own(str(tmp_path), attempt)
+    (tmp_path / f"{attempt.run_name}.pt").write_bytes(b"PK\3\4weights")
+    me = presence.of_this_process("http://lab", "gpu1", tmp_path)
+
+    found = behind.runs_behind(tmp_path, me)
+
+    assert found is not None
+    assert "still being written" in "\n".join(status.lines_of(found))
+
+
 def test_a_folder_that_cannot_be_looked_at_is_told_and_needs_a_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from agent import shim, wire
-from agent.files import filesync
+from agent.files import filesync, syncstate
 from agent.files.filejournal import FileJournal
 from agent.files.filesync import FileSync
 from agent.files.globs import Globs
@@ -22,13 +22,16 @@ from agent.files.masks import Masks
 from agent.files.outputs import Outputs
 from agent.files.regular import Mark
 from agent.files.runfiles import RunFiles
+from agent.files.syncstate import SyncState
 from agent.files.upload import Whole
 from agent.store import Store
 from agent.transport import Transport
 from tests.agent.conftest import closed, eventually
 from tests.agent.filehost import UID, Direct, FileHost, Refusal, ServedHost, serving_files
+from tests.agent.torn import stored_zip
 
 NAME = "run_001.pt"
+CHECKPOINT = stored_zip(b"weights" * 100)
 
 
 # --- whole files, step by step ---
@@ -163,10 +166,62 @@ def test_a_lost_journal_takes_a_number_above_the_server_s(bench: Bench) -> None:
 
 
 def test_an_empty_file_is_sent(bench: Bench) -> None:
-    bench.replace(b"")
+    bench.path.with_name("run_001.yaml").touch()
+    file = Whole(bench.run, "run_001.yaml", bench.journal, threading.Event())
+    file.see(Mark.of(bench.path.with_name("run_001.yaml").stat()), shim.now())
+    file.work(bench.transport)
+
+    assert bench.host.results["run_001.yaml"].content == b""
+
+
+def test_a_checkpoint_that_is_cut_off_leaves_the_one_before_at_the_server(bench: Bench) -> None:
+    bench.path.write_bytes(CHECKPOINT)
+    bench.sync()
+    bench.path.write_bytes(CHECKPOINT[:-1])
     bench.sync()
 
-    assert bench.held == (1, b"")
+    assert bench.held == (1, CHECKPOINT)
+    assert not bench.file.settled
+    assert not bench.file.is_due(shim.now() + 3600)
+    assert bench.file.state == "syncing"
+    assert bench.file.why == (
+        "it is still being written: only the beginning of a checkpoint is there"
+    )
+
+
+def test_one_that_was_being_written_is_sent_once_it_is_whole(bench: Bench) -> None:
+    bench.path.write_bytes(CHECKPOINT[:-1])
+    bench.sync()
+    with bench.path.open("ab") as file:
+        file.write(CHECKPOINT[-1:])
+    bench.look()
+
+    assert bench.file.is_due(shim.now() + 1.5)
+    bench.file.work(bench.transport)
+    assert bench.held == (1, CHECKPOINT)
+
+
+def test_since_when_one_is_behind_is_told_of_the_version_that_is_not_there(bench: Bench) -> None:
+    began = shim.now() - 100
+    bench.replace(b"first")
+    bench.file.see(Mark.of(bench.path.stat()), began)
+    assert bench.file.backlog.since_seconds == began
+    bench.file.work(bench.transport)
+    bench.replace(b"second")
+    bench.look()
+
+    assert bench.file.backlog.since_seconds > began + 99
+
+
+def test_a_refusal_of_the_version_before_is_not_why_a_torn_one_waits(bench: Bench) -> None:
+    bench.replace(b"weights")
+    bench.host.refuse = Refusal(404, "not_found")
+    bench.sync()
+    bench.replace(CHECKPOINT[:-1])
+    bench.sync()
+
+    assert bench.file.state == "syncing"
+    assert "beginning" in str(bench.file.why)
 
 
 def test_a_stale_number_is_overtaken(bench: Bench) -> None:
@@ -468,6 +523,42 @@ def test_a_mistake_of_ours_with_one_file_leaves_the_others_alone(
     assert not lab.sync.settled("a1")
 
 
+def test_what_has_arrived_of_a_file_that_grows_is_not_lost_with_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(filesync, "GONE_SECONDS", 0.1)
+    lab.append("run_001.csv", b"0,1\n")
+    eventually(lab.has("run_001.csv", b"0,1\n"))
+    eventually(lambda: lab.sync.reports("a1")["run_001.csv"].acked_bytes == 4)
+    (lab.run_dir / "run_001.csv").unlink()
+    eventually(lambda: not lab.sync.reports("a1"))
+    assert "deleted before" not in caplog.text
+
+    lab.host.refuse = Refusal(503, "busy")
+    lab.append("run_001.log", b"Epoch 0\n")
+    eventually(lambda: "run_001.log" in lab.sync.reports("a1"))
+    (lab.run_dir / "run_001.log").unlink()
+    eventually(lambda: not lab.sync.reports("a1"))
+    assert "run_001.log was deleted before all of it was sent" in caplog.text
+
+
+def test_the_state_for_people_is_written_once_there_is_room_although_nothing_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncstate, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(syncstate, "WRITING_SHARE", 1e9)
+    state = SyncState(tmp_path)
+    state.note(RunFiles("a1", UID, "digits", "run_001", 1, tmp_path), {})
+    part = tmp_path / ".sync_state.json.part"
+    part.mkdir()  # no room
+
+    assert state.write() is True
+    part.rmdir()
+    assert state.write() is False
+    assert UID in (tmp_path / ".sync_state.json").read_text()
+    assert state.write() is False
+
+
 def test_memory_does_not_grow_with_the_file(lab: Lab, served: ServedHost) -> None:
     served.discards = True
     for name in ("run_001.pt", "run_001.csv"):
@@ -593,11 +684,13 @@ def aged(lab: Lab, name: str, content: bytes, seconds: float) -> None:
 
 
 def test_of_last_checkpoints_the_newest_is_sent_and_the_others_are_told_of(lab: Lab) -> None:
-    again(lab, wire.SyncPolicy(checkpoints=wire.Checkpoints.LAST))
+    lab.end()  # while these are made, which on a busy machine may take a second
     (lab.run_dir / "run_001").mkdir()
     for epoch in range(4):
         aged(lab, f"run_001/epoch={epoch}.ckpt", b"weights", 40 - 10 * epoch)
     lab.write("run_001/hparams.yaml", b"lr: 1")
+    lab.policy = wire.SyncPolicy(checkpoints=wire.Checkpoints.LAST)
+    lab.start()
 
     lab.settle()
 
@@ -645,6 +738,41 @@ def test_what_grows_beyond_the_limit_comes_no_further_unless_it_is_a_curve_or_a_
     ]  # fmt: skip
     assert large not in lab.host.results
     assert len(lab.host.results[events].content) <= 102
+
+
+def test_a_torn_checkpoint_is_told_of_after_the_end_and_the_one_before_is_sent(lab: Lab) -> None:
+    lab.end()
+    (lab.run_dir / "run_001").mkdir()
+    aged(lab, "run_001/epoch=0.ckpt", b"weights", 30)
+    aged(lab, "run_001/epoch=1.ckpt", CHECKPOINT, 20)
+    aged(lab, "run_001/epoch=2.ckpt", CHECKPOINT[:-9], 10)
+    lab.policy = wire.SyncPolicy(checkpoints=wire.Checkpoints.LAST)
+    lab.start()
+
+    lab.settle()
+
+    size = len(CHECKPOINT) - 9
+    assert list(lab.host.results) == ["run_001/epoch=1.ckpt"]
+    assert sorted(lab.sync.left_out("a1"), key=lambda one: one.name) == [
+        wire.LeftOut("run_001/epoch=0.ckpt", wire.WhyLeftOut.NOT_WISHED, 7),
+        wire.LeftOut("run_001/epoch=2.ckpt", wire.WhyLeftOut.TORN, size),
+    ]
+    assert "run_001/epoch=2.ckpt" not in lab.sync.reports("a1")
+    eventually(lambda: "cut off" in str(lab.told().get("run_001/epoch=2.ckpt")))
+
+
+def test_while_its_run_goes_on_a_torn_one_waits_and_people_are_told(lab: Lab) -> None:
+    lab.write("run_001.pt", CHECKPOINT)
+    eventually(lab.has("run_001.pt", CHECKPOINT))
+    lab.write("run_001.pt", CHECKPOINT[:-9])
+
+    eventually(lambda: "beginning" in str(lab.told()["run_001.pt"]))
+    assert lab.sync.left_out("a1") == []
+    lab.settle()
+    assert lab.has("run_001.pt", CHECKPOINT)()
+    assert lab.sync.left_out("a1") == [
+        wire.LeftOut("run_001.pt", wire.WhyLeftOut.TORN, len(CHECKPOINT) - 9)
+    ]
 
 
 def test_a_log_that_cannot_be_masked_is_told_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 from agent import shim, wire
 from agent.errors import AnswerTooLong
 from agent.files import growing
+from agent.files.backlog import MOST_STEPS, Backlog
 from agent.files.filejournal import FileJournal
 from agent.files.growing import Growing
 from agent.files.regular import Mark
@@ -104,6 +105,76 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, clock: Clock) -> Bench:
     return Bench(tmp_path, clock)
+
+
+def test_since_when_it_is_behind_moves_on_with_what_arrives(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script writes at each look: something is behind at each."""
+    monkeypatch.setattr(shim, "wall_clock", lambda: f"{bench.clock():.1f}")
+    bench.write(HEAD)
+    bench.step()
+    for epoch in range(5):
+        bench.append(b"%d,0.5\n" % epoch)
+        bench.step()
+    bench.append(b"5,0.5\n")
+    bench.file.see(Mark.of(bench.path.stat()), bench.clock())
+    last = bench.clock()
+
+    assert bench.file.backlog.since == f"{last:.1f}"
+    for epoch in range(6, 9):  # the line is cut
+        bench.clock.seconds += 0.5
+        bench.append(b"%d,0.5\n" % epoch)
+        bench.file.see(Mark.of(bench.path.stat()), bench.clock())
+    assert bench.file.backlog.since == f"{last:.1f}"
+    bench.sync()
+    bench.step()
+    assert bench.file.backlog.since is None
+
+
+def test_of_a_long_backlog_it_is_known_roughly_since_when_what_is_left_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shim, "wall_clock", lambda: f"{bench.clock():.1f}")
+    backlog = Backlog()
+    for second in range(1000):
+        bench.clock.seconds = second
+        backlog.grew(second + 1, second)
+    assert backlog.since == "0.0"
+
+    backlog.arrived(500)
+
+    assert backlog.since is not None
+    assert 500 <= float(backlog.since) < 1000
+    assert len(backlog.steps) <= MOST_STEPS
+
+
+def test_one_that_is_written_anew_is_behind_since_before_that(bench: Bench) -> None:
+    backlog = Backlog()
+    backlog.grew(100, 1.0)
+    backlog.grew(10, 2.0)
+    backlog.grew(20, 3.0)
+
+    assert backlog.since_seconds == 1.0
+    backlog.arrived(10)
+    assert backlog.since_seconds == 3.0
+
+
+def test_a_full_disk_of_the_agents_state_is_named_with_what_to_do(
+    tmp_path: Path, bench: Bench
+) -> None:
+    bench.store = Store(tmp_path / "files.sqlite3")
+    bench.restart()
+    bench.store._db.execute("PRAGMA max_page_count = 1")  # as many as there are
+    bench.file.run.attempt_id = "a" * 10_000  # more than one takes
+    bench.write(HEAD)
+
+    bench.step()
+
+    assert bench.file.why is not None
+    assert "disk is full" in bench.file.why
+    assert f"make room on the disk of {tmp_path}" in bench.file.why
+    bench.store.close()
 
 
 def test_each_byte_is_sent_once(bench: Bench) -> None:

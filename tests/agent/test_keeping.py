@@ -81,6 +81,15 @@ def test_what_was_not_confirmed_stays(ended: Ended) -> None:
     assert ended.left() == ["run_001.csv", "run_001.pt"]
 
 
+def test_a_torn_checkpoint_stays_although_the_one_before_it_was_confirmed(ended: Ended) -> None:
+    ended.write("run_001.pt", "PK\3\4 and no more")
+
+    ended.note(pt=Sent(1, complete=True, mark="1:2:3"))
+    ended.keeping.look(8 * DAY_SECONDS)
+
+    assert ended.left() == ["run_001.pt"]
+
+
 def test_what_has_changed_since_stays(ended: Ended) -> None:
     ended.note()
     ended.write("run_001.pt", "trained on by hand")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.files.globs import Globs
 from agent.files.runfiles import RunFiles
 from agent.wire import WhyLeftOut
 from tests.agent.filehost import UID
@@ -43,6 +44,48 @@ def test_what_is_still_written_under_another_name_is_left_alone(
     (folder / "run_001").mkdir()
     for name in ("run_001.pt.tmp", "run_001.pt~", "run_001/.a.png.part", "run_001/.nfs0001"):
         (folder / name).write_text("half")
+
+    assert run.look() == {}
+    assert run.left_out == []
+
+
+def test_after_the_end_that_is_what_the_job_left_and_is_sent(run: RunFiles, folder: Path) -> None:
+    hidden = folder / "run_001" / ".hydra"
+    hidden.mkdir(parents=True)
+    names = ("run_001.pt.tmp", "run_001/left.part", "run_001/.hidden", "run_001/.hydra/a.yaml")
+    refused = ("run_001.yaml~", "run_001/.a.png.part")
+    for name in (*names, *refused, "run_001/notes~"):
+        (folder / name).write_text("left")
+    run.exited = True
+
+    assert sorted(run.look()) == sorted([*names, "run_001/notes~"])
+    assert sorted((one.name, one.reason) for one in run.left_out) == [
+        (name, WhyLeftOut.NAME) for name in sorted(refused)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [".nfs000000a1", ".fuse_hidden0001", ".notes.txt.swp", ".git", ".ipynb_checkpoints"]
+)
+def test_what_editors_and_file_systems_keep_beside_it_is_no_result(
+    run: RunFiles, folder: Path, name: str
+) -> None:
+    (folder / "run_001" / name).mkdir(parents=True)
+    (folder / "run_001" / name / "x").write_text("x")
+    (folder / "run_001" / "below").mkdir()
+    (folder / "run_001" / "below" / name).write_text("x")
+    run.exited = True
+
+    assert run.look() == {}
+    assert run.left_out == []
+
+
+def test_what_is_hidden_may_be_ignored_too(run: RunFiles, folder: Path) -> None:
+    (folder / "run_001" / ".cache").mkdir(parents=True)
+    (folder / "run_001" / ".cache" / "model").write_text("x")
+    (folder / "run_001" / "left.tmp").write_text("x")
+    run.ignore = Globs([".cache", "*.tmp"], everywhere=True)
+    run.exited = True
 
     assert run.look() == {}
 

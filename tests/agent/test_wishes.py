@@ -88,6 +88,33 @@ def test_one_that_is_still_written_does_not_take_the_place_of_the_last(
     assert kept(files, Checkpoints.LAST) == {"run_001/1.pt"}
 
 
+def test_one_that_was_cut_off_does_not_take_the_place_of_the_last(
+    run: RunFiles, journal: FileJournal
+) -> None:
+    files = seen(run, journal, {"run_001/1.pt": 20, "run_001/2.pt": 10})
+    (run.run_dir / "run_001").mkdir()
+    torn = run.run_dir / "run_001" / "3.pt"
+    torn.write_bytes(b"PK\3\4weights")
+    [last] = seen(run, journal, {"run_001/3.pt": 0})
+    last.see(Mark.of(torn.stat()), shim.now() - STILL)
+    last.look_inside(last.seen)
+
+    assert last.is_torn
+    assert kept([*files, last], Checkpoints.LAST) == {"run_001/1.pt"}
+
+
+def test_one_that_never_got_its_name_is_not_the_last_and_not_sent_where_few_are_wished(
+    run: RunFiles, journal: FileJournal
+) -> None:
+    unfinished = {"run_001/3.pt.tmp": 0, "run_001/.4.ckpt": 0}
+    files = seen(run, journal, {"run_001/1.pt": 20, "run_001/2.pt": 10, **unfinished})
+
+    assert kept(files, Checkpoints.LAST) == {"run_001/1.pt", *unfinished}
+    assert kept(files, Checkpoints.NONE) == {"run_001/1.pt", "run_001/2.pt", *unfinished}
+    assert kept(files, Checkpoints.ALL) == set()
+    assert kept(files[2:], Checkpoints.LAST) == set(unfinished)
+
+
 def test_after_the_end_all_are_still(run: RunFiles, journal: FileJournal) -> None:
     run.exited = True
     files = seen(run, journal, {"run_001/1.pt": 20, "run_001/2.pt": 0}, still_seconds=0)

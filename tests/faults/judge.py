@@ -114,8 +114,12 @@ def files(subject: Subject) -> list[str]:
     """I6, I12: each file is the same on both sides, and holds what was written, once."""
     here, there = subject.ground.agent.run_dir(subject.project), _run_dir(subject)
     ours, theirs = sha256_of(here, subject.run_name), sha256_of(there, subject.run_name)
-    # A job that was killed leaves a checkpoint half written; it is nobody's result.
-    ours = {name: said for name, said in ours.items() if not name.endswith(UNFINISHED)}
+    # A job that was killed leaves a checkpoint half written; it is nobody's result, and that of an
+    # earlier attempt stays at the server.
+    ours, theirs = (
+        {name: said for name, said in files.items() if not name.endswith(UNFINISHED)}
+        for files in (ours, theirs)
+    )
     if ours != theirs:
         return [
             f"I12 the files differ: here {sorted(ours.items())}, there {sorted(theirs.items())}"

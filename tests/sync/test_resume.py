@@ -61,7 +61,14 @@ def test_a_folder_of_the_trainer_is_a_checkpoint_once_all_of_it_is_there(run: Ru
 
 
 @pytest.mark.parametrize(
-    "name", ["run_001/checkpoint-500/optimizer.pt", "run_001/images/1.png", "run_001.yaml"]
+    "name",
+    [
+        "run_001/checkpoint-500/optimizer.pt",
+        "run_001/images/1.png",
+        "run_001.yaml",
+        "run_001/.best.pt",
+        "run_001.pt.tmp",
+    ],
 )
 def test_what_is_no_checkpoint_by_itself_is_none(run: Run, name: str):
     full(run, b"x", name)

@@ -1,12 +1,16 @@
 """The agent's file sync against the real endpoints, on real files: both sides end up equal."""
 
 import hashlib
+import io
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +27,10 @@ from experiments import leases
 from experiments.models import Attempt
 from experiments.states import Outcome
 from labsite.clock import database_now
+from labsite.pages import runfiles
 from sync import chunks, status
 from sync.models import SyncFile, Upload
+from sync.resume import note_files
 from sync.status import SyncState
 from sync.storage import Place
 from tests import make
@@ -439,6 +445,65 @@ def test_files_of_a_run_that_was_deleted_are_settled_and_stay_here(side):
 
     assert not SyncFile.objects.exists()
     assert side.path("run_001.csv").exists()
+
+
+def test_what_is_called_as_temporary_files_are_arrives_after_the_end(side):
+    left = {"run_001/left.tmp": b"1", "run_001/.hidden": b"2", "run_001/.hydra/a.yaml": b"3"}
+    with side.agent() as sync:
+        for name, content in left.items():
+            side.path(name).write_bytes(content)
+        side.path("run_001/last.png").write_bytes(b"png")
+        side.arrives("run_001/last.png", b"png")
+        assert not SyncFile.objects.filter(name__in=left).exists()
+        side.ends(sync)
+
+    assert {name: side.acknowledged(name) for name in left} == left
+
+
+SAVES = """\
+import os, signal, sys
+with open(sys.argv[1], "wb") as file:
+    file.write(sys.stdin.buffer.read())
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_checkpoint_whose_saving_was_killed_is_no_result_and_none_to_resume_from(side):
+    torch = pytest.importorskip("torch")
+    first, second = saved(torch, epoch=1), saved(torch, epoch=2)
+    path = side.path("run_001.pt")
+    path.write_bytes(first)
+    with side.agent() as sync:
+        side.arrives("run_001.pt", first)
+        half = second[: len(second) // 2]
+        killed = subprocess.run([sys.executable, "-c", SAVES, path], input=half, check=False)
+        sync.exited(side.id)
+        wait_for(lambda: sync.settled(side.id), "all is settled")
+        left_out = [asdict(one) for one in sync.left_out(side.id)]
+        files = {name: asdict(one) for name, one in sync.reports(side.id).items()}
+    side.attempt.end(Outcome.FAILED, database_now(), exit_code=killed.returncode)
+    side.attempt.advertise(files, database_now(), left_out)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert side.acknowledged("run_001.pt") == first
+    assert path.read_bytes() == half
+    job = Attempt.objects.get().job
+    told = status.of(job, database_now())
+    assert told.state == SyncState.SYNCED
+    assert told.left_out == [{"name": "run_001.pt", "reason": "torn", "size_bytes": len(half)}]
+    [shown] = runfiles.files_of(job, database_now()).left_out
+    assert "cut off" in shown.words
+    note_files(job)
+    assert [file["sha256"] for file in job.resume_point["resume"]["files"]] == [
+        hashlib.sha256(first).hexdigest()
+    ]
+
+
+def saved(torch, epoch: int) -> bytes:
+    file = io.BytesIO()
+    torch.save({"epoch": epoch, "weights": torch.rand(1000)}, file)
+    return file.getvalue()
 
 
 def test_the_next_attempt_is_given_the_newest_whole_checkpoint_and_all_metrics(side, tmp_path):
