@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 
 from experiments.errors import LostRace
 from labsite import wake
 from labsite.clock import database_now
-from sync import room, storage
+from sync import displacing, room, storage
 from sync.errors import Deleted, Diverged, OffsetMismatch, StaleGeneration
 from sync.models import SyncFile, Upload
 from sync.ownership import Target, check_still
@@ -62,11 +62,14 @@ def append(target: Target, delta: Delta) -> Stored:
 
     Raises:
         OffsetMismatch, Diverged, StaleGeneration: with where to go on from.
+        NameTaken: a file of the run is in the way; see displacing.check().
         LostRace: another attempt was begun while this chunk waited for the file.
         FileBusy, DiskFull, QuotaFull: nothing was kept; the same request may come again.
         Deleted: nobody wants it any more.
     """
     room.admit(target, len(delta.data))
+    if not delta.offset:  # else there are bytes of it already, or it is refused
+        displacing.make_way(target, current(target), delta.generation)
     with storage.locked(target.place):
         check_still(target)
         row = current(target)
@@ -87,7 +90,7 @@ def current(target: Target) -> SyncFile | None:
     Raises:
         Deleted: it lies in the trash, or did until it was removed from there.
     """
-    for row in SyncFile.objects.raw(_asked(), [target.job.pk, target.shelf, target.name]):
+    for row in SyncFile.objects.raw(_asked(), [target.job.pk, target.shelf, target.name, 0]):
         if row.trash_id:
             raise Deleted(f"{target.name} was deleted; it is not wanted any more.")
         row.job = target.job
@@ -104,7 +107,7 @@ def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
     number = target.number
     if row is None:
         check_begins_at_zero(delta.offset)
-        return new_row(target, delta.generation or 1)
+        return displacing.new_row(target, delta.generation or 1)
     version = (number, row.generation if delta.generation is None else delta.generation)
     if version < row.version:
         raise StaleGeneration(
@@ -125,20 +128,6 @@ def begin(target: Target, row: SyncFile | None, delta: Delta) -> SyncFile:
 def check_begins_at_zero(offset: int | None) -> None:
     if offset:
         raise OffsetMismatch("A new version begins at offset 0.", expected_offset=0)
-
-
-def new_row(target: Target, generation: int) -> SyncFile:
-    try:
-        return SyncFile.objects.create(
-            job=target.job,
-            shelf=target.shelf,
-            name=target.name,
-            attempt=target.number,
-            generation=generation,
-            synced_at=database_now(),
-        )
-    except IntegrityError as exc:
-        raise LostRace(f"{target.name} was begun by another request; send it again.") from exc
 
 
 def change(row: SyncFile, **fields: Any) -> SyncFile:
@@ -186,8 +175,8 @@ def _moved(fields: dict[str, Any], seen: tuple[int, ...]) -> bool:
 
 @cache
 def _asked() -> str:
-    rows = SyncFile.objects.filter(job=0).filter(shelf=0).filter(name="-").order_by()
-    return rows.query.sql_with_params()[0]
+    rows = SyncFile.objects.filter(job=0).filter(shelf=0).filter(name="-").filter(displaced=0)
+    return rows.order_by().query.sql_with_params()[0]
 
 
 @cache

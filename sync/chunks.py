@@ -21,7 +21,7 @@ from experiments.errors import LostRace
 from labsite import wake
 from labsite.clock import database_now
 from labsite.errors import BadRequest, TooLarge
-from sync import room, storage
+from sync import displacing, room, storage
 from sync.append import Stored, change, check_begins_at_zero, current
 from sync.errors import ChecksumDiffers, Diverged, OffsetMismatch, UploadExpired
 from sync.models import SyncFile, Upload
@@ -60,6 +60,7 @@ def receive(target: Target, chunk: Chunk) -> Stored:
     Raises:
         OffsetMismatch, Diverged, StaleGeneration: with where to go on from.
         ChecksumDiffers: all is there and is not what was said; the upload begins anew.
+        NameTaken: a file of the run is in the way; see displacing.check().
         UploadExpired: it was abandoned; send the file under another id.
         BadRequest, TooLarge: the chunk goes beyond the file, or the file beyond the limit.
         LostRace, FileBusy, DiskFull, QuotaFull: nothing was kept; it may come again.
@@ -77,7 +78,8 @@ def receive(target: Target, chunk: Chunk) -> Stored:
             return Stored(row, 0, chunk.offset + len(chunk.data), duplicate=True)
         for newest in (row, upload):
             check_not_stale(target, version, newest.version if newest else (0, 0))
-        upload = _begun(target, row, upload, version, chunk)
+        replaces = displacing.check(target, row, chunk.generation)
+        upload = _begun(target, row, upload, version, chunk, sum(one.size for one in replaces))
         _repair(upload)
         progress = _add(upload, chunk)
         return progress if upload.size < upload.length else _finish(target, upload, chunk)
@@ -143,9 +145,14 @@ def _begun(
     upload: Upload | None,
     version: tuple[int, int],
     chunk: Chunk,
+    replaces: int,
 ) -> Upload:
-    """The upload that the chunk is about: that which is on its way, or a new one in its place."""
-    replaces = row.size if row else 0
+    """The upload that the chunk is about: that which is on its way, or a new one in its place.
+
+    Args:
+        replaces: how many bytes of other files go when the whole is in its place.
+    """
+    replaces += row.size if row else 0
     if upload is not None and _is_same(upload, version, chunk):
         _check_fresh(upload)
         room.admit(target, len(chunk.data), replaces=replaces)
@@ -250,6 +257,7 @@ def _finish(target: Target, upload: Upload, chunk: Chunk) -> Stored:
             sha256=sha256,
         )
     said = Whole(upload.generation, chunk.source_mtime, sha256)
+    displacing.make_way(target, current(target), upload.generation)
     with storage.locked(target.place), storage.open_file(place) as file:
         check_still(target)
         stored = take_place(target, Arrived(place, target.place, file, sha256), said)

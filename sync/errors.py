@@ -7,11 +7,13 @@ Refused
 ├── ChecksumDiffers    the body is not what its header says: read it and send it again
 ├── Deleted            the job or the file was deleted: the file is settled
 ├── UploadExpired      nothing came for so long that what had come was thrown away
+├── NameTaken          a file of the run is in the way: `file_name`, `attempt`, `generation`
 ├── FileBusy           another writer holds the file
 ├── DiskFull           nothing of it was kept
 ├── QuotaFull          nor here: the project may take no more room on the disk
 ├── PlanChanged        what would be freed is not what was shown: look again
 ├── NotInTrash         it was restored or removed already
+├── PlaceTaken         another file lies where it was
 └── WrongName          no file of this run may be called so
 """
 
@@ -46,6 +48,10 @@ class UploadExpired(Refused):
     code = "upload_expired"
 
 
+class NameTaken(Refused):
+    code = "name_taken"
+
+
 class FileBusy(Refused):
     status = 423
     code = "file_busy"
@@ -70,6 +76,10 @@ class PlanChanged(Refused):
 
 class NotInTrash(Refused):
     code = "not_in_trash"
+
+
+class PlaceTaken(Refused):
+    code = "place_taken"
 
 
 class WrongName(BadRequest):

@@ -132,7 +132,7 @@ def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]])
     # Of each job the newest attempt's.
     named = dict(told.order_by("number").values_list("job", "files_advertised"))
     known = defaultdict(set)
-    results = SyncFile.objects.filter(job__project=project, shelf=0)
+    results = SyncFile.objects.filter(job__project=project, shelf=0, displaced=0)
     for job_id, name in results.values_list("job", "name"):
         known[job_id].add(name)
     return [

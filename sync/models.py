@@ -6,13 +6,14 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q, Sum
+from django.db.models.functions import Left
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from experiments.models import Job, Project
 from labsite import wake
 from people.roles import may_manage, may_submit
-from sync.errors import NotInTrash
+from sync.errors import NotInTrash, PlaceTaken
 
 
 class What(models.TextChoices):
@@ -24,6 +25,7 @@ class What(models.TextChoices):
     FAILED = "failed", _("runs that failed")
     RUNS = "runs", _("runs that have ended")
     ALL = "all", _("all runs that have ended, arrived or not")
+    REPLACED = "replaced", _("replaced: a folder became a file, or a file a folder")
 
 
 class TrashState(models.TextChoices):
@@ -103,7 +105,15 @@ class Trash(models.Model):
         return may_manage(user) or (own and may_submit(user))
 
     def restore(self, now: datetime, *, by: Any = None) -> None:
-        """Wish all of it back where it was. Raises: NotInTrash."""
+        """Wish all of it back where it was.
+
+        Raises:
+            NotInTrash: it was turned already.
+            PlaceTaken: of what was replaced: newer files lie there.
+        """
+        if self.what == What.REPLACED and self.can_be_restored:
+            for row in self.files.select_related("job"):
+                row.check_place_free()
         self._turn(TrashState.RESTORING, now, by)
 
     def empty(self, now: datetime, *, by: Any = None) -> None:
@@ -148,6 +158,15 @@ class SyncFileQuerySet(models.QuerySet):
         """The run's own files, without what attempts that were given up left behind."""
         return self.present().filter(shelf=0)
 
+    def in_the_way_of(self, job: Job, shelf: int, name: str) -> "SyncFileQuerySet":
+        """The files beside which no disk holds one of that name: it would lie beneath them as if
+        they were folders, or they lie beneath it."""
+        parts = name.split("/")
+        above = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        files = self.present().filter(job=job, shelf=shelf)
+        files = files.annotate(beginning=Left("name", len(name) + 1))
+        return files.filter(Q(name__in=above) | Q(beginning=f"{name}/"))
+
     def taken_bytes(self) -> int:
         """What they take on the disk, with their earlier versions."""
         return self.aggregate(sum=Sum(F("size") + F("aside_bytes")))["sum"] or 0
@@ -177,7 +196,11 @@ class SyncFile(models.Model):
     aside_bytes = models.BigIntegerField(default=0)  # of its earlier versions, laid aside
     #: Deleted: its bytes are there, or gone from there; sync wants it no more.
     trash = models.ForeignKey(Trash, models.PROTECT, null=True, related_name="files")
-    #: The last Idempotency-Key of a delta without an offset, and what it was answered.
+    #: Its own key, once a file took its place that cannot be beside it (sync.displacing): its name
+    #: is free for another row then.
+    displaced = models.BigIntegerField(default=0)
+    #: The last Idempotency-Key of a delta without an offset, and what it was answered; of those
+    #: before it nothing is known.
     last_key = models.CharField(max_length=200, blank=True)
     last_answer = models.JSONField(default=dict)
 
@@ -188,7 +211,9 @@ class SyncFile(models.Model):
         verbose_name_plural = _("files")
         ordering = ["job", "shelf", "name"]
         constraints = [
-            models.UniqueConstraint(fields=["job", "shelf", "name"], name="one_row_a_file"),
+            models.UniqueConstraint(
+                fields=["job", "shelf", "name", "displaced"], name="one_row_a_file"
+            ),
             models.CheckConstraint(condition=Q(size__gte=0), name="file_size"),
             models.CheckConstraint(
                 condition=Q(complete=False) | ~Q(sha256=""), name="complete_is_hashed"
@@ -201,6 +226,19 @@ class SyncFile(models.Model):
     @property
     def version(self) -> tuple[int, int]:
         return self.attempt, self.generation
+
+    def check_place_free(self) -> None:
+        """Of one that is to be restored.
+
+        Raises:
+            PlaceTaken: another file has its name, or one lies there that cannot be beside it.
+        """
+        others = SyncFile.objects.exclude(pk=self.pk)
+        same = others.filter(job=self.job, shelf=self.shelf, name=self.name, displaced=0)
+        taken = same.first() or others.in_the_way_of(self.job, self.shelf, self.name).first()
+        if taken is not None:
+            words = gettext("“%(name)s” has taken the place of this; delete that first.")
+            raise PlaceTaken(words % {"name": taken.name}, file_name=taken.name)
 
     @property
     def may_have_earlier(self) -> bool:

@@ -99,7 +99,17 @@ def _note(job: Job, kept: dict[str, Any]) -> None:
             point=kept.get("point", {}),
         )
         kept = {**kept, "resume": asdict(resume)}
+    elif _is_gone(job, kept):
+        kept = {key: kept[key] for key in kept if key != "resume"}
     job.note_resume_point(kept)
+
+
+def _is_gone(job: Job, kept: dict[str, Any]) -> bool:
+    """Whether nothing is left of the run's own checkpoint that is named."""
+    files = (kept.get("resume") or {}).get("files", [])
+    names = [file["file_name"] for file in files if file["sha256"] is not None]
+    own = all(file["experiment_uid"] == job.uid for file in files)
+    return own and not SyncFile.objects.results().filter(job=job, name__in=names).exists()
 
 
 def _checkpoints(job: Job) -> Iterator[Checkpoint]:

@@ -50,7 +50,8 @@ def of(job: Job, now: datetime) -> Status:
     attempt = job.newest_attempt()
     advertised = attempt.files_advertised if attempt else {}
     rows = {row.name: row for row in job.files.results()}
-    deleted = set(job.files.filter(shelf=0).exclude(trash=None).values_list("name", flat=True))
+    deleted = job.files.filter(shelf=0, displaced=0).exclude(trash=None)
+    unwanted = set(deleted.values_list("name", flat=True))
     uploads = {upload.name: upload for upload in job.uploads.filter(shelf=0)}
     gone = _is_gone(job, attempt, now)
     files = [
@@ -60,7 +61,7 @@ def of(job: Job, now: datetime) -> Status:
     missing = sum(
         _behind(None, uploads.get(name), said)
         for name, said in advertised.items()
-        if name not in rows and name not in deleted
+        if name not in rows and name not in unwanted
     )
     behind = missing + sum(file.behind_bytes for file in files)
     states = {file.state for file in files}

@@ -17,10 +17,11 @@ import hashlib
 import logging
 import os
 import secrets
+import stat
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -90,15 +91,20 @@ def disk_errors_are_refused() -> Iterator[None]:
 
     Raises:
         DiskFull: no room, or the disk cannot be written; to be tried again.
-        WrongName: a link, or something that is no folder, lies where the file belongs.
+        FileBusy: a folder was taken away meanwhile, since a file takes its place.
+        WrongName: a link, or something that is none of this run's, lies where the file belongs.
     """
     try:
         yield
     except OSError as exc:
         if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR):
             raise WrongName(
-                "On the server's disk a link or a folder lies in this file's place; "
-                "a manager has to take it away."
+                "On the server's disk a link, or a file or folder that this server has not laid "
+                "there, is in this file's place; a manager has to take it away."
+            ) from exc
+        if exc.errno == errno.ENOENT:
+            raise FileBusy(
+                "This file's folder was taken away meanwhile; try again.", retry_after_seconds=1
             ) from exc
         logger.error("the logs folder cannot be written: %s", exc)
         raise DiskFull(
@@ -288,13 +294,14 @@ def keep_generation(place: Place, generation: int) -> int:
         return sum(os.stat(name, dir_fd=at, follow_symlinks=False).st_size for name in kept)
 
 
-def _give_second_name(name: str, second: str, at: int) -> None:
+def _give_second_name(name: str, second: str, at: int, there: int | None = None) -> None:
+    there = at if there is None else there
     try:
-        os.link(name, second, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+        os.link(name, second, src_dir_fd=at, dst_dir_fd=there, follow_symlinks=False)
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        os.rename(name, second, src_dir_fd=at, dst_dir_fd=at)  # a file system without links
+        os.rename(name, second, src_dir_fd=at, dst_dir_fd=there)  # a file system without links
 
 
 def _exists(name: str, at: int) -> bool:
@@ -314,7 +321,7 @@ def _generations(of: str, at: int) -> list[int]:
 @contextmanager
 def incoming(place: Place) -> Iterator["Incoming"]:
     """A file beside the target that takes its place by put(), or else leaves no trace."""
-    with disk_errors_are_refused(), folder_of(place, make=True) as at:
+    with disk_errors_are_refused(), _beside(place) as at:
         beginning = f".{place.name[:100]}."
         _sweep(at, beginning)
         name, descriptor = _new_part(at, beginning)
@@ -325,6 +332,18 @@ def incoming(place: Place) -> Iterator["Incoming"]:
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=at)
+
+
+@contextmanager
+def _beside(place: Place) -> Iterator[int]:
+    """The file's folder; or, while a file lies where that belongs, that of the uploads: what
+    comes in is to be looked at before anything goes for it."""
+    with ExitStack() as opened:
+        try:
+            at = opened.enter_context(folder_of(place, make=True))
+        except NotADirectoryError:
+            at = opened.enter_context(folder_of(upload_place(0), make=True))
+        yield at
 
 
 def _new_part(at: int, beginning: str) -> tuple[str, int]:
@@ -374,8 +393,9 @@ class Incoming:
 
     def put(self) -> None:
         """Take the target's place: a reader sees the old file or the new one, never a mix."""
-        os.rename(self._name, self._place.name, src_dir_fd=self._at, dst_dir_fd=self._at)
-        os.fsync(self._at)
+        with folder_of(self._place, make=True) as there:
+            os.rename(self._name, self._place.name, src_dir_fd=self._at, dst_dir_fd=there)
+            os.fsync(there)
 
 
 class Arrived:
@@ -436,6 +456,35 @@ def lay_away(place: Place, number: int, *, versions: bool) -> None:
             _move(names, at, trashed_place(number, place.name))
 
 
+def lay_beside(place: Place, number: int, *, versions: bool) -> None:
+    """Have the trash hold a file that stays where it is for now, with its earlier versions."""
+    with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(place) as at:
+        numbers = _generations(place.name, at) if versions else []
+        with folder_of(trashed_place(number, place.name), make=True) as there:
+            for name in [place.name, *(f"{place.name}.g{number}" for number in numbers)]:
+                _lay_link(name, at, there)
+            os.fsync(there)
+
+
+def _lay_link(name: str, at: int, there: int) -> None:
+    """One that is there of an earlier try may be another version by now."""
+    with suppress(FileNotFoundError):
+        inode = os.stat(name, dir_fd=at, follow_symlinks=False).st_ino
+        if _exists(name, there):
+            if os.stat(name, dir_fd=there, follow_symlinks=False).st_ino == inode:
+                return
+            os.unlink(name, dir_fd=there)
+        _give_second_name(name, name, at, there)
+
+
+def is_in_trash(place: Place, number: int) -> bool:
+    try:
+        with folder_of(trashed_place(number, place.name)) as at:
+            return _exists(place.name, at)
+    except FileNotFoundError:
+        return False
+
+
 def put_back(place: Place, number: int) -> None:
     """Move a file out of the trash to where it was. Twice is once."""
     trashed = trashed_place(number, place.name)
@@ -471,3 +520,74 @@ def forget(place: Place, *, versions: bool) -> None:
         for name in [place.name, *(f"{place.name}.g{number}" for number in numbers)]:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=at)
+
+
+# --- a file where a folder is to be, and the reverse ---------------------------------------------
+
+
+def is_regular(place: Place) -> bool:
+    """Whether a file lies there, and no link nor folder."""
+    return stat.S_ISREG(_mode_of(place))
+
+
+def is_folder(place: Place) -> bool:
+    return stat.S_ISDIR(_mode_of(place))
+
+
+def is_beneath_a_file(place: Place) -> bool:
+    """Whether one lies where a folder on the way is called so."""
+    above = range(1, len(place.folders))
+    return any(is_regular(Place(place.folders[:at], place.folders[at])) for at in above)
+
+
+def _mode_of(place: Place) -> int:
+    try:
+        with folder_of(place) as at:
+            return os.stat(place.name, dir_fd=at, follow_symlinks=False).st_mode
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
+            return 0
+        raise
+
+
+def files_beneath(place: Place) -> list[str]:
+    """The paths of all files below a folder, as files of the run are called: of what lies aside
+    that of which it is a version, without what is on its way in."""
+    found = dict.fromkeys(_beneath(place))
+    return [path for path in found if not path.endswith(_PART)]
+
+
+def _beneath(place: Place) -> Iterator[str]:
+    with suppress(FileNotFoundError), folder_of(Place((*place.folders, place.name), "")) as at:
+        for name in os.listdir(at):
+            mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                below = Place((*place.folders, place.name), name)
+                yield from (f"{name}/{path}" for path in _beneath(below))
+            elif stat.S_ISREG(mode):
+                head, _, tail = name.rpartition(".g")
+                yield head if head and tail.isdecimal() else name
+
+
+def remove_empty(place: Place) -> None:
+    """Take a folder away in which there is nothing but empty folders, and what a server that was
+    killed had begun to receive. One that holds more is left, as far as it does."""
+    within = Place((*place.folders, place.name), "")
+    with disk_errors_are_refused(), suppress(FileNotFoundError):
+        with folder_of(within) as at:
+            _sweep(at, ".")
+            for name in os.listdir(at):
+                if stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+                    remove_empty(Place(within.folders, name))
+            if any(name.startswith(".") and name.endswith(_PART) for name in os.listdir(at)):
+                raise FileBusy(
+                    "Another file is on its way into this place; try again.",
+                    retry_after_seconds=1,
+                )
+        with folder_of(place) as above:
+            try:
+                os.rmdir(place.name, dir_fd=above)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            os.fsync(above)

@@ -28,8 +28,8 @@ from experiments.models.event import change
 from experiments.states import EventKind
 from labsite import wake
 from labsite.errors import Refused
-from sync import storage
-from sync.errors import PlanChanged
+from sync import displacing, storage
+from sync.errors import PlaceTaken, PlanChanged
 from sync.models import SyncFile, Trash, TrashSlice, TrashState, What
 from sync.storage import Place
 
@@ -240,6 +240,12 @@ def _moved(trash: Trash, row: SyncFile, move: Callable[[SyncFile, Place], None])
         with storage.locked(place):
             if as_seen.exists():
                 move(row, place)
+    except PlaceTaken as exc:
+        logger.warning("the trash: %s stays there: %s", row, exc)
+        restoring = Trash.objects.filter(pk=trash.pk, state=TrashState.RESTORING)
+        restoring.update(state=TrashState.FILLING, moved_upto=0)
+        wake.ask_tidy()
+        return False
     except Refused as exc:
         logger.warning("the trash: %s stays where it is for now: %s", row, exc)
         return False
@@ -247,6 +253,8 @@ def _moved(trash: Trash, row: SyncFile, move: Callable[[SyncFile, Place], None])
 
 
 def _lay_away(row: SyncFile, place: Place) -> None:
+    if row.displaced or storage.is_beneath_a_file(place):
+        return  # what lies there is another file's
     storage.lay_away(place, row.pk, versions=row.may_have_earlier)
 
 
@@ -256,10 +264,15 @@ def _remove(row: SyncFile, place: Place) -> None:
 
 
 def _put_back(row: SyncFile, place: Place) -> None:
+    row.check_place_free()
+    if storage.is_folder(place):
+        storage.remove_empty(place)
     storage.put_back(place, row.pk)
-    with transaction.atomic():
-        if SyncFile.objects.filter(pk=row.pk, trash=row.trash_id).update(trash=None):
-            row.job.project.note_used(row.size + row.aside_bytes)
+    try:
+        displacing.restore(row)
+    except PlaceTaken:
+        storage.lay_away(place, row.pk, versions=row.may_have_earlier)
+        raise
 
 
 _MOVES = {

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from agent import wire
 from labsite import wake
 from labsite.errors import BadRequest
-from sync import room, storage
-from sync.append import Stored, change, current, new_row, repair
+from sync import displacing, room, storage
+from sync.append import Stored, change, current, repair
 from sync.errors import ChecksumDiffers, StaleGeneration
 from sync.models import SyncFile
 from sync.ownership import Target, check_still
@@ -35,12 +35,14 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
     Raises:
         ChecksumDiffers: it is not the file whose hash was sent; nothing was changed.
         StaleGeneration: a newer version has been seen.
+        NameTaken: a file of the run is in the way; see displacing.check().
         LostRace: another attempt was begun while this file came in.
         FileBusy, DiskFull, QuotaFull: nothing was kept; the same request may come again.
         Deleted: nobody wants it any more.
     """
     row = current(target)
     replaces = row.size if row else 0
+    replaces += sum(one.size for one in displacing.check(target, row, said.generation))
     room.admit(target, 1 if said.length is None else said.length, replaces=replaces)
     with storage.incoming(target.place) as part:
         part.take(source)
@@ -52,6 +54,7 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
                 f"The body's SHA-256 is {part.sha256}, not what X-File-SHA256 says.",
                 sha256=part.sha256,
             )
+        displacing.make_way(target, row, said.generation)
         with storage.locked(target.place):
             check_still(target)
             stored = take_place(target, part, said)
@@ -64,7 +67,7 @@ def take_place(target: Target, part: Incoming | Arrived, said: Whole) -> Stored:
     row = current(target)
     version = version_of(target, row, said.generation)
     if row is None:
-        row = new_row(target, version[1])
+        row = displacing.new_row(target, version[1])
         return _put(target, row, part, said)
     repair(target, row)
     check_not_stale(target, version, row.version)

@@ -28,6 +28,8 @@ OF_ONE_FILE = (400, 410, 413)
 NO_ROOM = 507
 #: Somebody sent a later version meanwhile.
 NEWER = "stale_generation"
+#: A file of the run, as an earlier import brought it, is where this one needs a folder.
+TAKEN = "name_taken"
 #: It is not what it was when its SHA-256 was taken: written anew meanwhile.
 CHANGED = ("checksum_differs", "offset_mismatch", "diverged")
 CHANGED_WORDS = "it changed while it was sent: import once more"
@@ -207,7 +209,7 @@ def _note(exc: CliError, sent: Sent, file: LocalFile) -> None:
         sent.there += 1
     elif code in CHANGED or isinstance(exc, Changed):
         sent.refused.append((file.tail, CHANGED_WORDS))
-    elif status in OF_ONE_FILE:
+    elif status in OF_ONE_FILE or code == TAKEN:
         sent.refused.append((file.tail, str(exc)))
     else:
         raise exc

@@ -173,7 +173,7 @@ def _lies_here(attempt: Attempt, name: str, sent: Sent) -> bool:
     """An output lies in the working directory, where others write too: it is this attempt's as
     long as it is the very file that was acknowledged."""
     assert attempt.run_dir is not None
-    if os.path.exists(Path(attempt.run_dir, name)):
+    if os.path.isfile(Path(attempt.run_dir, name)):
         return True
     directory = attempt.facts.get("working_directory")
     if not (directory and attempt.order.outputs):

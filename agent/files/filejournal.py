@@ -59,6 +59,20 @@ class FileJournal:
             rows = db.execute("SELECT * FROM sent_files WHERE attempt_id = ?", (attempt_id,))
             return {row["name"]: _sent(row) for row in rows}
 
+    def generation_in_the_way(self, attempt_id: str, name: str) -> int:
+        """The newest of those files that cannot lie beside this one: each is the place of a folder
+        of the other's. 0: none was ever offered."""
+        parts = name.split("/")
+        above = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        asked = ", ".join("?" * len(above))
+        with self._store.transaction() as db:
+            row = db.execute(
+                "SELECT max(generation) AS newest FROM sent_files WHERE attempt_id = ?"  # noqa: S608
+                f" AND (name IN ({asked}) OR (name > ? AND name < ?))",
+                (attempt_id, *above, f"{name}/", f"{name}0"),  # what comes after "/" is "0"
+            ).fetchone()
+        return row["newest"] or 0
+
     def put(self, attempt_id: str, name: str, sent: Sent) -> None:
         """Durable when it returns."""
         with self._store.transaction() as db:

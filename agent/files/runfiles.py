@@ -75,6 +75,7 @@ class RunFiles:
     _odd: dict[str, WhyLeftOut] = field(default_factory=dict)
     #: Name → where it lies and the real folder above it, where that is not `run_dir / name`.
     _places: dict[str, "_Place"] = field(default_factory=dict)
+    _folders: set[str] = field(default_factory=set)  # in which the files of the last look lie
     _complained: set[str] = field(default_factory=set)
 
     def look(self) -> dict[str, Mark]:
@@ -84,7 +85,7 @@ class RunFiles:
             OSError: the folder cannot be read just now. One that is gone has no files.
         """
         found: dict[str, Mark] = {}
-        self._odd, self.closed = {}, {}
+        self._odd, self.closed, self._folders = {}, {}, set()
         places: dict[str, _Place] = {}
         with self.rights_in(self.run_dir):
             self._find(found, places)
@@ -241,13 +242,17 @@ class RunFiles:
 
     def _sent_as(self, path: str, found: dict[str, Mark]) -> str | None:
         """What the server calls it; None: it is not sent. A file system may hold two names that
-        are one to people (é, and e with an accent): the first that is met is sent."""
+        are one to people (é, and e with an accent): the first that is met is sent. So is it
+        where an output has the name of a folder in the run's own, or the reverse."""
         if path.endswith(UNFINISHED) and not self.exited:
             return None
         name = unicodedata.normalize("NFC", path)
-        if name in found or not wire.is_file_of(self.run_name, name):
+        folders = _folders_of(name)
+        taken = name in found or name in self._folders or not folders.isdisjoint(found)
+        if taken or not wire.is_file_of(self.run_name, name):
             self._odd[path] = WhyLeftOut.NAME
             return None
+        self._folders |= folders
         return name
 
     @property
@@ -301,6 +306,11 @@ def finished_name(name: str) -> str:
     for suffix in UNFINISHED:
         name = name.removesuffix(suffix)
     return name
+
+
+def _folders_of(name: str) -> set[str]:
+    parts = name.split("/")
+    return {"/".join(parts[:count]) for count in range(1, len(parts))}
 
 
 def shown(name: str) -> str:

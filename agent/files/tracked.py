@@ -229,14 +229,16 @@ class Tracked(ABC):
     def _step(self, transport: Transport) -> bool: ...
 
     def _begin(self, transport: Transport, **fields: Any) -> Sent:
-        """The first generation of this attempt: above whatever the server has seen."""
+        """The first generation of this attempt: above whatever the server has seen, and above that
+        of a file in the place of which there is a folder by now, or the reverse."""
         run = self.run
         if run.on_server is None:
             try:
                 run.on_server = _generations(transport.sync_status(run.experiment_uid))
             except AnswerTooLong:  # beyond what earlier attempts, who count in ones, can have seen
                 run.on_server = defaultdict(lambda: run.number * LEAP)
-        return self._renew(run.on_server[self.name] + 1, **fields)
+        before = self._journal.generation_in_the_way(run.attempt_id, self.name)
+        return self._renew(max(run.on_server[self.name], before) + 1, **fields)
 
     def _renew(self, generation: int, **fields: Any) -> Sent:
         """Begin a new generation, from its first byte on."""

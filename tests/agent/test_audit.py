@@ -201,3 +201,13 @@ def test_a_server_that_does_not_answer_is_asked_another_time(
         host.ask()
 
     assert host.offered == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_that_file(host: Host, tmp_path: Path) -> None:
+    host.server.answers = dict.fromkeys(host.uids)  # it has none of them
+    (tmp_path / "run.csv").unlink()
+    (tmp_path / "run.csv").mkdir()
+
+    host.ask()
+
+    assert host.offered == []

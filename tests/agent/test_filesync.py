@@ -13,7 +13,7 @@ import pytest
 
 from agent import shim, wire
 from agent.files import filesync, syncstate
-from agent.files.filejournal import FileJournal
+from agent.files.filejournal import FileJournal, Sent
 from agent.files.filesync import FileSync
 from agent.files.globs import Globs
 from agent.files.growing import Growing
@@ -255,6 +255,25 @@ def test_a_refused_file_is_offered_again_when_the_server_was_away(bench: Bench) 
     bench.sync()
 
     assert bench.file.state == "synced"
+
+
+@pytest.mark.parametrize("other", ["run_001/ckpt", "run_001/ckpt/a/b"])
+def test_what_takes_the_place_of_a_folder_or_a_file_is_newer_than_that(
+    bench: Bench, other: str
+) -> None:
+    """Or a late request of what was there before would be as new."""
+    name, path = "run_001/ckpt/a", bench.path.parent / "run_001" / "ckpt" / "a"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    bench.journal.put("a1", other, Sent(generation=7))
+    for no_other in ("run_001/ckpt/ab", "run_001/ckpt/a0", "run_001/ckpt2", "run_001/ck"):
+        bench.journal.put("a1", no_other, Sent(generation=90))
+    file = Whole(bench.run, name, bench.journal, threading.Event())
+    file.see(Mark.of(path.stat()), 0.0)
+
+    file.work(bench.transport)
+
+    assert bench.host.results[name].generation == 8
 
 
 # --- all of it ---

@@ -235,6 +235,21 @@ def test_two_forms_of_one_name_are_one_file(desk: Desk) -> None:
     assert [one.reason for one in run.left_out] == [WhyLeftOut.NAME]
 
 
+@pytest.mark.parametrize(("own", "output"), [("ckpt", "ckpt/w.bin"), ("ckpt/w.bin", "ckpt")])
+def test_an_output_that_cannot_be_beside_a_file_of_the_run_is_left_out(
+    desk: Desk, own: str, output: str
+) -> None:
+    desk.patterns = ["ckpt", "ckpt/**"]
+    run = desk.attempt()
+    path = run.run_dir / "run_001" / own
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    desk.write(output)
+
+    assert names(run) == [f"run_001/{own}"]
+    assert run.left_out == [LeftOut(f"run_001/{output}", WhyLeftOut.NAME)]
+
+
 def test_names_of_any_bytes_are_told_of_and_not_sent(desk: Desk) -> None:
     run = desk.attempt()
     desk.write("runs/a")

@@ -59,6 +59,9 @@ class Disk:
     def unlink(self, path: Any, **where: int) -> None:
         self._do("unlink", lambda: os.unlink(path, **where))
 
+    def rmdir(self, path: Any, **where: int) -> None:
+        self._do("rmdir", lambda: os.rmdir(path, **where))
+
     def mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         def make() -> None:
             os.mkdir(path, mode, dir_fd=dir_fd)

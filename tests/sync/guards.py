@@ -49,7 +49,7 @@ def _guard(name: str, where: str, was: str, becomes: str, *killed_by: str) -> Gu
 APPEND, DURABLE, UPLOAD = "sync/test_append.py", "sync/test_durable.py", "sync/test_upload.py"
 CHUNKS, TOGETHER, GUARDED = "sync/test_chunks.py", "sync/test_together.py", "sync/test_guarded.py"
 WITH_AGENT = "sync/test_with_agent.py"
-STEADY = "sync/test_steady.py"
+STEADY, DISPLACING = "sync/test_steady.py", "sync/test_displacing.py"
 GROWING, WHOLE = "agent/test_growing.py", "agent/test_chunks.py"
 
 GUARDS = [
@@ -185,6 +185,89 @@ GUARDS = [
         "if False",
         f"{APPEND}::test_nor_within_the_second_for_which_an_attempt_is_remembered",
     ),
+    # --- a file in the place of a folder, and the reverse ---
+    _guard(
+        "nothing is displaced by what names no version", "sync.displacing:check",
+        "generation is None", "False",
+        f"{DISPLACING}::test_curl_that_names_no_version_destroys_nothing",
+    ),
+    _guard(
+        "nor by what is not newer", "sync.displacing:check",
+        "(target.number, generation) <= newest.version", "False",
+        f"{DISPLACING}::test_a_version_that_is_not_above_what_is_in_the_way_is_stale",
+        f"{DISPLACING}::test_a_late_chunk_of_what_lost_its_place_changes_nothing",
+    ),
+    _guard(
+        "what is in the way is asked for as a row begins", "sync.displacing:new_row",
+        "in_the_way(target)", "False",
+        f"{DISPLACING}::test_two_that_cannot_be_beside_each_other_begin_at_one_moment",
+    ),
+    _guard(
+        "the trash has it before its row says so", "sync.displacing:_displace",
+        "storage.lay_beside(place, one.pk, versions=one.may_have_earlier)", "pass",
+        f"{DISPLACING}::test_a_crash_at_any_point_loses_neither",
+    ),
+    _guard(
+        "and as it is by then", "sync.storage:_lay_link",
+        "os.stat(name, dir_fd=there, follow_symlinks=False).st_ino == inode", "True",
+        f"{DISPLACING}::test_what_is_replaced_meanwhile_is_kept_as_it_then_is",
+    ),
+    _guard(
+        "an attempt that was given up meanwhile displaces nothing", "sync.displacing:_displace",
+        "check_still(target)", "pass",
+        f"{DISPLACING}::test_an_attempt_that_is_given_up_at_that_moment_displaces_nothing",
+    ),
+    _guard(
+        "what has grown meanwhile is not displaced", "sync.displacing:_mark", "size=one.size,", "",
+        f"{DISPLACING}::test_what_is_written_meanwhile_is_not_displaced_unseen",
+    ),
+    _guard(
+        "what is displaced takes no quota", "sync.displacing:_mark",
+        "target.job.project.note_used(-size)", "pass",
+        f"{DISPLACING}::test_a_folder_takes_the_place_of_a_file",
+    ),
+    _guard(
+        "what was derived of it goes", "sync.displacing:_displace", "_forget(target, found)",
+        "pass", f"{DISPLACING}::test_what_was_derived_of_it_goes",
+    ),
+    _guard(
+        "what took the place meanwhile is not cleared away", "sync.displacing:_take_away",
+        "rows.present().exists()", "False",
+        f"{DISPLACING}::test_a_file_that_took_the_place_meanwhile_is_not_cleared_away",
+    ),
+    _guard(
+        "what is deleted gets to the trash first", "sync.displacing:_take_away",
+        "not storage.is_in_trash(place, row.pk)", "False",
+        f"{DISPLACING}::test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted",
+    ),
+    _guard(
+        "what nobody sent stays", "sync.displacing:_take_away", "if marked", "if True",
+        f"{DISPLACING}::test_a_link_or_a_file_that_nobody_sent_stays_and_is_refused",
+    ),
+    _guard(
+        "a file on its way into the folder is waited for", "sync.storage:remove_empty",
+        "if any(", "if False and any(",
+        f"{DISPLACING}::test_a_file_on_its_way_into_the_folder_is_waited_for",
+    ),
+    _guard(
+        "what was displaced is not restored over the newer", "sync.models:Trash.restore",
+        "row.check_place_free()", "pass",
+        f"{DISPLACING}::test_it_is_not_restored_into_the_place_of_the_newer",
+    ),
+    _guard(
+        "its name is another file's", "sync.trash:_lay_away", "row.displaced or", "",
+        f"{DISPLACING}::test_removing_it_for_good_leaves_the_newer_of_its_name",
+    ),
+    _guard(
+        "a file that is there once more is wanted", "sync.status:of", "shelf=0, displaced=0",
+        "shelf=0", f"{DISPLACING}::test_the_status_tells_of_what_is_there",
+    ),
+    _guard(
+        "a folder in a file's place is newer", "agent.files.tracked:Tracked._begin",
+        "max(run.on_server[self.name], before)", "run.on_server[self.name]",
+        "agent/test_filesync.py::"
+        "test_what_takes_the_place_of_a_folder_or_a_file_is_newer_than_that",
+    ),
     # --- the disk ---
     _guard(
         "what nobody acknowledged is cut off", "sync.storage:write_at", "file.truncate(offset)",
@@ -275,7 +358,7 @@ GUARDS = [
         f"{GUARDED}::test_a_power_cut_takes_nothing_that_was_acknowledged",
     ),
     _guard(
-        "and its rename before the row", "sync.storage:Incoming.put", "os.fsync(self._at)", "pass",
+        "and its rename before the row", "sync.storage:Incoming.put", "os.fsync(there)", "pass",
         f"{DURABLE}::test_a_delta_is_on_the_disk_before_its_row_says_so",
         f"{DURABLE}::test_a_whole_file_is_on_the_disk_before_it_takes_its_place_"
         "and_its_place_before_the_row",
@@ -356,7 +439,7 @@ GUARDS = [
     ),
     _guard(
         "a lost journal asks the server", "agent.files.tracked:Tracked._begin",
-        "run.on_server[self.name] + 1", "1",
+        "max(run.on_server[self.name], before)", "before",
         f"{GROWING}::test_a_lost_journal_takes_a_generation_that_was_never_used",
     ),
     _guard(

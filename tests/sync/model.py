@@ -48,7 +48,7 @@ from devices import auth
 from experiments.models import Attempt, Job
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
-from sync import append, chunks, ownership, storage
+from sync import append, chunks, displacing, ownership, storage
 from sync.models import SyncFile
 from sync.storage import Place
 from tests import make
@@ -67,6 +67,7 @@ MOST_ATTEMPTS = 5
 FOR_EVER = 1e6
 ATTEMPT = "a1"  # as a host's journal knows it
 COUNTS: Counter[str] = Counter()
+CLOCKED = (append, chunks, displacing)
 _tokens = itertools.count(1)
 #: Where an inode's number is never given again: the agent tells files by it, and a life that is
 #: repeated must go as it went before, whatever else happens on the machine.
@@ -94,6 +95,7 @@ class Side:
     versions: dict[str, list[bytes]] = field(default_factory=dict)
     files: dict[str, Tracked] = field(default_factory=dict)
     exited: bool = False
+    saved: str = ""  # where its script saved last: a file, or one in a folder called as that
     ticks: int = 1_000_000  # of the host's clock, in seconds
 
     def path(self, name: str) -> Path:
@@ -102,11 +104,22 @@ class Side:
     def write(self, name: str, content: bytes, *, anew: bool = False) -> None:
         self.versions.setdefault(name, []).append(content)
         path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if anew:  # as torch.save() beside it and a rename
             path.unlink(missing_ok=True)
         path.write_bytes(content)
         self.ticks += 1
         os.utime(path, ns=(0, self.ticks * 10**9))
+
+    def save(self, name: str, content: bytes) -> None:
+        """What its script saves now here and now there: one cannot be beside the other."""
+        if self.saved not in ("", name):
+            self.path(self.saved).unlink()
+            with suppress(FileNotFoundError):
+                self.path(name).rmdir()
+            self.files.pop(self.saved, None)
+        self.saved = name
+        self.write(name, content, anew=True)
 
     def current(self, name: str) -> bytes:
         return self.versions.get(name, [b""])[-1]
@@ -164,7 +177,8 @@ class Lives(RuleBasedStateMachine):
             finally:
                 self._watching.__exit__(None, None, None)
                 storage.os = os
-                append.database_now = chunks.database_now = database_now
+                for module in CLOCKED:
+                    module.database_now = database_now
                 auth.TOKEN_SECONDS = ownership.RECENT_SECONDS = 1.0
                 shutil.rmtree(self.home)
 
@@ -201,6 +215,15 @@ class Lives(RuleBasedStateMachine):
     def checkpoint(self) -> str:
         return self.names[1]
 
+    @property
+    def saves(self) -> tuple[str, str]:
+        """The one is a folder on the path of the other."""
+        return f"{self.job.run_name}/ckpt", f"{self.job.run_name}/ckpt/w.bin"
+
+    def here(self, side: Side) -> list[str]:
+        """All that lies on that host."""
+        return [*self.names, *([side.saved] if side.saved else [])]
+
     def start_agent(self, side: Side, dies: str = "") -> None:
         job = side.attempt.job
         run = RunFiles(
@@ -211,7 +234,8 @@ class Lives(RuleBasedStateMachine):
         journal.dies = dies
         kinds = {self.csv: Growing, self.checkpoint: Whole}
         side.files = {
-            name: kind(run, name, journal, threading.Event()) for name, kind in kinds.items()
+            name: kinds.get(name, Whole)(run, name, journal, threading.Event())
+            for name in self.here(side)
         }
         for file in side.files.values():
             file._chunk_bytes = wire.MAX_UPLOAD_CHUNK_BYTES
@@ -256,13 +280,39 @@ class Lives(RuleBasedStateMachine):
             self.write(self.names[which], row)
         self.step(self.newest, self.names[which], fate)
 
+    @rule(
+        elsewhere=st.booleans(),
+        kind=st.sampled_from(("ok", *FATES)),
+        request=st.sampled_from((0, 0, 0, 1, 2)),
+        point=st.integers(0, LAST_POINT),
+        chance=st.randoms(use_true_random=False),
+    )
+    def the_script_saves(
+        self, elsewhere: bool, kind: str, request: int, point: int, chance: random.Random
+    ) -> None:
+        """A folder where a file was, or the reverse; or where it saved before."""
+        self.sent += 1
+        side = self.newest
+        file, beneath = self.saves
+        was = side.saved or beneath
+        name = (beneath if was == file else file) if elsewhere else was
+        COUNTS["in another's place"] += bool(side.saved) and name != was
+        side.save(name, b"%d:" % next(self.written) + b"s" * (3 * point % 41))
+        if name not in side.files:
+            known = side.files[self.checkpoint]
+            made = Whole(known.run, name, known._journal, threading.Event())
+            made._chunk_bytes = wire.MAX_UPLOAD_CHUNK_BYTES
+            side.files[name] = made
+        self.step(side, name, Fate(kind, request, point, chance))
+
     @precondition(lambda self: len(self.sides) > 1)
-    @rule(which=st.integers(0, 1), side=st.integers(0, 9))
+    @rule(which=st.integers(0, 2), side=st.integers(0, 9))
     def one_that_was_given_up_sends(self, which: int, side: int) -> None:
         earlier = self.sides[side % (len(self.sides) - 1)]
         results = self.results()
 
-        self.step(earlier, self.names[which])
+        here = self.here(earlier)
+        self.step(earlier, here[which % len(here)])
 
         assert self.results() == results, "I10"
 
@@ -274,6 +324,8 @@ class Lives(RuleBasedStateMachine):
         """Now, or around the next line of its journal."""
         if how == "without journal":
             self.newest.store = Store(Path(":memory:"))
+            # Which of two names is the newer only that knew.
+            self.late = [one for one in self.late if self.saves[0] not in one[0].path]
         self.start_agent(self.newest, how)
         if how in ("before", "after"):
             self.write(self.names[which], b"+")
@@ -319,7 +371,7 @@ class Lives(RuleBasedStateMachine):
     @rule(hours=st.integers(-40, 40))
     def the_clock_steps(self, hours: int) -> None:
         """The server's; that of a host shows in nothing but the times of its files."""
-        for module in (append, chunks):
+        for module in CLOCKED:
             module.database_now = lambda: database_now() + timedelta(hours=hours)
         self.newest.ticks += 100 * hours  # also backwards
 
@@ -342,6 +394,15 @@ class Lives(RuleBasedStateMachine):
             ask = _by_hand(self.newest, path, content)
             self.deliver(ask, self.newest.attempt, self.killing(point) if dies else None)
             self.note_by_hand(path.rpartition("/")[2])
+        there = [name for name in self.saves if self.row(name) is not None]
+        if there and not dies:
+            other = self.saves[there == [self.saves[0]]]
+            results = self.results()
+            told = self.deliver(_by_hand(self.newest, f"full/{self.job.uid}/{other}", b"hand"),
+                                self.newest.attempt)  # fmt: skip
+            assert told is not None
+            assert told.status in (409, 423), told
+            assert self.results() == results
         COUNTS["curl"] += 1
 
     def note_by_hand(self, name: str) -> None:
@@ -416,18 +477,19 @@ class Lives(RuleBasedStateMachine):
 
     def settles(self, side: Side) -> None:
         for _ in range(HEALING_STEPS):
-            for name in self.names:
+            for name in self.here(side):
                 self.step(side, name)
             if all(file.settled for file in side.files.values()):
                 break
 
     def lacking(self, side: Side) -> set[str]:
-        """What the audit finds, or `lab-agent push`."""
+        """What the audit finds, or `lab-agent push`, of what lies there."""
         line = transport(side.token, self.server.answer)
         told, sent = line.sync_status(self.job.uid)["data"], _Journal(side.store).of(ATTEMPT)
-        found = audit.lacking(told, side.attempt.number, sent)
-        COUNTS["doubted"] += len(found or ())
-        return found or set()
+        found = audit.lacking(told, side.attempt.number, sent) or set()
+        found &= set(self.here(side))
+        COUNTS["doubted"] += len(found)
+        return found
 
     def the_run_is_deleted(self) -> None:
         """What its agent still has is settled by that, and what is late changes nothing."""
@@ -437,6 +499,7 @@ class Lives(RuleBasedStateMachine):
         rows = list(SyncFile.objects.filter(job=attempt.job).values())
         for name in self.names:
             self.write(name, b"+")
+        for name in self.here(self.newest):
             self.step(self.newest, name)
         told = [self.deliver(ask, attempt) for ask, attempt in self.late]
 
@@ -492,6 +555,22 @@ class Lives(RuleBasedStateMachine):
             return
         written = [v for side in self.sides for v in side.versions[self.checkpoint]]
         assert self.stored(self.checkpoint) in [*written, *self.by_hand_whole], "I7"
+
+    @invariant()
+    def what_cannot_be_beside_each_other_is_not(self) -> None:
+        """Of a file and a folder of one name the newer is there, whole, and the trash has what
+        was in its place."""
+        if not self.exists:
+            return
+        rows = [row for name in self.saves if (row := self.row(name)) is not None]
+        assert len(rows) < 2, rows
+        for row in rows:
+            written = [v for side in self.sides for v in side.versions.get(row.name, [])]
+            assert not row.complete or self.stored(row.name) in written
+        for row in SyncFile.objects.filter(job=self.job, displaced__gt=0, complete=True):
+            last = Path(row.name).name
+            kept = self.home / "logs" / storage.TRASH / str(row.pk) / last
+            assert hashlib.sha256(kept.read_bytes()).hexdigest() == row.sha256
 
     @invariant()
     def nothing_acknowledged_is_lost(self) -> None:

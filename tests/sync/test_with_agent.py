@@ -24,7 +24,7 @@ from agent.files.upload import Whole
 from agent.store import Store
 from agent.transport import Body, Transport
 from experiments import leases
-from experiments.models import Attempt
+from experiments.models import Attempt, Job
 from experiments.states import Outcome
 from labsite.clock import database_now
 from labsite.pages import runfiles
@@ -176,6 +176,25 @@ def test_every_file_of_a_run_arrives_and_is_confirmed(side):
     assert status.of(side.attempt.job, database_now()).state == SyncState.SYNCED
     assert len(side.local()) == 7
     assert side.generation("run_001.csv") == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("run_001/ckpt", "run_001/ckpt/w.bin"), ("run_001/ckpt/w.bin", "run_001/ckpt")],
+)
+def test_a_file_in_the_place_of_a_folder_arrives_and_the_run_settles(side, before, after):
+    with side.agent() as sync:
+        side.path(before).write_bytes(b"old")
+        side.arrives(before, b"old")
+        path = side.folder / before
+        path.unlink()
+        if path.parent != side.folder / "run_001":
+            path.parent.rmdir()
+        side.path(after).write_bytes(b"new")
+        side.arrives(after, b"new")
+        side.ends(sync)
+
+    assert status.of(Job.objects.get(), database_now()).state == SyncState.SYNCED
 
 
 def test_a_csv_that_is_written_anew_with_the_same_beginning_goes_on(side):

@@ -179,11 +179,13 @@ def test_a_server_without_room_ends_it_at_once_and_says_what_to_do(folder):
     assert len(store.answers["run_012.csv"]) == 1
 
 
-@pytest.mark.parametrize("status", [400, 410, 413])
-def test_a_file_that_is_refused_is_told_and_the_others_are_sent(folder, status):
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "no"), (410, "no"), (413, "no"), (409, "name_taken")]
+)
+def test_a_file_that_is_refused_is_told_and_the_others_are_sent(folder, status, code):
     (folder / "run_001.yaml").write_bytes(b"lr: 0.1\n")
     store = Store()
-    store.answers["run_012.csv"] = [problem(status, "no", "Not this one.")]
+    store.answers["run_012.csv"] = [problem(status, code, "Not this one.")]
 
     sent, _told = send(store, folder)
 

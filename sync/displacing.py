@@ -1,0 +1,228 @@
+"""A file where a folder was, or a folder where a file was: `run_001/ckpt`, `run_001/ckpt/w.bin`.
+
+No disk holds both, so of such names the newer one stays, and what was there goes to the trash.
+They share one order (protocol §6.1, rule 4): only a version above all that is in the way takes
+its place, so a late request of an older one cannot. A request that names no version is refused.
+
+What is in the way gets a second name in the trash first, on the disk; then one transaction says
+of all of it that it is there, and makes the row of what comes; and then the first names go, each
+under its file's lock. A crash before the transaction leaves all as it was, one after it leaves
+names of which no row tells, and the next request takes them away.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from experiments.errors import LostRace
+from experiments.models import Job
+from labsite import wake
+from labsite.clock import database_now
+from sync import resume, storage, summary
+from sync.curves.sources import is_source
+from sync.errors import NameTaken, StaleGeneration
+from sync.models import SyncFile, Trash, TrashState, What
+from sync.ownership import Target, check_still
+from sync.storage import Place
+
+logger = logging.getLogger(__name__)
+
+_LOCK = "names-"
+#: The trash holds, or is about to hold, what is marked so.
+_HOLDING = (TrashState.GATHERING, TrashState.FILLING, TrashState.KEPT, TrashState.RESTORING)
+
+
+def in_the_way(target: Target) -> list[SyncFile]:
+    """The files of the run beside which this one cannot be."""
+    files = SyncFile.objects.in_the_way_of(target.job, target.shelf, target.name)
+    return list(files.order_by("pk"))
+
+
+def check(target: Target, row: SyncFile | None, generation: int | None) -> list[SyncFile]:
+    """Whether such a version may take the place of what is in the way; returns that.
+
+    Args:
+        row: of the file itself, if it has one.
+
+    Raises:
+        NameTaken: it says no version, as if nothing were there.
+        StaleGeneration: what is in the way is as new, or newer.
+    """
+    if row is not None and row.size:
+        return []
+    found = in_the_way(target)
+    if not found:
+        return []
+    newest = max(found, key=lambda one: one.version)
+    facts = {"attempt": newest.attempt, "generation": newest.generation}
+    if generation is None:
+        raise NameTaken(
+            f"{newest.name} is a file of this run, and {target.name} cannot be beside it. Send it "
+            "under another name; or, to take that file's place, with X-Sync-Generation "
+            f"{newest.generation + 1}.",
+            file_name=newest.name,
+            **facts,
+        )
+    if (target.number, generation) <= newest.version:
+        raise StaleGeneration(
+            f"{newest.name}, beside which {target.name} cannot be, is of this version or a newer "
+            "one.",
+            **facts,
+        )
+    return found
+
+
+def make_way(target: Target, row: SyncFile | None, generation: int | None) -> None:
+    """Let nothing of the run be in the way of a file whose first bytes are about to be stored.
+    Before its lock is taken: those of other files are.
+
+    Raises:
+        NameTaken, StaleGeneration: see check().
+        LostRace: another request was there first, or another attempt was begun; send it again.
+        FileBusy, DiskFull: some of it may have gone; the same request may come again.
+    """
+    if row is not None and row.size:
+        return
+    found = check(target, row, generation)
+    if found:
+        assert generation is not None
+        _displace(target, row, found, generation)
+    _clear(target)
+
+
+def new_row(target: Target, generation: int) -> SyncFile:
+    """
+    Raises:
+        LostRace: another request began it, or one that cannot be beside it.
+    """
+    with _names_of(target.job), transaction.atomic():
+        if in_the_way(target):
+            raise LostRace(f"Another file took the place of {target.name}; send it again.")
+        return _created(target, generation)
+
+
+def _created(target: Target, generation: int) -> SyncFile:
+    try:
+        return SyncFile.objects.create(
+            job=target.job,
+            shelf=target.shelf,
+            name=target.name,
+            attempt=target.number,
+            generation=generation,
+            synced_at=database_now(),
+        )
+    except IntegrityError as exc:
+        raise LostRace(f"{target.name} was begun by another request; send it again.") from exc
+
+
+@contextmanager
+def _names_of(job: Job) -> Iterator[None]:
+    """Nobody else begins a file of this run meanwhile. Two writers of `ckpt` and `ckpt/w.bin` hold
+    different locks; within this one no other is taken."""
+    with storage.locked(Place((job.project.name,), job.run_name), kind=_LOCK):
+        yield
+
+
+def _displace(
+    target: Target, row: SyncFile | None, found: Sequence[SyncFile], generation: int
+) -> None:
+    for one in found:
+        place = _place(target, one.name)
+        with storage.locked(place):
+            storage.lay_beside(place, one.pk, versions=one.may_have_earlier)
+    with _names_of(target.job), transaction.atomic():
+        check_still(target)
+        _mark(target, found)
+        if row is None:
+            _created(target, generation)
+    logger.info(
+        "%s takes the place of %s and of %d more", target.place.path, found[0], len(found) - 1
+    )
+    _forget(target, found)
+
+
+def _mark(target: Target, found: Sequence[SyncFile]) -> None:
+    """That all of it lies in the trash, as it was seen."""
+    now = database_now()
+    size = sum(one.size + one.aside_bytes for one in found)
+    trash = Trash.objects.create(
+        project=target.job.project, what=What.REPLACED, state=TrashState.KEPT, runs=1,
+        file_count=len(found), size=size, made_at=now, changed_at=now,
+    )  # fmt: skip
+    for one in found:
+        seen = SyncFile.objects.present().filter(
+            pk=one.pk, attempt=one.attempt, generation=one.generation, size=one.size,
+            aside_bytes=one.aside_bytes,
+        )  # fmt: skip
+        if not seen.update(trash=trash, displaced=F("id")):
+            raise LostRace(f"{one.name} was changed by another request; send it again.")
+    if in_the_way(target):
+        raise LostRace(f"Another file took the place of {target.name}; send it again.")
+    target.job.project.note_used(-size)
+    wake.publish_on_commit("project", target.job.project_id)
+
+
+def _forget(target: Target, found: Sequence[SyncFile]) -> None:
+    """What was derived from it."""
+    if target.shelf:
+        return
+    sources = [one for one in found if is_source(one.name)]
+    if sources:
+        summary.update_others(target.job, sources[0])
+    if any(resume.is_checkpoint(one.name) for one in found):
+        resume.note_files(target.job)
+
+
+# --- what no row tells of any more ---------------------------------------------------------------
+
+
+def _clear(target: Target) -> None:
+    """Take away what has lost its place and still lies there. What was never this run's stays:
+    the write itself is refused."""
+    parts = target.name.split("/")
+    for count in range(2, len(parts)):
+        name = "/".join(parts[:count])
+        if storage.is_regular(_place(target, name)):
+            _take_away(target, name)
+    if storage.is_folder(target.place):
+        for path in storage.files_beneath(target.place):
+            _take_away(target, f"{target.name}/{path}")
+        storage.remove_empty(target.place)
+
+
+def _take_away(target: Target, name: str) -> None:
+    place = _place(target, name)
+    with storage.locked(place):
+        rows = SyncFile.objects.filter(job=target.job, shelf=target.shelf, name=name)
+        if rows.present().exists():
+            raise LostRace(f"{name} took the place of {target.name}; send it again.")
+        marked = list(rows.select_related("trash").order_by("-pk"))
+        holding = [row for row in marked if row.trash and row.trash.state in _HOLDING]
+        for row in holding:
+            if not storage.is_in_trash(place, row.pk):
+                storage.lay_away(place, row.pk, versions=row.may_have_earlier)
+                break
+        if marked:
+            storage.forget(place, versions=any(row.may_have_earlier for row in marked))
+
+
+def _place(target: Target, name: str) -> Place:
+    return Place.of(target.job, name, target.shelf)
+
+
+# --- coming back from the trash ------------------------------------------------------------------
+
+
+def restore(row: SyncFile) -> None:
+    """Have it be a file of the run again, where it lies by now.
+
+    Raises:
+        PlaceTaken: another file was there first.
+    """
+    with _names_of(row.job), transaction.atomic():
+        row.check_place_free()
+        if SyncFile.objects.filter(pk=row.pk, trash=row.trash_id).update(trash=None, displaced=0):
+            row.job.project.note_used(row.size + row.aside_bytes)
