@@ -205,7 +205,7 @@ class Lives(RuleBasedStateMachine):
 
     @property
     def names(self) -> tuple[str, str]:
-        return f"{self.job.run_name}.csv", f"{self.job.run_name}.pt"
+        return f"{self.job.run_name}.csv", f"{self.job.run_name}.bin"
 
     @property
     def csv(self) -> str:
