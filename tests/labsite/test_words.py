@@ -34,6 +34,7 @@ NOT_FOR_PEOPLE = {
     "sync/append.py": "answers to uploads",
     "sync/code/agent_views.py": "answers to agents",
     "sync/chunks.py": "answers to uploads",
+    "sync/displacing.py": "answers to uploads",
     "sync/intake.py": "answers to uploads",
     "sync/management/commands/checkfiles.py": "printed on the server's own terminal",
     "sync/multipart.py": "answers to uploads",
