@@ -15,7 +15,7 @@ class SyncFileDesk(Desk):
     list_filter = ("complete", "outdated")
     search_fields = ("name", "job__uid", "job__project__name")
     list_select_related = ("job__project",)
-    hidden = ("last_key", "last_answer")
+    hidden = ("last_key", "last_answer", "displaced")
 
 
 @admin.register(Upload)
