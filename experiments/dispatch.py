@@ -124,6 +124,7 @@ class Plan:
         self._held = held
         self._now = now
         self._hold_back_since = now - timedelta(seconds=settings.LAB_HOLD_BACK_AFTER_SECONDS)
+        self._passed_over = line.passed_over_since(now)
         #: Users with a Unix name; None: no place asks for one.
         self._named = next((p.admitted for p in places if p.admitted is not None), None)
         self._some_lack = any(place.device.lacks for place in places)
@@ -167,7 +168,7 @@ class Plan:
                 heapq.heappush(turn, self._turn(queues[user][-1]))
 
     def _turn(self, job: Job) -> tuple[bool, int, int, int, int | None]:
-        return *line.fair(job, self._held, self._now), job.rank, job.pk, job.user_id
+        return *line.fair(job, self._held, self._passed_over), job.rank, job.pk, job.user_id
 
     def _given(self, job: Job) -> Iterator[Planned]:
         """What it gets now, if it gets something."""

@@ -28,22 +28,27 @@ PASSED_OVER = 4
 
 def turn(held_gpus: Counter, now: datetime) -> Callable[[Job], tuple[Any, ...]]:
     """The key of dispatch's order while none of them gets a GPU; what is kept queued is last."""
+    since = passed_over_since(now)
     return lambda job: (
         job.held,
         -job.priority,
         job.placed is None,
         job.placed or 0,
-        *fair(job, held_gpus, now),
+        *fair(job, held_gpus, since),
         job.rank,
         job.pk,
     )
 
 
-def fair(job: Job, held_gpus: Counter, now: datetime) -> tuple[bool, int]:
+def fair(job: Job, held_gpus: Counter, since: datetime) -> tuple[bool, int]:
     """Fair share's part of the key: whoever holds the fewest GPUs, and before them, by age alone,
-    what that has passed over for too long."""
+    what that has passed over for too long.
+
+    Args:
+        since: passed_over_since().
+    """
     held = held_gpus[job.user_id]
-    if job.gpus > held and job.submitted_at <= passed_over_since(now):
+    if job.gpus > held and job.submitted_at <= since:
         return False, 0
     return True, held
 

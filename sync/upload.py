@@ -113,19 +113,20 @@ def _replace(
     version: tuple[int, int],
 ) -> Stored:
     grows = wire.grows(target.name)
+    by_hand = said.generation is None and version == row.version
     moved: dict[str, Any] = {"attempt": version[0], "generation": version[1]}
     if grows and _only_grew(target, row, part, version):
+        if by_hand and row.complete:
+            moved["outdated"] = _is_an_agents(target)
         return _put(target, row, part, said, **moved)
-    by_hand = said.generation is None and version == row.version
     if by_hand:  # its agent, who has not sent it, finds out
         moved |= {"generation": row.generation + 1, "outdated": _is_an_agents(target)}
+    # First the row: a crash in between would leave other bytes under a version that is gone on
+    # with, or said to be whole.
     if grows:
-        moved["aside_bytes"] = storage.keep_generation(target.place, row.generation)
-    # A crash before the row is moved would leave other bytes under a version that is gone on with,
-    # or said to be whole. An agent sends its whole file again; a person may not.
-    if grows:
-        change(row, size=0, last_key="", **moved)
-    elif by_hand:
+        aside = storage.keep_generation(target.place, row.generation)
+        change(row, size=0, last_key="", aside_bytes=aside, **moved)
+    else:
         change(row, **moved)
     return _put(target, row, part, said, **moved)
 

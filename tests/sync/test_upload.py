@@ -200,6 +200,40 @@ def test_a_crash_on_the_way_of_another_csv_leaves_no_version_that_is_gone_on_wit
     assert run.stored() == b"a,b\n1,2\n3,4\n"
 
 
+def test_a_crash_on_the_way_of_another_checkpoint_leaves_none_that_is_said_to_be_whole(
+    run, monkeypatch
+):
+    run.full(b"first", generation=1)
+    rename = storage.Incoming.put
+
+    def die(part):
+        rename(part)
+        raise RuntimeError("killed before its row was moved")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Incoming, "put", die)
+        with pytest.raises(RuntimeError):
+            run.full(b"other", generation=2)
+
+    row = run.row("run_001.pt")
+    assert (row.complete, row.sha256, run.stored("run_001.pt")) == (False, "", b"other")
+    run.full(b"other", generation=2)
+    assert run.row("run_001.pt").complete
+
+
+@pytest.mark.parametrize(("length", "outdated"), [(6, True), (4, False)])
+def test_rows_that_a_person_adds_to_a_whole_csv_are_not_its_agents(run, length, outdated):
+    """Unlike what is brought over of a run that its agent has not sent to its end."""
+    run.attempt.advertise({"run_001.csv": {}}, database_now())
+    csv = b"a\n1\n2\n3\n"
+    confirmed = {"file_sha256": sha256(csv[:length])} if outdated else {}
+    run.delta(csv[:length], generation=1, offset=0, **confirmed)
+
+    run.full(csv, name="run_001.csv")
+
+    assert (run.row().outdated, run.row().complete, run.stored()) == (outdated, True, csv)
+
+
 def test_another_whole_file_by_hand_is_another_version(run):
     run.full(b"first", generation=1)
 
