@@ -45,6 +45,13 @@ PLACES = {
         "ending": ("shim", "conclude", False),
     },
 }
+#: Where else a gate stands: small deltas have a door of their own.
+ALSO = {
+    "runlab": {
+        "delta in flight": ("sync.steady", "check_still", False),
+        "after commit": ("sync.steady", "_taken", False),
+    },
+}
 
 
 def _has_event(kind):
@@ -58,6 +65,10 @@ def _has_event(kind):
 
 def _runs(attempt, project):
     return attempt is not None and attempt.order.project == project
+
+
+def _job_of(row_or_step):
+    return getattr(row_or_step, "target", row_or_step).job
 
 
 #: Whether a call is about a run of that project; its arguments as they come.
@@ -77,14 +88,15 @@ MATCHES = {
     "assigned": lambda project, args: any(order.project == project for order in args[3]),
     "delta in flight": lambda project, args: args[0].job.project.name == project,
     "after write": lambda project, args: f"/{project}/" in str(args[0].path),
-    "after commit": lambda project, args: args[0].job.project.name == project,
+    "after commit": lambda project, args: _job_of(args[0]).project.name == project,
     "ending": lambda project, args: True,
 }
 
 
 def install(folder, program):
     """Wrap the functions that `program` may be held at."""
-    for name, (module_name, path, after) in PLACES[program].items():
+    places = [*PLACES[program].items(), *ALSO.get(program, {}).items()]
+    for name, (module_name, path, after) in places:
         holder = importlib.import_module(module_name)
         *classes, attribute = path.split(".")
         for class_name in classes:
