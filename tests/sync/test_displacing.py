@@ -426,6 +426,70 @@ def test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted(run: Run):
         run.full(b"again", BENEATH, generation=3)
 
 
+def delete(run: Run, name: str) -> tuple[Trash, SyncFile]:
+    """As a person does; its bytes have yet to follow."""
+    thrown = Trash.objects.create(
+        project=run.attempt.job.project, what=What.CHECKPOINTS, state=TrashState.FILLING,
+        made_at=database_now(), changed_at=database_now(),
+    )  # fmt: skip
+    row = run.row(name)
+    SyncFile.objects.filter(pk=row.pk).update(trash=thrown)
+    return thrown, row
+
+
+def test_the_folder_where_a_deleted_file_was_is_not_taken_for_that_file(run: Run):
+    run.full(b"old", FILE, generation=1)
+    thrown, row = delete(run, FILE)
+
+    run.full(b"new", BENEATH, generation=2)
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, trashed(row), run.stored(BENEATH)) == (TrashState.KEPT, b"old", b"new")
+
+
+def test_nor_where_that_files_bytes_were_lost(run: Run):
+    run.full(b"old", FILE, generation=1)
+    thrown, row = delete(run, FILE)
+    run.target(FILE).place.path.unlink()
+    tasks.tidy()
+    run.full(b"new", BENEATH, generation=2)
+
+    thrown.refresh_from_db()
+    thrown.empty(database_now())
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, run.stored(BENEATH)) == (TrashState.EMPTIED, b"new")
+
+
+def test_a_folder_that_is_called_as_an_earlier_version_stays(run: Run):
+    run.delta(b"one", "run_001/a.log", generation=2, offset=0)
+    thrown, row = delete(run, "run_001/a.log")
+    mine = run.target("run_001/a.log").place.path.with_name("a.log.g1") / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_bytes(b"by hand")
+
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, trashed(row)) == (TrashState.KEPT, b"one")
+    assert mine.read_bytes() == b"by hand"
+
+
+def test_a_folder_that_nobody_sent_is_not_moved_with_the_row_of_its_name(run: Run):
+    mine = run.target(FILE).place.path / "deep" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"by hand")
+    with pytest.raises(WrongName):
+        run.full(b"x", FILE, generation=3)
+
+    run.full(b"new", BENEATH, generation=4)
+    tasks.tidy()
+
+    assert (mine.read_bytes(), run.stored(BENEATH)) == (b"by hand", b"new")
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 
