@@ -75,9 +75,18 @@ def check(target: Target, row: SyncFile | None, generation: int | None) -> list[
     return found
 
 
-def make_way(target: Target, row: SyncFile | None, generation: int | None) -> None:
+def make_way(
+    target: Target,
+    row: SyncFile | None,
+    generation: int | None,
+    found: list[SyncFile] | None = None,
+) -> None:
     """Let nothing of the run be in the way of a file whose first bytes are about to be stored.
     Before its lock is taken: those of other files are.
+
+    Args:
+        found: what check() has answered to this request. What is in the way only since then
+            new_row() finds.
 
     Raises:
         NameTaken, StaleGeneration: see check().
@@ -86,7 +95,8 @@ def make_way(target: Target, row: SyncFile | None, generation: int | None) -> No
     """
     if row is not None and row.size:
         return
-    found = check(target, row, generation)
+    if found is None:
+        found = check(target, row, generation)
     if found:
         assert generation is not None
         _displace(target, row, found, generation)

@@ -1,16 +1,19 @@
 """A file where a folder was, and the reverse: the newer takes the place, the rest is kept."""
 
+import io
 import os
 from contextlib import suppress
 
 import pytest
 from django.conf import settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from experiments.errors import LostRace
 from experiments.models import Job, Project
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
-from sync import append, displacing, status, storage, tasks
+from sync import append, displacing, status, storage, tasks, upload
 from sync.errors import (
     ChecksumDiffers,
     Deleted,
@@ -426,6 +429,55 @@ def test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted(run: Run):
         run.full(b"again", BENEATH, generation=3)
 
 
+# --- what it takes to ask ------------------------------------------------------------------------
+
+
+def asked_of_the_way(queries: CaptureQueriesContext) -> int:
+    return sum("UNION ALL" in query["sql"] for query in queries)
+
+
+def test_what_is_in_the_way_is_found_by_an_index(run: Run):
+    files = SyncFile.objects.in_the_way_of(run.attempt.job, 0, FILE)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        assert "sync_file_by_bytes" in files.explain()
+    else:
+        assert "name>? AND name<?" in files.explain()
+
+
+def test_a_small_file_asks_twice_what_is_in_its_way(run: Run):
+    """As its request comes, and as its row is begun; once it has one, nothing is asked."""
+    target = run.target(BENEATH)
+    with CaptureQueriesContext(connection) as queries:
+        upload.store(target, io.BytesIO(b"x"), upload.Whole(1))
+    assert (asked_of_the_way(queries), len(queries) <= 20) == (2, True)
+
+    with CaptureQueriesContext(connection) as queries:
+        run.full(b"y", BENEATH, generation=2)
+        run.full(b"x", "run_001.pt", generation=1)
+    assert asked_of_the_way(queries) == 0
+
+
+def test_a_chunk_in_the_middle_asks_nothing_of_what_is_in_its_way(run: Run):
+    Project.objects.update(quota_bytes=100)
+    run.chunk(b"weights", 0, 2, name=BENEATH)
+    with CaptureQueriesContext(connection) as queries:
+        run.chunk(b"weights", 2, 2, name=BENEATH)
+    assert (asked_of_the_way(queries), len(queries) <= 20) == (0, True)
+
+
+def test_but_what_goes_for_it_makes_room_in_the_quota_for_each_chunk(run: Run):
+    run.full(b"oldest!", FILE, generation=1)
+    Project.objects.update(quota_bytes=7)
+
+    run.chunk(b"weights", 0, 3, name=BENEATH, generation=2)
+    run.chunk(b"weights", 3, 3, name=BENEATH, generation=2)
+    run.chunk(b"weights", 6, 1, name=BENEATH, generation=2)
+
+    assert run.stored(BENEATH) == b"weights"
+
+
 def delete(run: Run, name: str) -> tuple[Trash, SyncFile]:
     """As a person does; its bytes have yet to follow."""
     thrown = Trash.objects.create(
@@ -450,7 +502,7 @@ def test_the_folder_where_a_deleted_file_was_is_not_taken_for_that_file(run: Run
 
 def test_nor_where_that_files_bytes_were_lost(run: Run):
     run.full(b"old", FILE, generation=1)
-    thrown, row = delete(run, FILE)
+    thrown, _ = delete(run, FILE)
     run.target(FILE).place.path.unlink()
     tasks.tidy()
     run.full(b"new", BENEATH, generation=2)
