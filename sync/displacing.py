@@ -13,6 +13,7 @@ names of which no row tells, and the next request takes them away.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -31,6 +32,10 @@ from sync.storage import Place
 logger = logging.getLogger(__name__)
 
 _LOCK = "names-"
+#: So many rows are marked by one UPDATE.
+_AT_ONCE = 500
+_SEEN = ("pk", "attempt", "generation", "size", "aside_bytes")
+_as_seen = attrgetter(*_SEEN)
 #: The trash holds, or is about to hold, what is marked so.
 _HOLDING = (TrashState.GATHERING, TrashState.FILLING, TrashState.KEPT, TrashState.RESTORING)
 
@@ -162,13 +167,17 @@ def _mark(target: Target, found: Sequence[SyncFile]) -> None:
         project=target.job.project, what=What.REPLACED, state=TrashState.KEPT, runs=1,
         file_count=len(found), size=size, made_at=now, changed_at=now,
     )  # fmt: skip
-    for one in found:
-        seen = SyncFile.objects.present().filter(
-            pk=one.pk, attempt=one.attempt, generation=one.generation, size=one.size,
-            aside_bytes=one.aside_bytes,
-        )  # fmt: skip
-        if not seen.update(trash=trash, displaced=F("id")):
-            raise LostRace(f"{one.name} was changed by another request; send it again.")
+    for start in range(0, len(found), _AT_ONCE):
+        some = found[start : start + _AT_ONCE]
+        rows = SyncFile.objects.filter(pk__in=[one.pk for one in some])
+        by_key = (
+            rows.present().order_by("pk").select_for_update()
+        )  # nobody moves them from here on
+        there = set(by_key.values_list(*_SEEN))
+        for one in some:
+            if _as_seen(one) not in there:
+                raise LostRace(f"{one.name} was changed by another request; send it again.")
+        rows.update(trash=trash, displaced=F("id"))
     if in_the_way(target):
         raise LostRace(f"Another file took the place of {target.name}; send it again.")
     target.job.project.note_used(-size)

@@ -218,7 +218,8 @@ GUARDS = [
         f"{DISPLACING}::test_an_attempt_that_is_given_up_at_that_moment_displaces_nothing",
     ),
     _guard(
-        "what has grown meanwhile is not displaced", "sync.displacing:_mark", "size=one.size,", "",
+        "what has grown meanwhile is not displaced", "sync.displacing:_mark",
+        "_as_seen(one) not in there", "False",
         f"{DISPLACING}::test_what_is_written_meanwhile_is_not_displaced_unseen",
     ),
     _guard(
@@ -251,8 +252,9 @@ GUARDS = [
     ),
     _guard(
         "what was displaced is not restored over the newer", "sync.models:Trash.restore",
-        "row.check_place_free()", "pass",
+        "self._check_places_free()", "pass",
         f"{DISPLACING}::test_it_is_not_restored_into_the_place_of_the_newer",
+        f"{DISPLACING}::test_nor_is_what_a_person_deleted",
     ),
     _guard(
         "its name is another file's", "sync.trash:_lay_away", "row.displaced or", "",

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -375,6 +376,57 @@ def test_it_is_not_restored_into_the_place_of_the_newer(run: Run):
     assert Trash.objects.get().state == TrashState.KEPT
 
 
+@pytest.mark.parametrize(("before", "after"), [(FILE, BENEATH), (BENEATH, FILE)])
+def test_nor_is_what_a_person_deleted(run: Run, before: str, after: str):
+    run.full(b"old", before, generation=1)
+    thrown, _ = delete(run, before)
+    tasks.tidy()
+    run.full(b"new", after, generation=2)
+
+    with pytest.raises(PlaceTaken, match=after):
+        thrown.restore(database_now())
+    with pytest.raises(CommandError, match=f"“{after}” has taken the place of this"):
+        call_command("projects", "restore", str(thrown.pk))
+
+    assert Trash.objects.get(pk=thrown.pk).state == TrashState.KEPT
+
+
+def test_nor_what_was_replaced_where_its_name_came_again(run: Run):
+    for generation in (1, 2, 3):
+        run.full(b"%d" % generation, (FILE, BENEATH)[generation % 2 == 0], generation=generation)
+    first = Trash.objects.order_by("pk").first()
+    delete(run, FILE)  # the row that has the name by now, though its bytes go
+
+    with pytest.raises(PlaceTaken, match=FILE):
+        first.restore(database_now())
+
+
+def many(run: Run, count: int) -> None:
+    one = {"job": run.attempt.job, "attempt": 1, "generation": 1, "synced_at": database_now()}
+    names = (f"{FILE}/{number}.png" for number in range(count))
+    SyncFile.objects.bulk_create(SyncFile(name=name, **one) for name in names)
+
+
+def test_a_folder_of_many_files_is_marked_and_restored_by_few_queries(run: Run, monkeypatch):
+    many(run, 25)
+    monkeypatch.setattr(displacing, "_AT_ONCE", 10)
+
+    with CaptureQueriesContext(connection) as queries:
+        run.full(b"now a file", FILE, generation=2)
+    marked = [query for query in queries if "displaced" in query["sql"].partition("WHERE")[0]]
+    assert sum(query["sql"].startswith("UPDATE") for query in marked) == 3
+    trash = Trash.objects.get()
+    assert trash.files.exclude(displaced=0).count() == 25
+
+    with CaptureQueriesContext(connection) as queries, pytest.raises(PlaceTaken):
+        trash.restore(database_now())
+    assert len(queries) <= 4
+    delete(run, FILE)
+    with CaptureQueriesContext(connection) as queries:
+        trash.restore(database_now())
+    assert len(queries) <= 12
+
+
 def test_it_is_restored_once_the_newer_is_deleted(run: Run):
     run.full(b"old", FILE, generation=1)
     run.full(b"new", BENEATH, generation=2)
@@ -393,7 +445,7 @@ def test_it_is_restored_once_the_newer_is_deleted(run: Run):
     assert run.row(FILE).displaced == 0
 
     thrown.refresh_from_db()
-    thrown.restore(database_now())
+    thrown._turn(TrashState.RESTORING, database_now(), None)  # as if FILE had come just then
     tasks.tidy()
     tasks.tidy()
     thrown.refresh_from_db()
