@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from experiments.errors import LostRace
 from experiments.models import Job
@@ -180,8 +181,22 @@ def _mark(target: Target, found: Sequence[SyncFile]) -> None:
         rows.update(trash=trash, displaced=F("id"))
     if in_the_way(target):
         raise LostRace(f"Another file took the place of {target.name}; send it again.")
+    _let_older_go(target, trash)
     target.job.project.note_used(-size)
     wake.publish_on_commit("project", target.job.project_id)
+
+
+def _let_older_go(target: Target, trash: Trash) -> None:
+    """Of one run so many are kept as of a file's earlier versions: a script that saves now one and
+    now the other would else leave all that it ever saved."""
+    of_the_run = SyncFile.objects.filter(trash=OuterRef("pk"), job=target.job)
+    replaced = Trash.objects.kept().filter(project=trash.project_id, what=What.REPLACED)
+    newest_first = replaced.filter(Exists(of_the_run)).order_by("-pk").values_list("pk", flat=True)
+    older = Trash.objects.kept().filter(pk__in=list(newest_first)[settings.LAB_KEEP_VERSIONS :])
+    if older.update(
+        state=TrashState.EMPTYING, changed_at=trash.changed_at, changed_by=None, moved_upto=0
+    ):
+        wake.ask_tidy()
 
 
 def _forget(target: Target, found: Sequence[SyncFile]) -> None:

@@ -594,6 +594,25 @@ def test_a_folder_that_nobody_sent_is_not_moved_with_the_row_of_its_name(run: Ru
     assert (mine.read_bytes(), run.stored(BENEATH)) == (b"by hand", b"new")
 
 
+def test_of_what_a_run_replaces_again_and_again_the_newest_are_kept(run: Run, settings):
+    settings.LAB_KEEP_VERSIONS = 2
+    other = Run(make.attempt(make.job(), run.attempt.device, started=True))
+    for generation, name in enumerate(("run_002/ckpt", "run_002/ckpt/w.bin"), 1):
+        other.full(b"other", name, generation=generation)
+
+    for generation in range(1, 7):
+        name = (FILE, BENEATH)[generation % 2]
+        run.full(b"%d" % generation, name, generation=generation)
+    tasks.tidy()
+
+    states = [one.state for one in Trash.objects.order_by("pk")]
+    assert states == ["kept", "emptied", "emptied", "emptied", "kept", "kept"]
+    kept = SyncFile.objects.filter(trash__state=TrashState.KEPT).order_by("pk")
+    assert [trashed(row) for row in kept] == [b"other", b"4", b"5"]
+    assert len(list((settings.LAB_LOGS_DIR / ".trash").iterdir())) == 3
+    check_counted()
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 
