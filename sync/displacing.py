@@ -106,7 +106,7 @@ def make_way(
     if found:
         assert generation is not None
         _displace(target, row, found, generation)
-    _clear(target)
+    _clear(target, found)
 
 
 def new_row(target: Target, generation: int) -> SyncFile:
@@ -154,10 +154,11 @@ def _displace(
         _mark(target, found)
         if row is None:
             _created(target, generation)
+        if not target.shelf and any(resume.is_checkpoint(one.name) for one in found):
+            resume.note_files(target.job)  # at once: no attempt is to go on from what is gone
     logger.info(
         "%s takes the place of %s and of %d more", target.place.path, found[0], len(found) - 1
     )
-    _forget(target, found)
 
 
 def _mark(target: Target, found: Sequence[SyncFile]) -> None:
@@ -199,32 +200,39 @@ def _let_older_go(target: Target, trash: Trash) -> None:
         wake.ask_tidy()
 
 
-def _forget(target: Target, found: Sequence[SyncFile]) -> None:
-    """What was derived from it."""
-    if target.shelf:
-        return
-    sources = [one for one in found if is_source(one.name)]
-    if sources:
-        summary.update_others(target.job, sources[0])
-    if any(resume.is_checkpoint(one.name) for one in found):
-        resume.note_files(target.job)
-
-
 # --- what no row tells of any more ---------------------------------------------------------------
 
 
-def _clear(target: Target) -> None:
-    """Take away what has lost its place and still lies there. What was never this run's stays:
-    the write itself is refused."""
+def _clear(target: Target, found: Sequence[SyncFile]) -> None:
+    """Take away what has lost its place and still lies there, in this request (`found`) or in one
+    that was cut off. What was never this run's stays: the write itself is refused."""
+    names = list(_lying_there(target))
+    _forget_curves(target, {*names, *(one.name for one in found)})
+    for name in names:
+        _take_away(target, name)
+    if storage.is_folder(target.place):
+        storage.remove_empty(target.place)
+
+
+def _lying_there(target: Target) -> Iterator[str]:
     parts = target.name.split("/")
     for count in range(2, len(parts)):
         name = "/".join(parts[:count])
         if storage.is_regular(_place(target, name)):
-            _take_away(target, name)
+            yield name
     if storage.is_folder(target.place):
         for path in storage.files_beneath(target.place):
-            _take_away(target, f"{target.name}/{path}")
-        storage.remove_empty(target.place)
+            yield f"{target.name}/{path}"
+
+
+def _forget_curves(target: Target, names: set[str]) -> None:
+    """Before the names go, which tell a request that comes again that it is to be done."""
+    sources = sorted(name for name in names if is_source(name))[:_AT_ONCE]
+    if sources and not target.shelf:
+        gone = SyncFile.objects.filter(job=target.job, shelf=0, name__in=sources, displaced__gt=0)
+        row = gone.order_by("-pk").first()
+        if row is not None:
+            summary.update_others(target.job, row)
 
 
 def _take_away(target: Target, name: str) -> None:

@@ -228,8 +228,14 @@ GUARDS = [
         f"{DISPLACING}::test_a_folder_takes_the_place_of_a_file",
     ),
     _guard(
-        "what was derived of it goes", "sync.displacing:_displace", "_forget(target, found)",
-        "pass", f"{DISPLACING}::test_what_was_derived_of_it_goes",
+        "what was derived of it goes", "sync.displacing:_clear", "_forget_curves(target,",
+        "str(", f"{DISPLACING}::test_what_was_derived_of_it_goes",
+    ),
+    _guard(
+        "no attempt goes on from what is gone", "sync.displacing:_displace",
+        "resume.note_files(target.job)", "pass",
+        f"{DISPLACING}::test_what_was_derived_of_it_goes",
+        f"{DISPLACING}::test_a_crash_leaves_nothing_that_was_derived_of_it",
     ),
     _guard(
         "what took the place meanwhile is not cleared away", "sync.displacing:_take_away",

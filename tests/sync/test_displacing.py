@@ -225,6 +225,26 @@ def test_what_was_derived_of_it_goes(run: Run):
     assert "resume" not in job.resume_point
 
 
+def test_a_crash_leaves_nothing_that_was_derived_of_it(run: Run, monkeypatch):
+    for name, data in (("t.csv", b"a,b\n1,2\n"), ("w.pt", b"weights")):
+        run.full(data, f"{FILE}/{name}", generation=1)
+        row = run.row(f"{FILE}/{name}")
+        note_derived(run.target(row.name), append.Stored(row, 0, 0, duplicate=False))
+    assert Job.objects.get().resume_point["resume"]
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(displacing, "_clear", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run.full(b"x", FILE, generation=2)
+    assert "resume" not in Job.objects.get().resume_point
+
+    run.full(b"x", FILE, generation=2)
+    assert Job.objects.get().summary["others"]["columns"] == []
+
+
 def test_a_link_or_a_file_that_nobody_sent_stays_and_is_refused(run: Run):
     place = run.target(FILE).place.path
     place.parent.mkdir(parents=True)
