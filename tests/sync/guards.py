@@ -248,6 +248,21 @@ GUARDS = [
         f"{DISPLACING}::test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted",
     ),
     _guard(
+        "a folder is not the file that was deleted there", "sync.storage:lay_away",
+        "_is_file(place.name, at)", "_exists(place.name, at)",
+        f"{DISPLACING}::test_nor_where_that_files_bytes_were_lost",
+    ),
+    _guard(
+        "nor one of an empty row's name", "sync.storage:_lay_link", "not _is_file(name, at)",
+        "False",
+        f"{DISPLACING}::test_a_folder_that_nobody_sent_is_not_moved",
+    ),
+    _guard(
+        "of what is replaced the newest are kept", "sync.displacing:_mark",
+        "_let_older_go(target, trash)", "pass",
+        f"{DISPLACING}::test_of_what_a_run_replaces_again_and_again_the_newest_are_kept",
+    ),
+    _guard(
         "what nobody sent stays", "sync.displacing:_take_away", "if marked", "if True",
         f"{DISPLACING}::test_a_link_or_a_file_that_nobody_sent_stays_and_is_refused",
     ),

@@ -601,7 +601,7 @@ def test_a_folder_that_is_called_as_an_earlier_version_stays(run: Run):
     assert mine.read_bytes() == b"by hand"
 
 
-def test_a_folder_that_nobody_sent_is_not_moved_with_the_row_of_its_name(run: Run):
+def test_a_folder_that_nobody_sent_is_not_moved(run: Run):
     mine = run.target(FILE).place.path / "deep" / "mine.txt"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"by hand")
