@@ -23,7 +23,7 @@ from labsite.clock import database_now
 from labsite.errors import BadRequest, TooLarge
 from sync import displacing, room, storage
 from sync.append import Stored, change, check_begins_at_zero, current
-from sync.errors import ChecksumDiffers, Diverged, OffsetMismatch, UploadExpired
+from sync.errors import ChecksumDiffers, Diverged, OffsetMismatch, QuotaFull, UploadExpired
 from sync.models import SyncFile, Upload
 from sync.ownership import Target, check_still
 from sync.storage import Arrived
@@ -78,8 +78,7 @@ def receive(target: Target, chunk: Chunk) -> Stored:
             return Stored(row, 0, chunk.offset + len(chunk.data), duplicate=True)
         for newest in (row, upload):
             check_not_stale(target, version, newest.version if newest else (0, 0))
-        replaces = displacing.check(target, row, chunk.generation)
-        upload = _begun(target, row, upload, version, chunk, sum(one.size for one in replaces))
+        upload = _begun(target, row, upload, version, chunk)
         _repair(upload)
         progress = _add(upload, chunk)
         return progress if upload.size < upload.length else _finish(target, upload, chunk)
@@ -145,20 +144,16 @@ def _begun(
     upload: Upload | None,
     version: tuple[int, int],
     chunk: Chunk,
-    replaces: int,
 ) -> Upload:
     """The upload that the chunk is about: that which is on its way, or a new one in its place.
-
-    Args:
-        replaces: how many bytes of other files go when the whole is in its place.
-    """
-    replaces += row.size if row else 0
+    What is in the way of the whole is looked at when it begins, and when it is here."""
     if upload is not None and _is_same(upload, version, chunk):
         _check_fresh(upload)
-        room.admit(target, len(chunk.data), replaces=replaces)
+        _admit_next(target, row, chunk)
         return upload
+    in_the_way = displacing.check(target, row, chunk.generation)
     check_begins_at_zero(chunk.offset)
-    replaces += upload.size if upload else 0
+    replaces = sum(one.size for one in (row, upload, *in_the_way) if one)
     room.admit(target, chunk.length, replaces=replaces)
     fields = {
         "attempt": version[0],
@@ -168,6 +163,17 @@ def _begun(
         "sha256": chunk.sha256,
     }
     return _new(target, fields) if upload is None else _move(upload, size=0, **fields)
+
+
+def _admit_next(target: Target, row: SyncFile | None, chunk: Chunk) -> None:
+    if row is not None and row.size:
+        return room.admit(target, len(chunk.data), replaces=row.size)
+    try:
+        room.admit(target, len(chunk.data))
+    except QuotaFull:
+        in_the_way = displacing.in_the_way(target)  # its room is free when the whole is here
+        replaces = sum(one.size for one in in_the_way)
+        room.check_quota(target, len(chunk.data), replaces=replaces)
 
 
 def _is_same(upload: Upload, version: tuple[int, int], chunk: Chunk) -> bool:

@@ -13,9 +13,11 @@ names of which no row tells, and the next request takes them away.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 
 from experiments.errors import LostRace
 from experiments.models import Job
@@ -31,6 +33,10 @@ from sync.storage import Place
 logger = logging.getLogger(__name__)
 
 _LOCK = "names-"
+#: So many rows are marked by one UPDATE.
+_AT_ONCE = 500
+_SEEN = ("pk", "attempt", "generation", "size", "aside_bytes")
+_as_seen = attrgetter(*_SEEN)
 #: The trash holds, or is about to hold, what is marked so.
 _HOLDING = (TrashState.GATHERING, TrashState.FILLING, TrashState.KEPT, TrashState.RESTORING)
 
@@ -75,9 +81,18 @@ def check(target: Target, row: SyncFile | None, generation: int | None) -> list[
     return found
 
 
-def make_way(target: Target, row: SyncFile | None, generation: int | None) -> None:
+def make_way(
+    target: Target,
+    row: SyncFile | None,
+    generation: int | None,
+    found: list[SyncFile] | None = None,
+) -> None:
     """Let nothing of the run be in the way of a file whose first bytes are about to be stored.
     Before its lock is taken: those of other files are.
+
+    Args:
+        found: what check() has answered to this request. What is in the way only since then
+            new_row() finds.
 
     Raises:
         NameTaken, StaleGeneration: see check().
@@ -86,11 +101,12 @@ def make_way(target: Target, row: SyncFile | None, generation: int | None) -> No
     """
     if row is not None and row.size:
         return
-    found = check(target, row, generation)
+    if found is None:
+        found = check(target, row, generation)
     if found:
         assert generation is not None
         _displace(target, row, found, generation)
-    _clear(target)
+    _clear(target, found)
 
 
 def new_row(target: Target, generation: int) -> SyncFile:
@@ -138,10 +154,11 @@ def _displace(
         _mark(target, found)
         if row is None:
             _created(target, generation)
+        if not target.shelf and any(resume.is_checkpoint(one.name) for one in found):
+            resume.note_files(target.job)  # at once: no attempt is to go on from what is gone
     logger.info(
         "%s takes the place of %s and of %d more", target.place.path, found[0], len(found) - 1
     )
-    _forget(target, found)
 
 
 def _mark(target: Target, found: Sequence[SyncFile]) -> None:
@@ -152,45 +169,70 @@ def _mark(target: Target, found: Sequence[SyncFile]) -> None:
         project=target.job.project, what=What.REPLACED, state=TrashState.KEPT, runs=1,
         file_count=len(found), size=size, made_at=now, changed_at=now,
     )  # fmt: skip
-    for one in found:
-        seen = SyncFile.objects.present().filter(
-            pk=one.pk, attempt=one.attempt, generation=one.generation, size=one.size,
-            aside_bytes=one.aside_bytes,
-        )  # fmt: skip
-        if not seen.update(trash=trash, displaced=F("id")):
-            raise LostRace(f"{one.name} was changed by another request; send it again.")
+    for start in range(0, len(found), _AT_ONCE):
+        some = found[start : start + _AT_ONCE]
+        rows = SyncFile.objects.filter(pk__in=[one.pk for one in some])
+        by_key = (
+            rows.present().order_by("pk").select_for_update()
+        )  # nobody moves them from here on
+        there = set(by_key.values_list(*_SEEN))
+        for one in some:
+            if _as_seen(one) not in there:
+                raise LostRace(f"{one.name} was changed by another request; send it again.")
+        rows.update(trash=trash, displaced=F("id"))
     if in_the_way(target):
         raise LostRace(f"Another file took the place of {target.name}; send it again.")
+    _let_older_go(target, trash)
     target.job.project.note_used(-size)
     wake.publish_on_commit("project", target.job.project_id)
 
 
-def _forget(target: Target, found: Sequence[SyncFile]) -> None:
-    """What was derived from it."""
-    if target.shelf:
-        return
-    sources = [one for one in found if is_source(one.name)]
-    if sources:
-        summary.update_others(target.job, sources[0])
-    if any(resume.is_checkpoint(one.name) for one in found):
-        resume.note_files(target.job)
+def _let_older_go(target: Target, trash: Trash) -> None:
+    """Of one run so many are kept as of a file's earlier versions: a script that saves now one and
+    now the other would else leave all that it ever saved."""
+    of_the_run = SyncFile.objects.filter(trash=OuterRef("pk"), job=target.job)
+    replaced = Trash.objects.kept().filter(project=trash.project_id, what=What.REPLACED)
+    newest_first = replaced.filter(Exists(of_the_run)).order_by("-pk").values_list("pk", flat=True)
+    older = Trash.objects.kept().filter(pk__in=list(newest_first)[settings.LAB_KEEP_VERSIONS :])
+    if older.update(
+        state=TrashState.EMPTYING, changed_at=trash.changed_at, changed_by=None, moved_upto=0
+    ):
+        wake.ask_tidy()
 
 
 # --- what no row tells of any more ---------------------------------------------------------------
 
 
-def _clear(target: Target) -> None:
-    """Take away what has lost its place and still lies there. What was never this run's stays:
-    the write itself is refused."""
+def _clear(target: Target, found: Sequence[SyncFile]) -> None:
+    """Take away what has lost its place and still lies there, in this request (`found`) or in one
+    that was cut off. What was never this run's stays: the write itself is refused."""
+    names = list(_lying_there(target))
+    _forget_curves(target, {*names, *(one.name for one in found)})
+    for name in names:
+        _take_away(target, name)
+    if storage.is_folder(target.place):
+        storage.remove_empty(target.place)
+
+
+def _lying_there(target: Target) -> Iterator[str]:
     parts = target.name.split("/")
     for count in range(2, len(parts)):
         name = "/".join(parts[:count])
         if storage.is_regular(_place(target, name)):
-            _take_away(target, name)
+            yield name
     if storage.is_folder(target.place):
         for path in storage.files_beneath(target.place):
-            _take_away(target, f"{target.name}/{path}")
-        storage.remove_empty(target.place)
+            yield f"{target.name}/{path}"
+
+
+def _forget_curves(target: Target, names: set[str]) -> None:
+    """Before the names go, which tell a request that comes again that it is to be done."""
+    sources = sorted(name for name in names if is_source(name))[:_AT_ONCE]
+    if sources and not target.shelf:
+        gone = SyncFile.objects.filter(job=target.job, shelf=0, name__in=sources, displaced__gt=0)
+        row = gone.order_by("-pk").first()
+        if row is not None:
+            summary.update_others(target.job, row)
 
 
 def _take_away(target: Target, name: str) -> None:

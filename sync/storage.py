@@ -312,10 +312,20 @@ def _exists(name: str, at: int) -> bool:
     return True
 
 
+def _is_file(name: str, at: int) -> bool:
+    """Whether something lies there that is no folder: that is other files' place by now."""
+    try:
+        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISDIR(mode)
+
+
 def _generations(of: str, at: int) -> list[int]:
-    """The numbers of a file's earlier versions that lie there."""
+    """The numbers of a file's earlier versions that lie there; no folder that is called so."""
     parts = (name.rpartition(".g") for name in os.listdir(at))
-    return [int(tail) for head, _, tail in parts if head == of and tail.isdecimal()]
+    numbers = [int(tail) for head, _, tail in parts if head == of and tail.isdecimal()]
+    return [number for number in numbers if _is_file(f"{of}.g{number}", at)]
 
 
 @contextmanager
@@ -449,7 +459,7 @@ def trashed_place(number: int, name: str) -> Place:
 def lay_away(place: Place, number: int, *, versions: bool) -> None:
     """Move a file into the trash, with its earlier versions where it has some. Twice is once."""
     with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(place) as at:
-        names = [place.name] if _exists(place.name, at) else []
+        names = [place.name] if _is_file(place.name, at) else []
         if versions:
             names += [f"{place.name}.g{number}" for number in _generations(place.name, at)]
         if names:
@@ -469,6 +479,8 @@ def lay_beside(place: Place, number: int, *, versions: bool) -> None:
 def _lay_link(name: str, at: int, there: int) -> None:
     """One that is there of an earlier try may be another version by now."""
     with suppress(FileNotFoundError):
+        if not _is_file(name, at):
+            return
         inode = os.stat(name, dir_fd=at, follow_symlinks=False).st_ino
         if _exists(name, there):
             if os.stat(name, dir_fd=there, follow_symlinks=False).st_ino == inode:

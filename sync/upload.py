@@ -41,8 +41,8 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
         Deleted: nobody wants it any more.
     """
     row = current(target)
-    replaces = row.size if row else 0
-    replaces += sum(one.size for one in displacing.check(target, row, said.generation))
+    in_the_way = displacing.check(target, row, said.generation)
+    replaces = (row.size if row else 0) + sum(one.size for one in in_the_way)
     room.admit(target, 1 if said.length is None else said.length, replaces=replaces)
     with storage.incoming(target.place) as part:
         part.take(source)
@@ -54,7 +54,7 @@ def store(target: Target, source: BinaryIO, said: Whole) -> Stored:
                 f"The body's SHA-256 is {part.sha256}, not what X-File-SHA256 says.",
                 sha256=part.sha256,
             )
-        displacing.make_way(target, row, said.generation)
+        displacing.make_way(target, row, said.generation, in_the_way)
         with storage.locked(target.place):
             check_still(target)
             stored = take_place(target, part, said)

@@ -3,6 +3,19 @@
 from django.db import migrations, models
 
 
+def index_bytes_of_names(apps, schema_editor):
+    """For sync.models.ByBytes. SQLite's unique index compares bytes already."""
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute(
+            'CREATE INDEX sync_file_by_bytes ON sync_syncfile (job_id, shelf, name COLLATE "C")'
+        )
+
+
+def drop_index(apps, schema_editor):
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute('DROP INDEX IF EXISTS sync_file_by_bytes')
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -29,4 +42,5 @@ class Migration(migrations.Migration):
             model_name='syncfile',
             constraint=models.UniqueConstraint(fields=('job', 'shelf', 'name', 'displaced'), name='one_row_a_file'),
         ),
+        migrations.RunPython(index_bytes_of_names, drop_index),
     ]

@@ -218,7 +218,8 @@ GUARDS = [
         f"{DISPLACING}::test_an_attempt_that_is_given_up_at_that_moment_displaces_nothing",
     ),
     _guard(
-        "what has grown meanwhile is not displaced", "sync.displacing:_mark", "size=one.size,", "",
+        "what has grown meanwhile is not displaced", "sync.displacing:_mark",
+        "_as_seen(one) not in there", "False",
         f"{DISPLACING}::test_what_is_written_meanwhile_is_not_displaced_unseen",
     ),
     _guard(
@@ -227,8 +228,14 @@ GUARDS = [
         f"{DISPLACING}::test_a_folder_takes_the_place_of_a_file",
     ),
     _guard(
-        "what was derived of it goes", "sync.displacing:_displace", "_forget(target, found)",
-        "pass", f"{DISPLACING}::test_what_was_derived_of_it_goes",
+        "what was derived of it goes", "sync.displacing:_clear", "_forget_curves(target,",
+        "str(", f"{DISPLACING}::test_what_was_derived_of_it_goes",
+    ),
+    _guard(
+        "no attempt goes on from what is gone", "sync.displacing:_displace",
+        "resume.note_files(target.job)", "pass",
+        f"{DISPLACING}::test_what_was_derived_of_it_goes",
+        f"{DISPLACING}::test_a_crash_leaves_nothing_that_was_derived_of_it",
     ),
     _guard(
         "what took the place meanwhile is not cleared away", "sync.displacing:_take_away",
@@ -241,6 +248,21 @@ GUARDS = [
         f"{DISPLACING}::test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted",
     ),
     _guard(
+        "a folder is not the file that was deleted there", "sync.storage:lay_away",
+        "_is_file(place.name, at)", "_exists(place.name, at)",
+        f"{DISPLACING}::test_nor_where_that_files_bytes_were_lost",
+    ),
+    _guard(
+        "nor one of an empty row's name", "sync.storage:_lay_link", "not _is_file(name, at)",
+        "False",
+        f"{DISPLACING}::test_a_folder_that_nobody_sent_is_not_moved",
+    ),
+    _guard(
+        "of what is replaced the newest are kept", "sync.displacing:_mark",
+        "_let_older_go(target, trash)", "pass",
+        f"{DISPLACING}::test_of_what_a_run_replaces_again_and_again_the_newest_are_kept",
+    ),
+    _guard(
         "what nobody sent stays", "sync.displacing:_take_away", "if marked", "if True",
         f"{DISPLACING}::test_a_link_or_a_file_that_nobody_sent_stays_and_is_refused",
     ),
@@ -251,8 +273,9 @@ GUARDS = [
     ),
     _guard(
         "what was displaced is not restored over the newer", "sync.models:Trash.restore",
-        "row.check_place_free()", "pass",
+        "self._check_places_free()", "pass",
         f"{DISPLACING}::test_it_is_not_restored_into_the_place_of_the_newer",
+        f"{DISPLACING}::test_nor_is_what_a_person_deleted",
     ),
     _guard(
         "its name is another file's", "sync.trash:_lay_away", "row.displaced or", "",

@@ -1,16 +1,20 @@
 """A file where a folder was, and the reverse: the newer takes the place, the rest is kept."""
 
+import io
 import os
 from contextlib import suppress
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from experiments.errors import LostRace
 from experiments.models import Job, Project
 from experiments.states import JobState, Outcome
 from labsite.clock import database_now
-from sync import append, displacing, status, storage, tasks
+from sync import append, displacing, status, storage, tasks, upload
 from sync.errors import (
     ChecksumDiffers,
     Deleted,
@@ -221,6 +225,26 @@ def test_what_was_derived_of_it_goes(run: Run):
     assert "resume" not in job.resume_point
 
 
+def test_a_crash_leaves_nothing_that_was_derived_of_it(run: Run, monkeypatch):
+    for name, data in (("t.csv", b"a,b\n1,2\n"), ("w.pt", b"weights")):
+        run.full(data, f"{FILE}/{name}", generation=1)
+        row = run.row(f"{FILE}/{name}")
+        note_derived(run.target(row.name), append.Stored(row, 0, 0, duplicate=False))
+    assert Job.objects.get().resume_point["resume"]
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(displacing, "_clear", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run.full(b"x", FILE, generation=2)
+    assert "resume" not in Job.objects.get().resume_point
+
+    run.full(b"x", FILE, generation=2)
+    assert Job.objects.get().summary["others"]["columns"] == []
+
+
 def test_a_link_or_a_file_that_nobody_sent_stays_and_is_refused(run: Run):
     place = run.target(FILE).place.path
     place.parent.mkdir(parents=True)
@@ -372,6 +396,57 @@ def test_it_is_not_restored_into_the_place_of_the_newer(run: Run):
     assert Trash.objects.get().state == TrashState.KEPT
 
 
+@pytest.mark.parametrize(("before", "after"), [(FILE, BENEATH), (BENEATH, FILE)])
+def test_nor_is_what_a_person_deleted(run: Run, before: str, after: str):
+    run.full(b"old", before, generation=1)
+    thrown, _ = delete(run, before)
+    tasks.tidy()
+    run.full(b"new", after, generation=2)
+
+    with pytest.raises(PlaceTaken, match=after):
+        thrown.restore(database_now())
+    with pytest.raises(CommandError, match=f"“{after}” has taken the place of this"):
+        call_command("projects", "restore", str(thrown.pk))
+
+    assert Trash.objects.get(pk=thrown.pk).state == TrashState.KEPT
+
+
+def test_nor_what_was_replaced_where_its_name_came_again(run: Run):
+    for generation in (1, 2, 3):
+        run.full(b"%d" % generation, (FILE, BENEATH)[generation % 2 == 0], generation=generation)
+    first = Trash.objects.order_by("pk").first()
+    delete(run, FILE)  # the row that has the name by now, though its bytes go
+
+    with pytest.raises(PlaceTaken, match=FILE):
+        first.restore(database_now())
+
+
+def many(run: Run, count: int) -> None:
+    one = {"job": run.attempt.job, "attempt": 1, "generation": 1, "synced_at": database_now()}
+    names = (f"{FILE}/{number}.png" for number in range(count))
+    SyncFile.objects.bulk_create(SyncFile(name=name, **one) for name in names)
+
+
+def test_a_folder_of_many_files_is_marked_and_restored_by_few_queries(run: Run, monkeypatch):
+    many(run, 25)
+    monkeypatch.setattr(displacing, "_AT_ONCE", 10)
+
+    with CaptureQueriesContext(connection) as queries:
+        run.full(b"now a file", FILE, generation=2)
+    marked = [query for query in queries if "displaced" in query["sql"].partition("WHERE")[0]]
+    assert sum(query["sql"].startswith("UPDATE") for query in marked) == 3
+    trash = Trash.objects.get()
+    assert trash.files.exclude(displaced=0).count() == 25
+
+    with CaptureQueriesContext(connection) as queries, pytest.raises(PlaceTaken):
+        trash.restore(database_now())
+    assert len(queries) <= 4
+    delete(run, FILE)
+    with CaptureQueriesContext(connection) as queries:
+        trash.restore(database_now())
+    assert len(queries) <= 12
+
+
 def test_it_is_restored_once_the_newer_is_deleted(run: Run):
     run.full(b"old", FILE, generation=1)
     run.full(b"new", BENEATH, generation=2)
@@ -390,7 +465,7 @@ def test_it_is_restored_once_the_newer_is_deleted(run: Run):
     assert run.row(FILE).displaced == 0
 
     thrown.refresh_from_db()
-    thrown.restore(database_now())
+    thrown._turn(TrashState.RESTORING, database_now(), None)  # as if FILE had come just then
     tasks.tidy()
     tasks.tidy()
     thrown.refresh_from_db()
@@ -424,6 +499,138 @@ def test_a_deleted_file_is_in_nobodys_way_and_stays_unwanted(run: Run):
     assert (run.stored(FILE), trashed(row)) == (b"a file", b"old")
     with pytest.raises(Deleted):
         run.full(b"again", BENEATH, generation=3)
+
+
+# --- what it takes to ask ------------------------------------------------------------------------
+
+
+def asked_of_the_way(queries: CaptureQueriesContext) -> int:
+    return sum("UNION ALL" in query["sql"] for query in queries)
+
+
+def test_what_is_in_the_way_is_found_by_an_index(run: Run):
+    files = SyncFile.objects.in_the_way_of(run.attempt.job, 0, FILE)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        assert "sync_file_by_bytes" in files.explain()
+    else:
+        assert "name>? AND name<?" in files.explain()
+
+
+def test_a_small_file_asks_twice_what_is_in_its_way(run: Run):
+    """As its request comes, and as its row is begun; once it has one, nothing is asked."""
+    target = run.target(BENEATH)
+    with CaptureQueriesContext(connection) as queries:
+        upload.store(target, io.BytesIO(b"x"), upload.Whole(1))
+    assert (asked_of_the_way(queries), len(queries) <= 20) == (2, True)
+
+    with CaptureQueriesContext(connection) as queries:
+        run.full(b"y", BENEATH, generation=2)
+        run.full(b"x", "run_001.pt", generation=1)
+    assert asked_of_the_way(queries) == 0
+
+
+def test_a_chunk_in_the_middle_asks_nothing_of_what_is_in_its_way(run: Run):
+    Project.objects.update(quota_bytes=100)
+    run.chunk(b"weights", 0, 2, name=BENEATH)
+    with CaptureQueriesContext(connection) as queries:
+        run.chunk(b"weights", 2, 2, name=BENEATH)
+    assert (asked_of_the_way(queries), len(queries) <= 20) == (0, True)
+
+
+def test_but_what_goes_for_it_makes_room_in_the_quota_for_each_chunk(run: Run):
+    run.full(b"oldest!", FILE, generation=1)
+    Project.objects.update(quota_bytes=7)
+
+    run.chunk(b"weights", 0, 3, name=BENEATH, generation=2)
+    run.chunk(b"weights", 3, 3, name=BENEATH, generation=2)
+    run.chunk(b"weights", 6, 1, name=BENEATH, generation=2)
+
+    assert run.stored(BENEATH) == b"weights"
+
+
+def delete(run: Run, name: str) -> tuple[Trash, SyncFile]:
+    """As a person does; its bytes have yet to follow."""
+    thrown = Trash.objects.create(
+        project=run.attempt.job.project, what=What.CHECKPOINTS, state=TrashState.FILLING,
+        made_at=database_now(), changed_at=database_now(),
+    )  # fmt: skip
+    row = run.row(name)
+    SyncFile.objects.filter(pk=row.pk).update(trash=thrown)
+    return thrown, row
+
+
+def test_the_folder_where_a_deleted_file_was_is_not_taken_for_that_file(run: Run):
+    run.full(b"old", FILE, generation=1)
+    thrown, row = delete(run, FILE)
+
+    run.full(b"new", BENEATH, generation=2)
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, trashed(row), run.stored(BENEATH)) == (TrashState.KEPT, b"old", b"new")
+
+
+def test_nor_where_that_files_bytes_were_lost(run: Run):
+    run.full(b"old", FILE, generation=1)
+    thrown, _ = delete(run, FILE)
+    run.target(FILE).place.path.unlink()
+    tasks.tidy()
+    run.full(b"new", BENEATH, generation=2)
+
+    thrown.refresh_from_db()
+    thrown.empty(database_now())
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, run.stored(BENEATH)) == (TrashState.EMPTIED, b"new")
+
+
+def test_a_folder_that_is_called_as_an_earlier_version_stays(run: Run):
+    run.delta(b"one", "run_001/a.log", generation=2, offset=0)
+    thrown, row = delete(run, "run_001/a.log")
+    mine = run.target("run_001/a.log").place.path.with_name("a.log.g1") / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_bytes(b"by hand")
+
+    tasks.tidy()
+
+    thrown.refresh_from_db()
+    assert (thrown.state, trashed(row)) == (TrashState.KEPT, b"one")
+    assert mine.read_bytes() == b"by hand"
+
+
+def test_a_folder_that_nobody_sent_is_not_moved(run: Run):
+    mine = run.target(FILE).place.path / "deep" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"by hand")
+    with pytest.raises(WrongName):
+        run.full(b"x", FILE, generation=3)
+
+    run.full(b"new", BENEATH, generation=4)
+    tasks.tidy()
+
+    assert (mine.read_bytes(), run.stored(BENEATH)) == (b"by hand", b"new")
+
+
+def test_of_what_a_run_replaces_again_and_again_the_newest_are_kept(run: Run, settings):
+    settings.LAB_KEEP_VERSIONS = 2
+    other = Run(make.attempt(make.job(), run.attempt.device, started=True))
+    for generation, name in enumerate(("run_002/ckpt", "run_002/ckpt/w.bin"), 1):
+        other.full(b"other", name, generation=generation)
+
+    for generation in range(1, 7):
+        name = (FILE, BENEATH)[generation % 2]
+        run.full(b"%d" % generation, name, generation=generation)
+    tasks.tidy()
+
+    states = [one.state for one in Trash.objects.order_by("pk")]
+    assert states == ["kept", "emptied", "emptied", "emptied", "kept", "kept"]
+    kept = SyncFile.objects.filter(trash__state=TrashState.KEPT).order_by("pk")
+    assert [trashed(row) for row in kept] == [b"other", b"4", b"5"]
+    assert len(list((settings.LAB_LOGS_DIR / ".trash").iterdir())) == 3
+    check_counted()
 
 
 # --- crashes -------------------------------------------------------------------------------------
