@@ -248,7 +248,8 @@ class RunFiles:
             return None
         name = unicodedata.normalize("NFC", path)
         folders = _folders_of(name)
-        taken = name in found or name in self._folders or not folders.isdisjoint(found)
+        # Of the two the few folders are iterated over, not all that was found.
+        taken = name in found or name in self._folders or not found.keys().isdisjoint(folders)
         if taken or not wire.is_file_of(self.run_name, name):
             self._odd[path] = WhyLeftOut.NAME
             return None
