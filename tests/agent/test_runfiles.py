@@ -47,6 +47,9 @@ def test_what_is_still_written_under_another_name_is_left_alone(
     for name in ("run_001.pt.tmp", "run_001.pt~", "run_001/.a.png.part", "run_001/.nfs0001"):
         (folder / name).write_text("half")
 
+    (folder / "run_001" / "ckpt.tmp").mkdir()
+    (folder / "run_001" / "ckpt.tmp" / "model.pt").write_text("half")
+
     assert run.look() == {}
     assert run.left_out == []
 
@@ -67,7 +70,17 @@ def test_after_the_end_that_is_what_the_job_left_and_is_sent(run: RunFiles, fold
 
 
 @pytest.mark.parametrize(
-    "name", [".nfs000000a1", ".fuse_hidden0001", ".notes.txt.swp", ".git", ".ipynb_checkpoints"]
+    "name",
+    [
+        ".nfs000000a1",
+        ".fuse_hidden0001",
+        ".notes.txt.swp",
+        ".git",
+        ".ipynb_checkpoints",
+        ".cache",
+        ".venv",
+        "__pycache__",
+    ],
 )
 def test_what_editors_and_file_systems_keep_beside_it_is_no_result(
     run: RunFiles, folder: Path, name: str
@@ -83,10 +96,10 @@ def test_what_editors_and_file_systems_keep_beside_it_is_no_result(
 
 
 def test_what_is_hidden_may_be_ignored_too(run: RunFiles, folder: Path) -> None:
-    (folder / "run_001" / ".cache").mkdir(parents=True)
-    (folder / "run_001" / ".cache" / "model").write_text("x")
+    (folder / "run_001" / ".scratch").mkdir(parents=True)
+    (folder / "run_001" / ".scratch" / "model").write_text("x")
     (folder / "run_001" / "left.tmp").write_text("x")
-    run.ignore = Globs([".cache", "*.tmp"], everywhere=True)
+    run.ignore = Globs([".scratch", "*.tmp"], everywhere=True)
     run.exited = True
 
     assert run.look() == {}
