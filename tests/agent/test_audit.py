@@ -117,6 +117,21 @@ def test_what_somebody_wishes_is_asked_for_however_old_it_is(host: Host) -> None
     assert host.offered == [host.uids[0]]
 
 
+@pytest.mark.usefixtures("none_in_turn")
+def test_a_wish_outlasts_a_server_that_goes_away_while_it_is_asked(host: Host) -> None:
+    whole = dict.fromkeys(host.uids, WHOLE) | {host.uids[0]: None}
+    [oldest] = [one for one in host.journal.done() if one.order.experiment_uid == host.uids[0]]
+    host.audit.wish([oldest.id])
+    host.server.answers = whole | {host.uids[4]: ServerUnreachable("away")}
+    with pytest.raises(ServerUnreachable):
+        host.ask()
+
+    host.server.answers = whole
+    host.ask()
+
+    assert host.offered == [host.uids[0]]
+
+
 def test_what_is_sent_while_the_server_is_asked_is_not_lacking(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
