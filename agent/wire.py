@@ -67,6 +67,8 @@ CURVES_AND_LOGS = (".csv", ".log", ".jsonl", ".ndjson")
 TEXT = (*CURVES_AND_LOGS, ".txt", ".out", ".err")
 #: How the last part of the name of TensorBoard's event files begins.
 EVENT_FILE = "events.out.tfevents."
+#: How names end of what is written to be renamed.
+UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
 #: What lies in such a folder is one checkpoint together (sync.resume).
 _IN_CHECKPOINT = re.compile(r"(^|.*/)checkpoint-\d+/[^/]+")
 
@@ -124,6 +126,21 @@ def is_growing_text(path: str) -> bool:
 
 def is_event_file(path: str) -> bool:
     return path.rpartition("/")[2].startswith(EVENT_FILE)
+
+
+def is_unfinished(path: str) -> bool:
+    """Whether its name says that whoever wrote it meant to rename it, or to hide it."""
+    return _is_unfinished_part(path.rpartition("/")[2])
+
+
+def lies_aside(path: str) -> bool:
+    """Whether a folder that it lies in, below the run's own, is called so: what is in it is a
+    checkpoint only where the run has no other."""
+    return any(map(_is_unfinished_part, path.split("/")[1:-1]))
+
+
+def _is_unfinished_part(name: str) -> bool:
+    return name.startswith(".") or name.endswith(UNFINISHED)
 
 
 Count = Annotated[int, Range(0, MAX_OFFSET)]

@@ -29,12 +29,14 @@ class Checkpoint:
     rows: list[SyncFile]
 
     @property
-    def newness(self) -> tuple[int, bool, int, list[int]]:
-        """Files of one second are told apart by the numbers in their names."""
+    def newness(self) -> tuple[bool, int, bool, int, list[int]]:
+        """Files of one second are told apart by the numbers in their names. What lies in a hidden
+        or temporary folder its script may not have meant: it counts where there is no other."""
+        is_meant = not wire.lies_aside(self.rows[0].name)
         is_ours = self.name == f"{self.rows[0].job.run_name}.pt"
         numbers = [int(digits) for digits in _NUMBER.findall(self.name)]
         written = max(row.source_mtime or 0 for row in self.rows)
-        return min(row.attempt for row in self.rows), is_ours, written, numbers
+        return is_meant, min(row.attempt for row in self.rows), is_ours, written, numbers
 
 
 def is_checkpoint(file_name: str) -> bool:
@@ -44,8 +46,7 @@ def is_checkpoint(file_name: str) -> bool:
 
 def _is_one(file_name: str) -> bool:
     """A hidden one was to be renamed: its script never called it a checkpoint."""
-    is_hidden = file_name.rpartition("/")[2].startswith(".")
-    return file_name.lower().endswith(CHECKPOINTS) and not is_hidden
+    return file_name.lower().endswith(CHECKPOINTS) and not wire.is_unfinished(file_name)
 
 
 def note_point(attempt: Attempt, point: dict[str, Any]) -> bool:

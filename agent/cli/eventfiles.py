@@ -11,8 +11,6 @@ import re
 import struct
 from pathlib import Path
 
-from agent import wire
-
 _NAME = re.compile(r"events\.out\.tfevents\.(?P<began>\d{1,12})\.(?P<rest>.+)")
 _WRITER = re.compile(r"(?P<writer>.+\.\d+)\.\d+(\.v2)?")
 _HEAD = struct.Struct("<QI")
@@ -22,10 +20,6 @@ _CRC_BYTES = 4
 #: After so many records the file's own time is as good.
 MAX_RECORDS = 2_000_000
 MAX_FIRST_BYTES = 4096
-
-
-def is_one(name: str) -> bool:
-    return wire.is_event_file(name)
 
 
 def began(name: str) -> float | None:

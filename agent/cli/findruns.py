@@ -145,7 +145,7 @@ class _Folder:
 
     @property
     def events(self) -> list[str]:
-        return [name for name in self.files if eventfiles.is_one(name)]
+        return [name for name in self.files if wire.is_event_file(name)]
 
     @property
     def writers(self) -> set[str]:

@@ -363,7 +363,7 @@ def _config(run: LocalRun) -> str:
 def _times(run: LocalRun) -> tuple[datetime, datetime]:
     """When it began and when it wrote last: what event files tell, else the files' own times."""
     written = [file.result.st_mtime for file in run.files]
-    events = [file for file in run.files if eventfiles.is_one(file.base)]
+    events = [file for file in run.files if wire.is_event_file(file.base)]
     began = [at for file in events if (at := eventfiles.began(file.base))]
     ended = [at for file in events if (at := eventfiles.last_time(file.path))]
     first, last = min(began or written), max(ended or written)

@@ -8,11 +8,12 @@ marks, line by line; an event file begins with the moment at which it was begun.
 import hashlib
 from collections.abc import Iterator
 
+from agent import wire
 from agent.cli import eventfiles
 from agent.cli.findruns import LocalFile, LocalRun
 
-TABLES = (".csv", ".jsonl", ".ndjson")
 LOGS = (".log",)
+TABLES = tuple(suffix for suffix in wire.CURVES_AND_LOGS if suffix not in LOGS)
 MAX_FILES = 3  # of each kind
 MAX_LINES = 20
 MAX_BYTES = 64 * 1024
@@ -26,7 +27,7 @@ def marks_of(run: LocalRun) -> list[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    events = sorted((f for f in run.files if eventfiles.is_one(f.base)), key=_begun)
+    events = sorted((f for f in run.files if wire.is_event_file(f.base)), key=_begun)
     marks = _of_others(run)
     for suffixes in (LOGS, TABLES):
         grown = [file for file in _by_name(run) if file.tail.endswith(suffixes)]
@@ -37,8 +38,8 @@ def marks_of(run: LocalRun) -> list[str]:
 
 def _of_others(run: LocalRun) -> list[str]:
     """Of a run without any curve or log; a file that is written anew makes it another one."""
-    known = LOGS + TABLES
-    others = [one for one in _by_name(run) if one.size and not one.tail.endswith(known)]
+    grown = wire.CURVES_AND_LOGS
+    others = [one for one in _by_name(run) if one.size and not one.tail.endswith(grown)]
     return [_mark(run, file, _start(file)) for file in reversed(others[:MAX_FILES])]
 
 

@@ -22,7 +22,6 @@ BLOCK_BYTES = 1024 * 1024
 SLOWEST_DISK = 20e6
 ANSWER_SECONDS = 60.0
 RAW = {"Content-Type": "application/octet-stream"}
-#: Of these the server keeps what was there before, and what only grew goes on in its version.
 #: Refusals of one file alone; the run's others are sent all the same.
 OF_ONE_FILE = (400, 410, 413)
 NO_ROOM = 507

@@ -90,9 +90,16 @@ class Audit:
     def ask(self, transport: Transport, stop: threading.Event) -> None:
         """
         Raises:
-            AgentError: the server does not answer.
+            AgentError: the server does not answer. What was wished is asked for another time.
         """
         wished, self._wished = self._wished, set()
+        try:
+            self._ask(transport, stop, wished)
+        except AgentError:
+            self._wished |= wished
+            raise
+
+    def _ask(self, transport: Transport, stop: threading.Event, wished: set[str]) -> None:
         for attempt in self._journal.attempts():
             self._is_whole(transport, attempt)
         in_a_row, rest = 0, list[Attempt]()

@@ -274,6 +274,7 @@ class Growing(Tracked):
             raise ServerUnreachable(f"The server did not confirm {self.name}")
         self._confirmed()
         self._keep(replace(sent, complete=True, mark=str(mark)))
+        self._prefix = None  # it ends here, and a run may have thousands of these
         return False
 
 

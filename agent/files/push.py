@@ -20,7 +20,7 @@ from agent.errors import AgentError, ConfigError
 from agent.files import behind
 from agent.files.behind import FileBehind, RunBehind, size_words
 from agent.files.filesync import FileSync
-from agent.files.lacking import Lacking
+from agent.files.missing import Missing
 from agent.files.outputs import Outputs
 from agent.files.userfolders import UserFolders
 from agent.heartbeat import ANOTHER_SERVER
@@ -54,12 +54,18 @@ def push(chosen: Config) -> int:
         with ExitStack() as stack:
             pushing = [stack.enter_context(_begun(chosen, *one)) for one in found]
             left = _wait(pushing, chosen.timeout_seconds)
+            trouble = _trouble(pushing)
     except (OSError, sqlite3.Error) as exc:
         raise ConfigError(f"The agent's journals cannot be read or written here: {exc}") from exc
     for line in status.lines_of(left):
         _say(f"  {line}")
-    _say("Not all of it has arrived." if left else "All of it has arrived.")
-    return NOT_ARRIVED if left else ARRIVED
+    if trouble:
+        _say(f"Whether the server still has the rest could not be asked: {trouble}")
+    if left:
+        _say("Not all of it has arrived.")
+    elif not trouble:
+        _say("All of it has arrived.")
+    return NOT_ARRIVED if left or trouble else ARRIVED
 
 
 def _check_names(chosen: Config, found: list[tuple[Path, Record]]) -> None:
@@ -79,22 +85,33 @@ def _knows(name: str, folder: Path, record: Record) -> bool:
 
 
 def _wait(pushing: list["Pushing"], timeout_seconds: float | None) -> list[RunBehind]:
-    """Return what has not arrived in the end."""
+    """Return what has not arrived in the end. A server that cannot be asked what it has is waited
+    for as one that takes no file is."""
     pause, began = threading.Event(), shim.now()
     told_at = -TOLD_SECONDS
-    while left := [run for one in pushing for run in one.left()]:
+    while (left := [run for one in pushing for run in one.left()]) or _trouble(pushing):
         spent = shim.now() - began
+        trouble = _trouble(pushing)
         refused = all(file.state == "refused" for run in left for file in run.files)
-        if spent >= (timeout_seconds or float("inf")) or (refused and spent >= REFUSED_SECONDS):
+        in_vain = refused and not trouble and spent >= REFUSED_SECONDS
+        if spent >= (timeout_seconds or float("inf")) or in_vain:
             break
         if spent - told_at >= TOLD_SECONDS:
             _say(f"to be sent: {size_words(sum(run.behind_bytes for run in left))}")
+            if trouble:
+                _say(f"the server cannot be asked what it has: {trouble}")
             told_at = spent
         pause.wait(LOOK_SECONDS)
     return left
 
 
+def _trouble(pushing: list["Pushing"]) -> str | None:
+    """Why a server could not be asked whether it still has all that it acknowledged."""
+    return next((one.trouble for one in pushing if one.trouble), None)
+
+
 _Key = tuple[str, int, str]
+_Found = list[tuple[Attempt, set[str]]]  # attempts with the names of what the server lacks of them
 
 
 def _key(run: RunBehind, file: FileBehind) -> _Key:
@@ -109,15 +126,18 @@ class Pushing:
         folder: Path,
         record: Callable[[], Record],
         names: tuple[str, ...],
-        lacking: Lacking,
+        missing: Missing,
+        send_again: Callable[[_Found], None],
     ) -> None:
         """
         Args:
             record: of whoever sends, as it fares now.
-            lacking: what is to be sent again.
+            missing: what the server lacks of what it had.
+            send_again: told what is found of that later than at the beginning.
         """
-        self._folder, self._record, self._lacking = folder, record, lacking
-        self._doubted = {_key(run, file) for run in lacking.left() for file in run.files}
+        self._folder, self._record, self._missing = folder, record, missing
+        self._send_again = send_again
+        self._doubted = {_key(run, file) for run in missing.left() for file in run.files}
         self._wanted = {
             _key(run, file): file
             for run in self._runs()
@@ -128,7 +148,10 @@ class Pushing:
     def left(self) -> list[RunBehind]:
         """What has arrived once is not waited for again, or a script that writes on would never
         let this end."""
-        left, waits = self._lacking.left(), dict[_Key, FileBehind]()
+        left, waits = self._missing.left(), dict[_Key, FileBehind]()
+        if news := self._missing.news():
+            self._doubted |= {_key(run, file) for run in left for file in run.files}
+            self._send_again(news)
         for run in self._runs():  # after that: what is doubted is behind, and is lacking no more
             files = {_key(run, file): file for file in run.files}
             self._wanted |= {key: files[key] for key in self._doubted & files.keys()}
@@ -139,6 +162,10 @@ class Pushing:
                 left.append(replace(run, files=list(files.values())))
         self._wanted = waits
         return left
+
+    @property
+    def trouble(self) -> str | None:
+        return self._missing.trouble
 
     def _waits_for(self, key: _Key, now: FileBehind, run: RunBehind) -> bool:
         return key in self._wanted and not _is_reached(self._wanted[key], now, run)
@@ -162,21 +189,31 @@ def _is_reached(first: FileBehind, now: FileBehind, run: RunBehind) -> bool:
 def _begun(chosen: Config, folder: Path, record: Record) -> Iterator[Pushing]:
     """Asked of the agent that runs, or sent from here."""
     meant = replace(chosen, server=record.server, host_id=record.host_id)
-    lacking = Lacking(folder, _connection(meant, State(folder)), chosen.runs)
+    missing = Missing(folder, _connection(meant, State(folder)), chosen.runs)
     if record.alive:
-        Wish(folder).make([attempt.id for attempt, _names in lacking.found])
-        yield Pushing(folder, lambda: presence.read(folder) or record, chosen.runs, lacking)
+        wish = Wish(folder)
+
+        def ask_agent(found: _Found) -> None:
+            wish.make([attempt.id for attempt, _names in found])
+
+        ask_agent(missing.news())
+        yield Pushing(
+            folder, lambda: presence.read(folder) or record, chosen.runs, missing, ask_agent
+        )
         return
-    with _sending(meant, folder, record, lacking) as sender:
-        yield Pushing(folder, sender, chosen.runs, lacking)
+    with _sending(meant, folder, record, missing.news()) as (sender, send_again):
+        yield Pushing(folder, sender, chosen.runs, missing, send_again)
 
 
 @contextmanager
 def _sending(
-    chosen: Config, folder: Path, record: Record, lacking: Lacking
-) -> Iterator[Callable[[], Record]]:
+    chosen: Config, folder: Path, record: Record, found: _Found
+) -> Iterator[tuple[Callable[[], Record], Callable[[_Found], None]]]:
     """Send what is under way within the block, as the agent would, and what is lacking again. Jobs
     are not touched, and nothing is said of them.
+
+    Args:
+        found: what is lacking by now; what is found later is for the second of what is yielded.
 
     Raises:
         ConfigError: an agent runs there, or the host is not enrolled.
@@ -196,12 +233,21 @@ def _sending(
             root,
             rights_in=UserFolders(root).rights_in,
         )
-        journal, doubted = Journal(store), {one.id: names for one, names in lacking.found}
-        for attempt_id in doubted:
-            journal.reopen(attempt_id)
-        for attempt in journal.attempts():
-            again = doubted.get(attempt.id, set())
+        journal = Journal(store)
+
+        def watch(attempt: Attempt, again: set[str]) -> None:
             _watch(sync, attempt, behind.outputs_of(attempt, folder, root), again)
+
+        def send_again(found: _Found) -> None:
+            for attempt, names in found:
+                journal.reopen(attempt.id)
+                watch(attempt, names)
+
+        send_again(found)
+        doubted = {attempt.id for attempt, _names in found}
+        for attempt in journal.attempts():
+            if attempt.id not in doubted:
+                watch(attempt, set())
         here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
         here = replace(
             here,
@@ -213,7 +259,7 @@ def _sending(
             directory=record.directory,
         )
         with _running(sync), closing(connect()) as transport:
-            yield StandIn(here, identity, transport, sync).record
+            yield StandIn(here, identity, transport, sync).record, send_again
 
 
 def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None, again: set[str]) -> None:

@@ -9,8 +9,9 @@ send what it alone can read. In the folder of another Unix user the agent has, m
 user's rights only (agent.files.userfolders).
 
 What is called as temporary files are, or hidden, may be renamed at any moment, and waits until the
-job has ended. Then it is what the job left, and is sent like all else: what stood here alone would
-be lost with the host, and nobody would know of it.
+job has ended, and so does what lies in a folder that is called so. Then it is what the job left,
+and is sent like all else: what stood here alone would be lost with the host, and nobody would know
+of it. A hidden folder that the job names in its outputs does not wait.
 """
 
 import errno
@@ -36,11 +37,13 @@ from agent.wire import LeftOut, WhyLeftOut
 logger = logging.getLogger(__name__)
 
 MAX_LEFT_OUT = 64  # are named
-UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".swp", "~")  # written to be renamed
 #: What programs keep for themselves wherever they work, and is no result of a job: an editor, a
-#: file system, a notebook; and a repository, whose code is sent otherwise (protocol §8).
+#: file system, a notebook, Python; what can be had anew, and may be tens of GB; and a repository,
+#: whose code is sent otherwise (protocol §8).
 _NEVER = re.compile(
-    r"\.(.*\.sw[a-p]|nfs[0-9a-f]+|fuse_hidden[0-9a-f]+|ipynb_checkpoints|git)", re.DOTALL
+    r"\.(.*\.sw[a-p]|nfs[0-9a-f]+|fuse_hidden[0-9a-f]+|ipynb_checkpoints|git|cache|venv)"
+    r"|__pycache__",
+    re.DOTALL,
 )
 
 
@@ -216,7 +219,8 @@ class RunFiles:
                     self._note(f"{part}/{entry.name}", entry, found, places)
 
     def _is_passed_over(self, name: str) -> bool:
-        return name.startswith(".") and (not self.exited or _NEVER.fullmatch(name) is not None)
+        is_hidden = name.startswith(".")
+        return _NEVER.fullmatch(name) is not None or (is_hidden and not self.exited)
 
     def _note(
         self,
@@ -244,11 +248,12 @@ class RunFiles:
         """What the server calls it; None: it is not sent. A file system may hold two names that
         are one to people (é, and e with an accent): the first that is met is sent. So is it
         where an output has the name of a folder in the run's own, or the reverse."""
-        if path.endswith(UNFINISHED) and not self.exited:
+        if not self.exited and _is_temporary(path):
             return None
         name = unicodedata.normalize("NFC", path)
         folders = _folders_of(name)
-        taken = name in found or name in self._folders or not folders.isdisjoint(found)
+        # Of the two the few folders are iterated over, not all that was found.
+        taken = name in found or name in self._folders or not found.keys().isdisjoint(folders)
         if taken or not wire.is_file_of(self.run_name, name):
             self._odd[path] = WhyLeftOut.NAME
             return None
@@ -296,14 +301,15 @@ _WHY = {
 }
 
 
-def is_unfinished(name: str) -> bool:
-    """Whether its name says that whoever wrote it meant to rename it."""
-    return name.endswith(UNFINISHED) or name.rpartition("/")[2].startswith(".")
+def _is_temporary(path: str) -> bool:
+    """Whether it, or a folder that it lies in below the run's own, may be renamed any moment."""
+    _own, _slash, below = path.partition("/")
+    return any(part.endswith(wire.UNFINISHED) for part in (below or path).split("/"))
 
 
 def finished_name(name: str) -> str:
     """What it was to be called, as far as its name tells."""
-    for suffix in UNFINISHED:
+    for suffix in wire.UNFINISHED:
         name = name.removesuffix(suffix)
     return name
 

@@ -14,7 +14,7 @@ from agent.files.runfiles import finished_name
 from agent.files.tracked import read_at
 from agent.files.wishes import CHECKPOINTS
 
-SUFFIXES = (*CHECKPOINTS, ".bin")  # Hugging Face's, and of others: an empty one may be meant
+SUFFIXES = (*CHECKPOINTS, ".bin")  # Hugging Face's, and of others: one of few bytes may be meant
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024  # of safetensors that are read; a large model has some 200 kB
 _MOST_IN_HEADER = 100_000_000  # by the format: above that it is none
@@ -45,7 +45,7 @@ def is_torn(source: BinaryIO, name: str) -> bool:
         return _lacks_tensors(source, size)
     head = read_at(source, 0, len(_LOCAL))
     if len(head) < len(_LOCAL):
-        return _LOCAL.startswith(head)
+        return lower.endswith(CHECKPOINTS) and _LOCAL.startswith(head)
     return head == _LOCAL and not _has_directory(source, size)
 
 

@@ -4,7 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from agent.files.runfiles import finished_name, is_unfinished
+from agent import wire
+from agent.files.runfiles import finished_name
 from agent.files.tracked import Tracked
 from agent.wire import Checkpoints, SyncPolicy, WhyLeftOut
 
@@ -19,7 +20,8 @@ def left_out(files: Iterable[Tracked], policy: SyncPolicy) -> dict[str, WhyLeftO
     Of `checkpoints: last` the newest is that which changed last, of those that have held still and
     are whole; a newer one that is still being written, or was cut off, leaves nothing out.
     `run_001.pt`, from which a next attempt resumes, is always one of the last; one that never got
-    its name (`best.ckpt.tmp`) is none.
+    its name (`best.ckpt.tmp`) is none, and what lies in a hidden or temporary folder
+    (`.tmp_7/best.ckpt`) is one only where there is no other.
     """
     files = list(files)
     most = policy.max_file_bytes
@@ -42,24 +44,46 @@ def is_checkpoint(name: str) -> bool:
 
 
 def _overtaken(files: list[Tracked]) -> list[Tracked]:
-    unfinished: list[Tracked] = []
-    checkpoints: dict[str, list[Tracked]] = defaultdict(list)
+    kinds: dict[str, list[Tracked]] = defaultdict(list)
     for file in files:
-        if is_unfinished(file.name):
-            unfinished.append(file)
-        elif file.name != f"{file.run.run_name}.pt":
-            checkpoints[_checkpoint_of(file.name)].append(file)
-    ages = {name: max(one.seen.mtime_ns for one in of) for name, of in checkpoints.items()}
-    whole = [
-        name
-        for name, of in checkpoints.items()
-        if all(one.is_still and not one.is_torn for one in of)
-    ]
-    if not whole:
-        return unfinished
-    newest = max(whole, key=lambda name: (ages[name], name))
-    older = [name for name in checkpoints if (ages[name], name) < (ages[newest], newest)]
-    return unfinished + [file for name in older for file in checkpoints[name]]
+        kinds[_kind(file)].append(file)
+    named, aside = _Checkpoints(kinds["named"]), _Checkpoints(kinds["aside"])
+    if named.newest or _Checkpoints(kinds["own"]).newest:
+        return [*kinds["unfinished"], *kinds["aside"], *named.older()]
+    return [*kinds["unfinished"], *aside.older()]
+
+
+def _kind(file: Tracked) -> str:
+    if wire.is_unfinished(file.name):
+        return "unfinished"
+    if wire.lies_aside(file.name):
+        return "aside"
+    return "own" if file.name == f"{file.run.run_name}.pt" else "named"
+
+
+class _Checkpoints:
+    """Some of a run's, by name, each with its files."""
+
+    def __init__(self, files: list[Tracked]) -> None:
+        self._files: dict[str, list[Tracked]] = defaultdict(list)
+        for file in files:
+            self._files[_checkpoint_of(file.name)].append(file)
+        whole = [
+            name
+            for name, of in self._files.items()
+            if all(one.is_still and not one.is_torn for one in of)
+        ]
+        self.newest = max(whole, key=self._age, default=None)
+
+    def older(self) -> list[Tracked]:
+        """Files of those that were written before the newest whole one."""
+        if self.newest is None:
+            return []
+        newest = self._age(self.newest)
+        return [one for name, of in self._files.items() if self._age(name) < newest for one in of]
+
+    def _age(self, name: str) -> tuple[int, str]:
+        return max(one.seen.mtime_ns for one in self._files[name]), name
 
 
 def _checkpoint_of(name: str) -> str:

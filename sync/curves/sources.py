@@ -25,7 +25,6 @@ from sync.models import SyncFile
 #: Of a run that wrote more, the others are counted.
 MAX_SOURCES = 24
 TABLES = {".csv": CSV, ".jsonl": JSONL, ".ndjson": JSONL}
-EVENTS = wire.EVENT_FILE
 TRAINER_STATE = "trainer_state.json"
 OWN, TABLE, TENSORBOARD, TRAINER = range(4)
 _CHECKPOINT = re.compile(r"(^|/)checkpoint-\d+$")
@@ -76,7 +75,9 @@ def _groups(job: Job, rows: list[SyncFile], kind: int) -> list[Source]:
         if kind == TRAINER and base == TRAINER_STATE:
             groups.setdefault(_CHECKPOINT.sub("", folder), []).append(row)
     if kind == TENSORBOARD:
-        return [Source(kind, f or EVENTS, f, Events, tuple(of)) for f, of in groups.items()]
+        return [
+            Source(kind, f or wire.EVENT_FILE, f, Events, tuple(of)) for f, of in groups.items()
+        ]
     longest = {f: max(of, key=lambda row: (row.size, row.synced_at)) for f, of in groups.items()}
     return [
         Source(kind, _within(job, row.name), f, TrainerState, (row,)) for f, row in longest.items()

@@ -11,8 +11,10 @@ import pytest
 from agent import wire
 from agent.errors import AgentError, AnswerTooLong, Rejected, ServerUnreachable, Unauthorized
 from agent.files import audit as auditing
+from agent.files import missing as finding
 from agent.files.audit import Audit
 from agent.files.filejournal import FileJournal, Sent
+from agent.files.missing import Missing
 from agent.files.regular import Mark
 from agent.journal import Attempt, Journal
 from agent.store import Store
@@ -28,6 +30,8 @@ class Server:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.asked: list[str] = []
+
+    def close(self) -> None: ...
 
     def sync_status(self, uid: str) -> dict[str, Any]:
         self.asked.append(uid)
@@ -108,6 +112,21 @@ def test_what_somebody_wishes_is_asked_for_however_old_it_is(host: Host) -> None
     [oldest] = [one for one in host.journal.done() if one.order.experiment_uid == host.uids[0]]
 
     host.audit.wish([oldest.id])
+    host.ask()
+
+    assert host.offered == [host.uids[0]]
+
+
+@pytest.mark.usefixtures("none_in_turn")
+def test_a_wish_outlasts_a_server_that_goes_away_while_it_is_asked(host: Host) -> None:
+    whole = dict.fromkeys(host.uids, WHOLE) | {host.uids[0]: None}
+    [oldest] = [one for one in host.journal.done() if one.order.experiment_uid == host.uids[0]]
+    host.audit.wish([oldest.id])
+    host.server.answers = whole | {host.uids[4]: ServerUnreachable("away")}
+    with pytest.raises(ServerUnreachable):
+        host.ask()
+
+    host.server.answers = whole
     host.ask()
 
     assert host.offered == [host.uids[0]]
@@ -201,6 +220,56 @@ def test_a_server_that_does_not_answer_is_asked_another_time(
         host.ask()
 
     assert host.offered == []
+
+
+# --- for `lab-agent push` ---
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "ASK_SECONDS", 0.0)
+
+
+def found(host: Host, folder: Path) -> Missing:
+    return Missing(folder, lambda: host.server, [])  # type: ignore[arg-type,return-value]
+
+
+def names(missing: Missing) -> list[str]:
+    return [run.experiment_uid for run in missing.left()]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_server_that_goes_away_while_it_is_asked_takes_back_nothing(
+    host: Host, tmp_path: Path
+) -> None:
+    """The newest are asked for first."""
+    newest, oldest = host.uids[6], host.uids[0]
+    whole = dict.fromkeys(host.uids, WHOLE)
+    host.server.answers = whole | {newest: None, host.uids[4]: ServerUnreachable("away")}
+    missing = found(host, tmp_path)
+
+    assert [one.order.experiment_uid for one, _names in missing.news()] == [newest]
+    assert (names(missing), missing.trouble) == ([newest], "away")
+    assert missing.news() == []
+
+    host.server.answers = whole | {newest: None, oldest: None}
+    assert names(missing) == [newest, oldest]
+    assert [one.order.experiment_uid for one, _names in missing.news()] == [oldest]
+    assert missing.trouble is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_hiccup_while_it_is_asked_again_does_not_make_it_whole(
+    host: Host, tmp_path: Path
+) -> None:
+    whole = dict.fromkeys(host.uids, WHOLE)
+    host.server.answers = whole | {host.uids[2]: None}
+    missing = found(host, tmp_path)
+
+    host.server.answers[host.uids[2]] = ServerUnreachable("away")
+    assert (names(missing), missing.trouble) == ([host.uids[2]], "away")
+    host.server.answers = whole
+    assert (names(missing), missing.trouble) == ([], None)
 
 
 def test_a_folder_in_the_place_of_a_file_is_not_that_file(host: Host, tmp_path: Path) -> None:

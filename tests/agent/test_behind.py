@@ -271,6 +271,46 @@ def test_push_says_what_has_not_arrived_in_time(
         assert "answers 503" in done.stdout
 
 
+@pytest.mark.parametrize("runs_on", [True, False])
+def test_push_says_that_the_server_could_not_be_asked_what_it_has(
+    agent: AgentProcess, server: FakeServer, order: dict[str, Any], runs_on: bool
+) -> None:
+    server.refuse = {}
+    eventually(lambda: not files(agent))
+    if not runs_on:
+        agent.kill()
+    server.refuse = {"/api/": BUSY}
+
+    done = asked(agent, "push", "--timeout", "1.5")
+
+    assert done.returncode == NOT_ARRIVED
+    assert "Whether the server still has the rest could not be asked: " in done.stdout
+    assert "answers 503" in done.stdout
+    assert "All of it" not in done.stdout
+
+
+def test_push_waits_for_a_server_that_cannot_be_asked_and_asks_it_then(
+    agent: AgentProcess, server: FakeServer, order: dict[str, Any]
+) -> None:
+    server.refuse = {}
+    eventually(lambda: not files(agent))
+    server.refuse = {"/api/sync/status/": BUSY}
+    command = [sys.executable, "-m", "agent", "push", "--state-dir", str(agent.state)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    pushing = subprocess.Popen(
+        command, env=environ, cwd=agent.folder, stdout=subprocess.PIPE, text=True
+    )
+    assert pushing.stdout is not None
+    assert pushing.stdout.readline() == "to be sent: 0 bytes\n"
+    assert "cannot be asked" in pushing.stdout.readline()
+
+    server.refuse = {}
+
+    assert pushing.stdout.read() == "All of it has arrived.\n"
+    assert pushing.wait(20) == 0
+    pushing.stdout.close()
+
+
 def test_push_may_be_interrupted(
     agent: AgentProcess, server: FakeServer, order: dict[str, Any]
 ) -> None:

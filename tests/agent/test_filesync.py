@@ -620,6 +620,20 @@ def test_a_short_file_that_rests_is_not_remembered(tmp_path: Path) -> None:
     assert file._prefix is None
 
 
+def test_what_is_confirmed_is_not_remembered(tmp_path: Path) -> None:
+    """A run may have thousands of files that grew, and each would hold up to 128 KiB."""
+    bench = Bench(tmp_path)
+    file = Growing(bench.run, NAME, bench.journal, threading.Event())
+    bench.path.write_bytes(b"0 0.5 0.5 1 1\n" * 1000)
+    bench.run.exited = True
+    file.see(Mark.of(bench.path.stat()), shim.now())
+    while file.work(bench.transport):
+        pass
+
+    assert file.confirmed
+    assert file._prefix is None
+
+
 def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     for number in range(100):
         lab.write(f"run_001/{number}.txt", b"x")

@@ -125,6 +125,9 @@ def test_safetensors_that_are_none_cannot_be_judged(tmp_path: Path, content: byt
     ("features.bin", bytes(100), False),
     ("run_001.pt", b"weights", False),
     ("run_001.pt", b"PK", True),
+    ("features.bin", b"P", False),
+    ("features.bin", b"PK", False),
+    ("features.bin", b"PK\3\4", True),
     ("run_001.pt.tmp", stored_zip(b"weights")[:-1], True),
 ])  # fmt: skip
 def test_what_is_empty_or_of_another_kind(

@@ -115,6 +115,22 @@ def test_one_that_never_got_its_name_is_not_the_last_and_not_sent_where_few_are_
     assert kept(files[2:], Checkpoints.LAST) == set(unfinished)
 
 
+ASIDE = {"run_001/.tmp_7/best.pt": 5, "run_001/ckpt.tmp/model.pt": 6}
+
+
+@pytest.mark.parametrize("other", ["run_001/1.pt", "run_001.pt"])
+def test_one_in_a_hidden_or_temporary_folder_is_the_last_where_there_is_no_other(
+    run: RunFiles, journal: FileJournal, other: str
+) -> None:
+    aside = seen(run, journal, ASIDE)
+    [written] = seen(run, journal, {other: 0}, still_seconds=0)
+    [still] = seen(run, journal, {other: 20})
+
+    assert kept(aside, Checkpoints.LAST) == {"run_001/ckpt.tmp/model.pt"}
+    assert kept([*aside, written], Checkpoints.LAST) == {"run_001/ckpt.tmp/model.pt"}
+    assert kept([*aside, still], Checkpoints.LAST) == set(ASIDE)
+
+
 def test_after_the_end_all_are_still(run: RunFiles, journal: FileJournal) -> None:
     run.exited = True
     files = seen(run, journal, {"run_001/1.pt": 20, "run_001/2.pt": 0}, still_seconds=0)

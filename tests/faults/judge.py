@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from agent.files.runfiles import UNFINISHED
+from agent import wire
 from tests.faults import history, workload
 from tests.faults.ground import Ground, Subject
 from tests.faults.processes import Born
@@ -117,7 +117,7 @@ def files(subject: Subject) -> list[str]:
     # A job that was killed leaves a checkpoint half written; it is nobody's result, and that of an
     # earlier attempt stays at the server.
     ours, theirs = (
-        {name: said for name, said in files.items() if not name.endswith(UNFINISHED)}
+        {name: said for name, said in files.items() if not name.endswith(wire.UNFINISHED)}
         for files in (ours, theirs)
     )
     if ours != theirs:

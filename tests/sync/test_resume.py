@@ -39,6 +39,22 @@ def test_of_an_upload_that_was_cut_the_checkpoint_before_it_is_used(run: Run):
     assert checkpoint(run) == "run_001/ckpt_epoch1.pt"
 
 
+ASIDE = ("run_001/.tmp_7/best.pt", "run_001/ckpt.tmp/model.pt", "run_001/.x/checkpoint-500")
+
+
+@pytest.mark.parametrize("name", ASIDE)
+def test_one_in_a_hidden_or_temporary_folder_counts_where_there_is_no_other(run: Run, name: str):
+    files = [name] if name.endswith(".pt") else [f"{name}/{file}" for file in TRAINER]
+    for file in files:
+        full(run, file.encode(), file, source_mtime=2000)
+    alone = checkpoint(run)
+
+    full(run, b"meant", "run_001/epoch1.pt", source_mtime=1000)
+
+    assert (alone, checkpoint(run)) == (name, "run_001/epoch1.pt")
+
+
+TRAINER = ("model.safetensors", "optimizer.pt", "trainer_state.json", "scheduler.pt")
 WEIGHTS = [
     ["model.safetensors"],
     ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],

@@ -26,7 +26,7 @@ WHY = "the server has not what it acknowledged, and the agent is told so"
 WHY_NOT = "the server has not what it acknowledged, and the agent does not send it again"
 
 
-class Lacking:
+class Missing:
     """Of the runs of one agent. Found when it is made, and looked at again until there is none."""
 
     def __init__(
@@ -38,39 +38,67 @@ class Lacking:
             names: of runs; none: what is under way, and the newest that are done.
         """
         self._folder, self._connect = folder, connect
-        self._began = self._asked_at = shim.now()
-        self._names = list(names)
-        self.found = self._ask(self._chosen)
+        #: Why the server could not be asked for all of them the last time, if so.
+        self.trouble: str | None = None
+        self._found: dict[str, tuple[Attempt, set[str]]] = {}
+        self._told: set[str] = set()  # ids of those that news() has told
+        self._told_at = self._asked_at = shim.now()
+        with closing(StoreReader(folder / "journal.sqlite3")) as attempts:
+            self._unasked = _chosen(Journal(attempts), list(names))
+        self._ask()
+
+    def news(self) -> list[tuple[Attempt, set[str]]]:
+        """What was found since this was last called; whoever calls has it sent again."""
+        new = [one for id_, one in self._found.items() if id_ not in self._told]
+        if new:
+            self._told |= {attempt.id for attempt, _names in new}
+            self._told_at = shim.now()
+        return new
 
     def left(self) -> list[RunBehind]:
-        if self.found and shim.now() - self._asked_at >= ASK_SECONDS:
-            self.found = self._ask(lambda journal: [attempt for attempt, _names in self.found])
-            self._asked_at = shim.now()
-        return [_behind(attempt, names, self._is_heeded) for attempt, names in self.found]
+        is_open = self._found or self._unasked
+        if is_open and shim.now() - self._asked_at >= ASK_SECONDS:
+            self._ask()
+        return [
+            _behind(attempt, names, self._is_heeded) for attempt, names in self._found.values()
+        ]
 
     @property
     def _is_heeded(self) -> bool:
-        return shim.now() - self._began < HEEDED_SECONDS
+        return shim.now() - self._told_at < HEEDED_SECONDS
 
-    def _chosen(self, journal: Journal) -> list[Attempt]:
-        if not self._names:
-            return [*journal.attempts(), *journal.done()[:IN_TURN]]
-        known = [*journal.attempts(), *journal.done()]
-        return [one for one in known if any(is_called(one, name) for name in self._names)]
-
-    def _ask(self, which: Callable[[Journal], list[Attempt]]) -> list[tuple[Attempt, set[str]]]:
+    def _ask(self) -> None:
+        """Of what has not been asked yet, and of what was lacking. A server that goes away in
+        between changes nothing of what it has said by then."""
+        self.trouble = None
         with (
             closing(StoreReader(self._folder / "journal.sqlite3")) as attempts,
             closing(StoreReader(self._folder / "files.sqlite3")) as files,
             closing(self._connect()) as transport,
         ):
-            journal = Journal(attempts)
-            audit = Audit(self._connect, journal, FileJournal(files), lambda *_: None)
+            audit = Audit(self._connect, Journal(attempts), FileJournal(files), lambda *_: None)
             try:
-                found = [(one, audit.lacks(transport, one)) for one in which(journal)]
-            except AgentError:
-                return []  # a server that is away is told of by what waits for it
-        return [(attempt, names) for attempt, names in found if names]
+                for attempt, _names in list(self._found.values()):
+                    self._note(attempt, audit.lacks(transport, attempt))
+                while self._unasked:
+                    self._note(self._unasked[0], audit.lacks(transport, self._unasked[0]))
+                    del self._unasked[0]
+            except AgentError as exc:
+                self.trouble = str(exc)
+        self._asked_at = shim.now()
+
+    def _note(self, attempt: Attempt, names: set[str]) -> None:
+        if names:
+            self._found[attempt.id] = attempt, names
+        else:
+            self._found.pop(attempt.id, None)
+
+
+def _chosen(journal: Journal, names: list[str]) -> list[Attempt]:
+    if not names:
+        return [*journal.attempts(), *journal.done()[:IN_TURN]]
+    known = [*journal.attempts(), *journal.done()]
+    return [one for one in known if any(is_called(one, name) for name in names)]
 
 
 def _behind(attempt: Attempt, names: set[str], is_heeded: bool) -> RunBehind:
