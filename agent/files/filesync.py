@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 #: Between two looks. A row is to be at the server within a second of being written.
 SYNC_INTERVAL = 0.5
+IDLE_SECONDS = 2.0  # where there is nothing to look at: somebody may push what was sent long ago
 LOOKING_SHARE = 0.05  # of the time, at most: a run of 100 000 images is looked at less often
 MOST_GLANCED = 64  # of its files that grow, which are looked at in between
 GONE_SECONDS = 5.0  # a file missing for less may be on its way to another folder, or replaced
@@ -273,7 +274,7 @@ class FileSync:
                 self.nudge()
             busy = self._look_at_all()
             busy = self._state.write() or busy
-            self._bell.wait(self._interval_seconds if busy else None)
+            self._bell.wait(self._interval_seconds if busy else IDLE_SECONDS)
         self._end(workers)
 
     def _end(self, workers: list[threading.Thread]) -> None:

@@ -634,6 +634,26 @@ def test_what_is_confirmed_is_not_remembered(tmp_path: Path) -> None:
     assert file._prefix is None
 
 
+def test_a_push_is_heard_where_nothing_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be of a run that was done long ago."""
+    monkeypatch.setattr(filesync, "IDLE_SECONDS", 0.02, raising=False)
+    looks, stop = threading.Semaphore(0), threading.Event()
+    store = Store(tmp_path / "files.sqlite3")
+    transport = Transport("http://127.0.0.1:9", "t")
+    sync = FileSync(store, lambda: transport, tmp_path, is_pushed=lambda: bool(looks.release()))
+    thread = threading.Thread(target=sync.run, args=(stop,))
+    thread.start()
+
+    heard = [looks.acquire(timeout=5) for _ in range(3)]
+    stop.set()
+    sync.nudge()
+    thread.join(5)
+
+    assert heard == [True] * 3
+
+
 def test_a_poll_is_told_of_a_bounded_number_of_files(lab: Lab) -> None:
     for number in range(100):
         lab.write(f"run_001/{number}.txt", b"x")
