@@ -36,7 +36,7 @@ def test_a_whole_file_is_read_as_one_version_at_every_moment(run, at_each_step, 
 
     run.full(newer, generation=2)
 
-    assert at_each_step == [newer, newer]
+    assert at_each_step == [first, first, newer, newer]  # the row says first that it is going
 
 
 def test_the_first_version_is_whole_from_its_first_moment(run, at_each_step):
