@@ -103,7 +103,7 @@ class Side:
         if row is None:
             return None
         path = Place.of(self.attempt.job, name).path
-        return path.read_bytes()[: row.size] if path.exists() else None
+        return path.read_bytes()[: row.size] if path.is_file() else None
 
     def generation(self, name: str) -> int:
         return SyncFile.objects.results().get(job=self.attempt.job, name=name).generation
