@@ -13,10 +13,11 @@ names of which no row tells, and the next request takes them away.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from operator import attrgetter
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, F, OuterRef
 
 from experiments.errors import LostRace
@@ -42,9 +43,26 @@ _HOLDING = (TrashState.GATHERING, TrashState.FILLING, TrashState.KEPT, TrashStat
 
 
 def in_the_way(target: Target) -> list[SyncFile]:
-    """The files of the run beside which this one cannot be."""
-    files = SyncFile.objects.in_the_way_of(target.job, target.shelf, target.name)
-    return list(files.order_by("pk"))
+    """The files of the run beside which this one cannot be: as a rule none."""
+    job, shelf, name = target.job, target.shelf, target.name
+    above = ["/".join(name.split("/")[:count]) for count in range(1, name.count("/") + 1)]
+    if not above:
+        return []
+    with connection.cursor() as cursor:
+        beneath = [job.pk, shelf, f"{name}/", f"{name}0"]
+        cursor.execute(_asked(connection.vendor, len(above)), [job.pk, shelf, *above, *beneath])
+        if cursor.fetchone() is None:
+            return []
+    return list(SyncFile.objects.in_the_way_of(job, shelf, name).order_by("pk"))
+
+
+@cache
+def _asked(vendor: str, depth: int) -> str:
+    """in_the_way_of(), for a name with so many parts above its last: to compose it for each file
+    that begins would take longer than the answer. `vendor`: of the database, which it is for."""
+    name = "/".join("a" * (depth + 1))
+    asked = SyncFile.objects.in_the_way_of(Job(pk=0), 0, name).order_by().values_list("pk")[:1]
+    return asked.query.sql_with_params()[0]
 
 
 def check(target: Target, row: SyncFile | None, generation: int | None) -> list[SyncFile]:
