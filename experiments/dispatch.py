@@ -23,12 +23,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Prefetch
 from django.db.models.functions import Coalesce
 
 from devices.models import GPU
 from experiments import line, reasons
 from experiments.errors import IllegalTransition, LostRace
-from experiments.models import Attempt, Borrow, GPUClaim, Job, Pulse
+from experiments.models import Attempt, Borrow, GPUClaim, Job, Project, Pulse
 from experiments.models.secret import Vault
 from experiments.places import Place, read_places
 from experiments.rooms import Room, read_rooms
@@ -51,9 +52,10 @@ Planned = tuple[Job, Place, list[GPU]]
 _NEEDED = (
     "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
     "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
-    "on_device_lost", "resume_point", "project__name", "project__private", "rank", "placed",
-    "sweep_id", "secrets", "requires", "python", "project__created_by",
+    "on_device_lost", "resume_point", "rank", "placed", "sweep_id", "secrets", "requires",
+    "python",
 )  # fmt: skip
+_PROJECTS = Prefetch("project", Project.objects.only("name", "private", "created_by"))
 
 
 def _told_to_all(job: Job) -> str:
@@ -74,7 +76,7 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
         plan = Plan(read_places(now), held_gpus(), now, read_rooms())
-        jobs = queued.select_related("project").in_line()
+        jobs = queued.in_line().prefetch_related(_PROJECTS)  # one object for all of a project's
         planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
         soon = max(until, time.monotonic() + LEAST_SECONDS)
         done, lost = _assign_all(planned, now, soon)
@@ -232,12 +234,15 @@ class Plan:
 
     def _wish(self, job: Job) -> tuple:
         """What decides where a job fits: two jobs with one wish fit at the same places."""
-        now = self._now.isoformat()
-        labels = tuple(sorted(job.labels.items()))
-        avoids = tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
+        labels = tuple(sorted(job.labels.items())) if job.labels else ()
+        avoids = self._avoided(job) if job.avoids else ()
         admitted = self._named is None or job.user_id in self._named
         needs = (str(job.requires), job.python, job.user_id) if self._some_lack else ()
         return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted, needs)
+
+    def _avoided(self, job: Job) -> tuple[str, ...]:
+        now = self._now.isoformat()
+        return tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
 
     def _hold_back(self, job: Job) -> None:
         """Keep the place that is nearest to fitting this job free of smaller ones."""
