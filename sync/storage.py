@@ -467,7 +467,7 @@ def lay_away(place: Place, number: int, *, versions: bool) -> None:
 
 
 def lay_beside(place: Place, number: int, *, versions: bool) -> None:
-    """Have the trash hold a file that stays where it is for now, with its earlier versions."""
+    """Give a file and its earlier versions a second name in the trash; nothing moves."""
     with disk_errors_are_refused(), suppress(FileNotFoundError), folder_of(place) as at:
         numbers = _generations(place.name, at) if versions else []
         with folder_of(trashed_place(number, place.name), make=True) as there:

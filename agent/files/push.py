@@ -248,18 +248,23 @@ def _sending(
         for attempt in journal.attempts():
             if attempt.id not in doubted:
                 watch(attempt, set())
-        here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
-        here = replace(
-            here,
-            workspace=str(root),
-            answered_at=record.answered_at,
-            version=record.version,
-            program=record.program,
-            arguments=record.arguments,
-            directory=record.directory,
-        )
+        here = _in_the_place_of(record, root)
         with _running(sync), closing(connect()) as transport:
             yield StandIn(here, identity, transport, sync).record, send_again
+
+
+def _in_the_place_of(record: Record, root: Path) -> Record:
+    """This process, as the agent that left that note and runs no more."""
+    here = presence.of_this_process(record.server, record.host_id, Path(record.workdir))
+    return replace(
+        here,
+        workspace=str(root),
+        answered_at=record.answered_at,
+        version=record.version,
+        program=record.program,
+        arguments=record.arguments,
+        directory=record.directory,
+    )
 
 
 def _watch(sync: FileSync, attempt: Attempt, outputs: Outputs | None, again: set[str]) -> None:

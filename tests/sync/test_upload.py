@@ -1,7 +1,7 @@
 """The whole file: in its place at once, or not at all."""
 
 import io
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from django.conf import settings
@@ -177,21 +177,28 @@ def test_an_empty_file_that_was_cut_off_is_stored_when_it_comes_again(run, monke
     assert run.target(name).place.path.read_bytes() == b""
 
 
+@contextmanager
+def killed_after_the_rename(monkeypatch):
+    """The server, before it has moved the row of what took its place."""
+    rename = storage.Incoming.put
+
+    def die(part):
+        rename(part)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Incoming, "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
 def test_a_crash_on_the_way_of_another_csv_leaves_no_version_that_is_gone_on_with(
     run, monkeypatch
 ):
     """A delta of the version before would else follow other bytes than it was cut from."""
     run.delta(b"a,b\n1,2\n", generation=1, offset=0)
-    rename = storage.Incoming.put
-
-    def die(part):
-        rename(part)
-        raise RuntimeError("killed before its row was moved")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(storage.Incoming, "put", die)
-        with pytest.raises(RuntimeError):
-            run.full(b"x,y\n9,9\n8,8\n", name="run_001.csv")
+    with killed_after_the_rename(monkeypatch):
+        run.full(b"x,y\n9,9\n8,8\n", name="run_001.csv")
 
     with pytest.raises(StaleGeneration):
         run.delta(b"3,4\n", generation=1, offset=8)
@@ -204,16 +211,8 @@ def test_a_crash_on_the_way_of_another_checkpoint_leaves_none_that_is_said_to_be
     run, monkeypatch
 ):
     run.full(b"first", generation=1)
-    rename = storage.Incoming.put
-
-    def die(part):
-        rename(part)
-        raise RuntimeError("killed before its row was moved")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(storage.Incoming, "put", die)
-        with pytest.raises(RuntimeError):
-            run.full(b"other", generation=2)
+    with killed_after_the_rename(monkeypatch):
+        run.full(b"other", generation=2)
 
     row = run.row("run_001.pt")
     assert (row.complete, row.sha256, run.stored("run_001.pt")) == (False, "", b"other")
