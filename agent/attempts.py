@@ -17,7 +17,6 @@ from agent.wire import AttemptOrder, AttemptReport, AttemptState, ExitCause, OnD
 
 logger = logging.getLogger(__name__)
 
-MAX_REPORTS = 512  # wire.Poll.attempts
 BESIDE_A_NAME_BYTES = 120  # the rest of what is said of a file: three numbers, and their names
 
 
@@ -83,8 +82,9 @@ class Attempts:
                 files=room.of_files(self._around.files.reports(attempt.id)),
                 held_gpus=self._around.held.get(attempt.id, []),
                 left_out=room.of_left_out(self._around.files.left_out(attempt.id)),
+                files_to_come=attempt.state.alive or not self._around.files.settled(attempt.id),
             )
-            for attempt in attempts[:MAX_REPORTS]
+            for attempt in attempts[: wire.MAX_REPORTS]
         ]
 
     def leaders(self) -> dict[int, str]:

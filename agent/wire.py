@@ -59,6 +59,7 @@ _NAME = re.compile(NAME_PATTERN)
 #: How the server names an earlier generation that it laid aside.
 _LAID_ASIDE = re.compile(r"\.g\d+$")
 MAX_PATH_CHARACTERS = 512
+MAX_REPORTS = 512  # attempts in a poll
 MAX_PART_BYTES = 233  # a file system's 255, less what the server adds while a file comes in
 
 #: A run's curves and logs as text: they come whatever their size, and may use what is in reserve.
@@ -389,6 +390,8 @@ class AttemptReport:
     #: exited: those of its cards that are not free again; once one stands here, the others are.
     held_gpus: Annotated[list[HeldGPU], Items(64)] = field(default_factory=list)
     left_out: Annotated[list[LeftOut], Items(64)] = field(default_factory=list)
+    #: Not all of its files have arrived, as far as the agent knows; `files` may not name them yet.
+    files_to_come: bool = False
 
 
 @dataclass(frozen=True)
@@ -403,7 +406,7 @@ class Poll:
     poll_seq: Count
     wait_seconds: Annotated[float, Range(0, MAX_WAIT_SECONDS)] = 0.0
     known_revision: Short | None = None
-    attempts: Annotated[list[AttemptReport], Items(512)] = field(default_factory=list)
+    attempts: Annotated[list[AttemptReport], Items(MAX_REPORTS)] = field(default_factory=list)
     protocol: int = PROTOCOL
 
 

@@ -59,11 +59,16 @@ def poll(calls: Sequence[Call]) -> list[wire.PollReply | Refused]:
         devices = Device.objects.in_bulk({call.device_id for call in calls})
         refusals = [_refusal(call, devices.get(call.device_id)) for call in calls]
         heard = [call for call, refused in zip(calls, refusals, strict=True) if not refused]
-        named, holders = _named(heard), _holders(heard)
+        named, holders, awaited = _named(heard), _holders(heard), _awaited(heard)
         for call in sorted(heard, key=lambda call: call.device_id):
             device = devices[call.device_id]
-            if _take_in(call, device, named, now) and device.pk in holders:
-                _release_unnamed(device, {report.id for report in call.message.attempts})
+            if not _take_in(call, device, named, now):
+                continue
+            ids = {report.id for report in call.message.attempts}
+            if device.pk in holders:
+                _release_unnamed(device, ids)
+            if len(ids) < wire.MAX_REPORTS:  # else some of those that have ended were left out
+                _note_arrived(awaited.pop(device.pk, []), ids)
         replies = iter(answer(heard))
     return [refused or next(replies) for refused in refusals]
 
@@ -100,6 +105,22 @@ def _holders(calls: Iterable[Call]) -> set[int]:
     devices = {call.device_id for call in calls}
     claims = GPUClaim.objects.filter(attempt__device__in=devices, attempt__ended_at__isnull=False)
     return set(claims.values_list("attempt__device_id", flat=True))
+
+
+def _awaited(calls: Iterable[Call]) -> dict[int, list[Attempt]]:
+    """Ended attempts of the polling devices whose files were still to come. Asked once as well."""
+    devices = {call.device_id for call in calls}
+    found: dict[int, list[Attempt]] = defaultdict(list)
+    coming = Attempt.objects.filter(files_to_come=True, ended_at__isnull=False)
+    for attempt in coming.filter(device__in=devices).only("job", "device", "files_to_come"):
+        found[attempt.device_id].append(attempt)
+    return found
+
+
+def _note_arrived(awaited: Iterable[Attempt], named: set[str]) -> None:
+    for attempt in awaited:
+        if str(attempt.pk) not in named:
+            attempt.note_arrived()
 
 
 def _take_in(call: Call, device: Device, named: dict[str, Attempt], now: datetime) -> bool:
@@ -182,13 +203,14 @@ def _note(report: wire.AttemptReport, attempt: Attempt, now: datetime) -> None:
             "acked_bytes": file.acked_bytes,
         }
         for name, file in report.files.items()
-    }
+    } or attempt.files_advertised  # an agent that has just started has not looked at them yet
     left_out = [
         {"name": one.name, "reason": one.reason.value, "size_bytes": one.size_bytes}
         for one in report.left_out
     ]
-    if (files, left_out) != (attempt.files_advertised, attempt.files_left_out):
-        attempt.advertise(files, now, left_out)
+    noted = (attempt.files_advertised, attempt.files_left_out, attempt.files_to_come)
+    if (files, left_out, report.files_to_come) != noted:
+        attempt.advertise(files, now, left_out, to_come=report.files_to_come)
 
 
 def _release_unnamed(device: Device, named: set[str]) -> None:

@@ -127,10 +127,11 @@ def _age(row: SyncFile) -> tuple[int, int, datetime]:
 
 def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]]) -> list[Job]:
     """Those of which every file that the agent told of is here, confirmed to the last byte; or
-    was, and is deleted."""
+    was, and is deleted. And it has not more to tell of."""
     told = Attempt.objects.filter(job__project=project)
     # Of each job the newest attempt's.
-    named = dict(told.order_by("number").values_list("job", "files_advertised"))
+    newest = told.order_by("number").values_list("job", "files_advertised", "files_to_come")
+    named = {job: None if to_come else set(files) for job, files, to_come in newest}
     known = defaultdict(set)
     results = SyncFile.objects.filter(job__project=project, shelf=0, displaced=0)
     for job_id, name in results.values_list("job", "name"):
@@ -139,7 +140,8 @@ def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]])
         job
         for job in jobs
         if all(row.complete for row in rows[job.pk])
-        and set(named.get(job.pk, {})) <= known[job.pk]
+        and (names := named.get(job.pk, set())) is not None
+        and names <= known[job.pk]
     ]
 
 

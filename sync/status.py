@@ -65,9 +65,10 @@ def of(job: Job, now: datetime) -> Status:
     )
     behind = missing + sum(file.behind_bytes for file in files)
     states = {file.state for file in files}
-    if missing:
+    if missing or (states and _is_to_come(job, attempt)):
         moved_at = [upload.moved_at for upload in uploads.values()]
-        last = max([attempt.files_advertised_at, *moved_at])
+        moved_at += [row.synced_at for row in rows.values()]
+        last = max(filter(None, [attempt.files_advertised_at, attempt.ended_at, *moved_at]))
         coming = not gone and now - last <= PROGRESS
         states.add(SyncState.SYNCING if coming else SyncState.OUTDATED)
     return Status(
@@ -79,6 +80,12 @@ def of(job: Job, now: datetime) -> Status:
         attempt=attempt.number if attempt and attempt.outcome != Outcome.LOST else None,
         left_out=attempt.files_left_out if attempt else [],
     )
+
+
+def _is_to_come(job: Job, attempt: Attempt | None) -> bool:
+    """Whether the agent of a run that has ended has not said yet that all of its files are here:
+    what is there now may be all that the last poll told of, and that was before the end."""
+    return attempt is not None and job.has_ended and attempt.files_to_come
 
 
 def _is_gone(job: Job, attempt: Attempt | None, now: datetime) -> bool:

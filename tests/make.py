@@ -119,11 +119,18 @@ def beat(on: Device, **fields: Any) -> wire.Heartbeat:
     return wire.Heartbeat(**fields)
 
 
-def poll(on: Device, *named: tuple[Any, wire.AttemptState], **fields: Any) -> wire.Poll:
-    """A poll of `on` that names attempts: `(attempt, state)` each."""
+def poll(
+    on: Device,
+    *named: tuple[Any, wire.AttemptState],
+    of_each: dict[str, Any] | None = None,
+    **fields: Any,
+) -> wire.Poll:
+    """A poll of `on` that names attempts: `(attempt, state)` each, and `of_each` what it says of
+    them besides."""
     fields.setdefault("instance_id", on.instance_id)
     fields.setdefault("poll_seq", next(_serial))
-    reports = [wire.AttemptReport(id=str(one.pk), state=state) for one, state in named]
+    more = of_each or {}
+    reports = [wire.AttemptReport(id=str(one.pk), state=state, **more) for one, state in named]
     return wire.Poll(attempts=reports, **fields)
 
 

@@ -122,6 +122,7 @@ class FileSync:
         rights_in: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
         is_pushed: Callable[[], bool] = lambda: False,
         keeping: Keeping | None = None,
+        all_seen: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -131,6 +132,7 @@ class FileSync:
             rights_in: whose rights files in such a folder are opened with.
             is_pushed: whether somebody has asked, since the last look, to wait no longer.
             keeping: told of the runs that are settled.
+            all_seen: called when what a run has left was looked at after its end.
         """
         self._journal = FileJournal(store)
         self._connect = connect
@@ -138,6 +140,7 @@ class FileSync:
         self._rights_in = rights_in
         self._is_pushed = is_pushed
         self._keeping = keeping
+        self._all_seen = all_seen
         self._state = SyncState(folder)
         self._watched: dict[str, _Watched] = {}
         self._left: list[_Watched] = []  # forgotten, and to be told of once more
@@ -339,8 +342,12 @@ class FileSync:
             watched.growing = _first_of_growing(made)
             mark_left_out(made.values(), watched.run.policy)
             whole = watched.run.run_dir == run_dir and not watched.run.closed
+            seen_before = watched.all_seen
             watched.all_seen = exited and whole and made.keys() == marks.keys()
+            is_news = watched.all_seen and not seen_before
             self._queue((file for file in made.values() if file.seen_at == now), now)
+        if is_news:
+            self._all_seen()
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
         """The files known so far and those that are new."""

@@ -97,6 +97,8 @@ class Attempt(models.Model):
     #: What its agent does not send, and why: dicts as agent.wire.LeftOut.
     files_left_out = models.JSONField(default=list, editable=False)
     files_advertised_at = models.DateTimeField(null=True, editable=False)
+    #: Its agent has not said yet that all of them have arrived; an older one never says so.
+    files_to_come = models.BooleanField(default=False, editable=False)
 
     objects = AttemptQuerySet.as_manager()
 
@@ -119,6 +121,9 @@ class Attempt(models.Model):
         ]
         indexes = [
             models.Index(fields=["device"], condition=Q(ended_at=None), name="attempt_open"),
+            models.Index(
+                fields=["device"], condition=Q(files_to_come=True), name="attempt_files_to_come"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -248,12 +253,27 @@ class Attempt(models.Model):
             self.environment, self.packages = environment, packages
 
     def advertise(
-        self, files: dict[str, Any], now: datetime, left_out: Sequence[dict[str, Any]] = ()
+        self,
+        files: dict[str, Any],
+        now: datetime,
+        left_out: Sequence[dict[str, Any]] = (),
+        *,
+        to_come: bool = False,
     ) -> None:
         """Note what the agent has of its files, for the sync state, and what it does not send."""
         Attempt.objects.filter(pk=self.pk).update(
-            files_advertised=files, files_left_out=list(left_out), files_advertised_at=now
+            files_advertised=files,
+            files_left_out=list(left_out),
+            files_advertised_at=now,
+            files_to_come=to_come,
         )
+        if self.files_to_come and not to_come:
+            wake.publish_on_commit("arrived", self.job_id)
+
+    def note_arrived(self) -> None:
+        """Its agent names it no more: all of its files are here, or will never be."""
+        Attempt.objects.filter(pk=self.pk).update(files_to_come=False)
+        wake.publish_on_commit("arrived", self.job_id)
 
     def _update_open(self, if_still: dict[str, Any], **fields: Any) -> None:
         if not Attempt.objects.open().filter(pk=self.pk, **if_still).update(**fields):

@@ -118,7 +118,7 @@ def _context(job: Job, user: Any, now: datetime) -> dict[str, Any]:
         "sync": found.badge,
         "pictures": pictures_of(job.run_name, found.files),
         "checkpoints": _checkpoints(found.files),
-        "tokens": _tokens(job, attempt, found.table),
+        "tokens": _tokens(job, attempt, found),
     }
 
 
@@ -210,12 +210,16 @@ def _metrics(job: Job) -> list[Metric]:
     return found
 
 
-def _tokens(job: Job, attempt: Attempt | None, table: int | None) -> str:
+def _tokens(job: Job, attempt: Attempt | None, found: runfiles.Files) -> str:
     """What head and side listen for: the job, and while it waits each look at the queue; while
-    it runs its host, and its metrics (any file, until they have one)."""
+    it runs its host, and its metrics (any file, until they have one); after that its files, until
+    all are here."""
     tokens = [f"job:{job.pk}"]
     if job.state == JobState.QUEUED:
         tokens.append("dispatched")
     elif attempt is not None and attempt.is_open:
-        tokens += [f"device-state:{attempt.device_id}", f"file:{table}" if table else "file"]
+        table = f"file:{found.table}" if found.table else "file"
+        tokens += [f"device-state:{attempt.device_id}", table]
+    elif found.is_behind:
+        tokens += [f"arrived:{job.pk}", "file"]
     return " ".join(tokens)

@@ -52,6 +52,10 @@ class Files:
     badge: Badge | None  # of the whole run; None: there is nothing to be behind with
     table: int | None  # the key of its metrics CSV
 
+    @property
+    def is_behind(self) -> bool:
+        return self.badge is not None and self.badge.state != "synced"
+
 
 def files_of(job: Job, now: datetime) -> Files:
     found = status.of(job, now)

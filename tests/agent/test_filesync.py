@@ -299,6 +299,7 @@ class Lab:
         self.keeping: Keeping | None = None
         self.interval_seconds = 0.02
         self.secret_names: list[str] = []
+        self.seen_whole: list[dict[str, wire.FileReport]] = []  # reports at that moment
         self.start()
 
     def start(self) -> None:
@@ -310,6 +311,7 @@ class Lab:
             self.root,
             self.interval_seconds,
             keeping=self.keeping,
+            all_seen=lambda: self.seen_whole.append(self.sync.reports("a1")),
         )
         self.sync.watch(
             *("a1", UID, "digits", "run_001", 1, self.run_dir),
@@ -493,6 +495,17 @@ def test_a_deleted_run_is_settled_and_its_files_stay(lab: Lab) -> None:
     lab.settle()
 
     assert (lab.run_dir / "run_001.csv").exists()
+
+
+def test_it_is_told_when_all_that_a_run_has_left_was_looked_at(lab: Lab) -> None:
+    lab.write("run_001.csv", b"1,0.5\n")
+    eventually(lab.has("run_001.csv", b"1,0.5\n"))
+    assert lab.seen_whole == []
+    lab.write("run_001/final.pt", b"weights")
+
+    lab.settle()
+
+    assert [set(names) for names in lab.seen_whole] == [{"run_001.csv", "run_001/final.pt"}]
 
 
 def test_an_attempt_that_was_never_watched_is_settled(lab: Lab) -> None:

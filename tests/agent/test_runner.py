@@ -240,6 +240,20 @@ def test_a_poll_has_room_whatever_names_files_have(house: House) -> None:
     assert len(wire.dumps(wire.Poll("i1", 1, attempts=reports))) < wire.MAX_POLL_BYTES
 
 
+def test_a_poll_says_whether_files_are_to_come(house: House) -> None:
+    order = house.accept()
+
+    def to_come() -> bool:
+        [report] = Attempts(house.around).reports()
+        return report.files_to_come
+
+    assert to_come()
+    house.journal.exited(order.id, exit_code=0)
+    assert not to_come()
+    house.files.is_settled = False
+    assert to_come()
+
+
 def test_memory_that_does_not_come_back_is_said_with_the_pid(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

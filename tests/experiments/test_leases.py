@@ -180,6 +180,47 @@ def test_files_are_advertised():
     assert attempt.files_advertised["run_001.csv"]["size_bytes"] == 20
 
 
+def test_an_agent_that_has_not_looked_yet_takes_nothing_back_of_what_it_told():
+    attempt = make.attempt(started=True)
+    files = {"run_001.csv": wire.FileReport(generation=1, size_bytes=20, acked_bytes=10)}
+    ask(attempt.device, (attempt, RUNNING), of_each={"files": files})
+
+    ask(attempt.device, (attempt, EXITED))
+
+    attempt.refresh_from_db()
+    assert attempt.files_advertised["run_001.csv"]["size_bytes"] == 20
+
+
+@pytest.mark.parametrize("by", ["saying so", "naming it no more"])
+def test_an_agent_tells_that_all_files_have_arrived(by):
+    attempt = make.attempt(started=True)
+    device, to_come = attempt.device, {"files_to_come": True}
+    ask(device, (attempt, RUNNING), of_each=to_come)
+    ask(device)  # of a run that is under way this says nothing
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    ask(device, (attempt, EXITED), of_each=to_come)
+    attempt.refresh_from_db()
+    assert attempt.files_to_come
+
+    ask(device, *([(attempt, EXITED)] if by == "saying so" else []))
+
+    attempt.refresh_from_db()
+    assert not attempt.files_to_come
+
+
+def test_a_poll_that_has_no_room_for_all_tells_nothing_by_leaving_one_out():
+    attempt = make.attempt(started=True)
+    ask(attempt.device, (attempt, RUNNING), of_each={"files_to_come": True})
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    others = [wire.AttemptReport(id=f"other-{n}", state=RUNNING) for n in range(wire.MAX_REPORTS)]
+    message = replace(make.poll(attempt.device), attempts=others)
+
+    leases.poll([Call(attempt.device_id, message)])
+
+    attempt.refresh_from_db()
+    assert attempt.files_to_come
+
+
 def test_what_an_agent_does_not_send_is_noted_with_the_reason():
     attempt = make.attempt(started=True)
     left_out = [wire.LeftOut("run_001/epoch=1.ckpt", wire.WhyLeftOut.NOT_WISHED, 20)]

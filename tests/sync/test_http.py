@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import wire
-from experiments.models import Job
+from experiments.models import Attempt, Job
 from experiments.states import Outcome
 from labsite.clock import database_now
 from sync import summary
@@ -320,6 +321,24 @@ def test_after_the_end_synced_means_hashed(client, run):
 
     assert sync_status() == "syncing"
     run.delta(b"", generation=1, offset=3, file_sha256=sha256(b"abc"))
+    assert sync_status() == "synced"
+
+
+def test_after_the_end_synced_means_that_the_agent_has_nothing_more_to_tell_of(client, run):
+    run.delta(b"abc", generation=1, offset=0)
+    run.attempt.advertise({}, database_now(), to_come=True)
+
+    def sync_status() -> str:
+        return client.get(f"/api/sync/status/{run.uid}", **BEARER).json()["data"]["sync_status"]
+
+    assert sync_status() == "synced"  # as far as it has come
+    run.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    assert sync_status() == "syncing"
+    long_ago = database_now() - timedelta(minutes=1)
+    Attempt.objects.update(files_advertised_at=long_ago, ended_at=long_ago)
+    SyncFile.objects.update(synced_at=long_ago)
+    assert sync_status() == "outdated"
+    run.attempt.note_arrived()
     assert sync_status() == "synced"
 
 

@@ -393,13 +393,16 @@ def test_nothing_goes_of_a_run_that_has_not_ended(run: Run):
     assert all(planned(what).is_empty for what in freeing.RULES)
 
 
-@pytest.mark.parametrize("behind", ["a file", "a name"])
+@pytest.mark.parametrize("behind", ["a file", "a name", "a word"])
 def test_a_run_that_has_not_arrived_whole_goes_only_when_all_is_asked_for(run: Run, behind):
     run.delta(ROWS)
     if behind == "a name":
         run.delta(b"", generation=1, offset=len(ROWS), file_sha256=sha256(ROWS))
         files = {"run_001.log": {"generation": 1, "size_bytes": 9, "acked_bytes": 0}}
         run.attempt.advertise(files, database_now())
+    if behind == "a word":
+        run.delta(b"", generation=1, offset=len(ROWS), file_sha256=sha256(ROWS))
+        run.attempt.advertise({}, database_now(), to_come=True)
     run.attempt.end(Outcome.FAILED, database_now(), exit_code=1)
 
     for what in (What.FAILED, What.RUNS):
