@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NoReturn
 
-from agent import config, enroll, logfiles, presence, several, status
+from agent import config, diskroom, enroll, logfiles, presence, several, status
 from agent.assembly import Agent, checked
 from agent.config import Config
 from agent.doctor import report
@@ -65,6 +65,7 @@ def _level(verbose: bool) -> int:
 
 def _enroll(chosen: Config) -> int:
     state = _state(chosen)
+    diskroom.check(state.folder)
     kept = state.credential()
     if chosen.enroll_code or not (kept and kept.enrolled):
         with state.locked(), closing(_store(state)) as store:
@@ -79,6 +80,7 @@ def _enroll(chosen: Config) -> int:
 def _run(chosen: Config) -> NoReturn:
     chosen = checked(chosen)
     state = _state(chosen)
+    diskroom.wait_for(state.folder, chosen.workdir)
     with state.locked():
         files = logfiles.claim(chosen.workdir, state.folder) if chosen.log_files else None
         if files:
@@ -109,6 +111,7 @@ def _start(chosen: Config) -> int:
     """Whatever keeps it from starting is said here, where somebody reads it."""
     checked(chosen)
     state = _state(chosen)
+    diskroom.check(state.folder, chosen.workdir)
     with state.locked(), closing(_store(state)) as store:
         enroll.credential(chosen, state, store, enroll.pinned_ca(chosen, state))
     return background.start(chosen, state)
