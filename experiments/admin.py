@@ -178,7 +178,7 @@ class AttemptDesk(Desk):
     list_filter = ("outcome", "unconfirmed", "device")
     search_fields = ("job__uid", "id")
     list_select_related = ("job__project", "device", "packages")
-    hidden = ("resume", "files_advertised", "files_left_out")
+    hidden = ("resume", "files_advertised", "files_left_out", "files_to_come")
 
 
 @admin.register(GPUClaim)
