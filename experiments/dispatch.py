@@ -23,16 +23,16 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Prefetch
 from django.db.models.functions import Coalesce
 
 from devices.models import GPU
 from experiments import line, reasons
 from experiments.errors import IllegalTransition, LostRace
-from experiments.models import Attempt, Borrow, GPUClaim, Job, Project, Pulse
+from experiments.models import Attempt, Borrow, GPUClaim, Job, Pulse
 from experiments.models.secret import Vault
 from experiments.places import Place, read_places
 from experiments.rooms import Room, read_rooms
+from experiments.waiting import Waiting, read_waiting
 from labsite import wake
 from labsite.clock import database_now
 
@@ -48,17 +48,10 @@ LEAST_SECONDS = 0.5
 #: How often a pass that lost races plans anew; the next tick does the rest.
 PLANS_AT_MOST = 5
 
-Planned = tuple[Job, Place, list[GPU]]
-_NEEDED = (
-    "id", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
-    "gpu_memory_bytes", "gpu_type", "labels", "avoids", "held", "waiting", "state",
-    "on_device_lost", "resume_point", "rank", "placed", "sweep_id", "secrets", "requires",
-    "python",
-)  # fmt: skip
-_PROJECTS = Prefetch("project", Project.objects.only("name", "private", "created_by"))
+Planned = tuple[Waiting, Place, list[GPU]]
 
 
-def _told_to_all(job: Job) -> str:
+def _told_to_all(job: Waiting) -> str:
     """Its name; empty for one of a private project."""
     return "" if job.project.private else str(job)
 
@@ -68,20 +61,18 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     the attempts made."""
     now = now or database_now()
     Pulse.beat(Pulse.DISPATCH, now)
-    queued = Job.objects.queued().real()
-    if not queued.exists():
+    if not Job.objects.queued().real().exists():
         return []  # as a rule: this is asked every other second
     Borrow.objects.end_due(now)
     until = time.monotonic() + PASS_SECONDS
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
         plan = Plan(read_places(now), held_gpus(), now, read_rooms())
-        jobs = queued.in_line().prefetch_related(_PROJECTS)  # one object for all of a project's
-        planned = list(plan.of(list(jobs.only(*_NEEDED)[:LOOK_AT_MOST])))
+        jobs = read_waiting(LOOK_AT_MOST)
         soon = max(until, time.monotonic() + LEAST_SECONDS)
-        done, lost = _assign_all(planned, now, soon)
+        done, is_all = _give_out(plan.of(jobs), now, soon)
         made += done
-        if not lost and len(done) == len(planned):
+        if is_all:
             break
         # Another dispatcher was at work, and the reading is out of date; or time is up.
         if time.monotonic() >= until:
@@ -91,22 +82,23 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     return made
 
 
-def _assign_all(
-    planned: Sequence[Planned], now: datetime, until: float
-) -> tuple[list[Attempt], int]:
-    """Carry out what was planned, in order and as far as time allows.
+def _give_out(
+    planned: Iterator[Planned], now: datetime, until: float
+) -> tuple[list[Attempt], bool]:
+    """Carry out what is planned, in order and as far as time allows.
 
     Returns:
-        The attempts made, and how many were lost to another dispatcher.
+        The attempts made, and whether those are all: none was lost to another dispatcher, and
+        time was not up.
     """
     made, lost = [], 0
     for job, place, gpus in planned:
-        if time.monotonic() >= until:
-            break
         attempt = _assign(job, place, gpus, now)
         made += [attempt] if attempt else []
         lost += attempt is None
-    return made, lost
+        if time.monotonic() >= until:
+            return made, False
+    return made, not lost
 
 
 def held_gpus() -> Counter:
@@ -130,16 +122,16 @@ class Plan:
         #: Users with a Unix name; None: no place asks for one.
         self._named = next((p.admitted for p in places if p.admitted is not None), None)
         self._some_lack = any(place.device.lacks for place in places)
-        self._held_back_for: Job | None = None
+        self._held_back_for: Waiting | None = None
         #: What did not fit: asked again in the same pass it would not fit either.
         self._refused: dict[tuple, dict[str, Any]] = {}
         #: Jobs that stay queued, with the reason.
-        self.waiting: list[tuple[Job, dict[str, Any]]] = []
+        self.waiting: list[tuple[Waiting, dict[str, Any]]] = []
 
-    def of(self, jobs: Sequence[Job]) -> Iterator[Planned]:
+    def of(self, jobs: Sequence[Waiting]) -> Iterator[Planned]:
         """The assignments to make, in order."""
         vault = Vault(jobs)
-        by_priority: dict[int, list[Job]] = defaultdict(list)
+        by_priority: dict[int, list[Waiting]] = defaultdict(list)
         for job in jobs:
             if job.held:
                 self.waiting.append((job, reasons.HELD))
@@ -150,12 +142,12 @@ class Plan:
         for priority in sorted(by_priority, reverse=True):
             yield from self._of_class(by_priority[priority])
 
-    def _of_class(self, jobs: Sequence[Job]) -> Iterator[Planned]:
+    def _of_class(self, jobs: Sequence[Waiting]) -> Iterator[Planned]:
         """One priority class: what a manager laid before the others, then what was passed over
         for too long, then always the first job of the user who holds the fewest GPUs."""
         for job in sorted((job for job in jobs if job.placed is not None), key=_placed):
             yield from self._given(job)
-        queues: dict[int | None, list[Job]] = defaultdict(list)
+        queues: dict[int | None, list[Waiting]] = defaultdict(list)
         for job in jobs:
             if job.placed is None:
                 queues[job.user_id].append(job)
@@ -169,10 +161,10 @@ class Plan:
             if queues[user]:
                 heapq.heappush(turn, self._turn(queues[user][-1]))
 
-    def _turn(self, job: Job) -> tuple[bool, int, int, int, int | None]:
+    def _turn(self, job: Waiting) -> tuple[bool, int, int, int, int | None]:
         return *line.fair(job, self._held, self._passed_over), job.rank, job.pk, job.user_id
 
-    def _given(self, job: Job) -> Iterator[Planned]:
+    def _given(self, job: Waiting) -> Iterator[Planned]:
         """What it gets now, if it gets something."""
         room = self._rooms.get(job.sweep_id)
         if room is not None and room.is_full:
@@ -183,7 +175,7 @@ class Plan:
                 room.take()
             yield job, *fit
 
-    def _fit(self, job: Job) -> tuple[Place, list[GPU]] | None:
+    def _fit(self, job: Waiting) -> tuple[Place, list[GPU]] | None:
         wish = self._wish(job)
         if wish not in self._refused:
             # The fullest place that it fits into: large gaps are kept for large jobs.
@@ -197,7 +189,7 @@ class Plan:
         self.waiting.append((job, self._refused[wish]))
         return None
 
-    def _why(self, job: Job) -> dict[str, Any]:
+    def _why(self, job: Waiting) -> dict[str, Any]:
         """The reason that this job waits, from what this pass sees."""
         wants = _wants(job)
         if not self._places:
@@ -213,7 +205,7 @@ class Plan:
             return {"code": "lacks", "lacks": _lacks(admitting, job)}
         return self._why_not_now(job, having)
 
-    def _why_not_now(self, job: Job, fitting: list[Place]) -> dict[str, Any]:
+    def _why_not_now(self, job: Waiting, fitting: list[Place]) -> dict[str, Any]:
         wants = _wants(job)
         open_now = [place for place in fitting if place.accepts]
         if not open_now:
@@ -232,7 +224,7 @@ class Plan:
         able = sum(place.able(job) for place in usable)
         return {"code": "busy", "free": free, "all": able, **_users(outside), **wants}
 
-    def _wish(self, job: Job) -> tuple:
+    def _wish(self, job: Waiting) -> tuple:
         """What decides where a job fits: two jobs with one wish fit at the same places."""
         labels = tuple(sorted(job.labels.items())) if job.labels else ()
         avoids = self._avoided(job) if job.avoids else ()
@@ -240,11 +232,11 @@ class Plan:
         needs = (str(job.requires), job.python, job.user_id) if self._some_lack else ()
         return (job.gpus, job.gpu_memory_bytes, job.gpu_type, labels, avoids, admitted, needs)
 
-    def _avoided(self, job: Job) -> tuple[str, ...]:
+    def _avoided(self, job: Waiting) -> tuple[str, ...]:
         now = self._now.isoformat()
         return tuple(sorted(pk for pk, until in job.avoids.items() if until > now))
 
-    def _hold_back(self, job: Job) -> None:
+    def _hold_back(self, job: Waiting) -> None:
         """Keep the place that is nearest to fitting this job free of smaller ones."""
         if self._held_back_for:
             return  # one at a time: the eldest in order
@@ -265,14 +257,14 @@ class Plan:
             self._refused = {wish: self._refused[wish]}
 
 
-def _without_secrets(job: Job, vault: Vault) -> dict[str, Any] | None:
+def _without_secrets(job: Waiting, vault: Vault) -> dict[str, Any] | None:
     """Why it cannot be given what it names; None: it can."""
     if missing := vault.missing(job):
         return {"code": "no_secret", "names": missing}
     return None if vault.opens(job) else reasons.SECRETS_LOCKED
 
 
-def _placed(job: Job) -> int:
+def _placed(job: Waiting) -> int:
     return job.placed or 0
 
 
@@ -283,7 +275,7 @@ def _none_accepts(able: Sequence[Place], wants: dict[str, Any]) -> dict[str, Any
     return {"code": "unreachable", "devices": _names(able), **wants}
 
 
-def _wants(job: Job) -> dict[str, Any]:
+def _wants(job: Waiting) -> dict[str, Any]:
     return {
         "gpus": job.gpus,
         "gpu_type": job.gpu_type,
@@ -304,7 +296,7 @@ def _used_by_others(usable: Sequence[Place]) -> dict[str, Any] | None:
     return {"code": "outside", "devices": _names(outside), **_users(outside)}
 
 
-def _lacks(places: Sequence[Place], job: Job, at_most: int = 5) -> list[dict[str, Any]]:
+def _lacks(places: Sequence[Place], job: Waiting, at_most: int = 5) -> list[dict[str, Any]]:
     return [
         {"device": place.device.host_id, "names": place.lacking(job)[:at_most]}
         for place in places[:at_most]
@@ -322,17 +314,18 @@ def _users(places: Sequence[Place], at_most: int = 3) -> dict[str, Any]:
     return {"outside": users[:at_most]} if users else {}
 
 
-def _assign(job: Job, place: Place, gpus: Sequence[GPU], now: datetime) -> Attempt | None:
+def _assign(job: Waiting, place: Place, gpus: Sequence[GPU], now: datetime) -> Attempt | None:
     try:
-        attempt = job.assign(place.device, gpus, now)
-    except (LostRace, IllegalTransition, IntegrityError) as exc:
+        whole = Job.objects.select_related("project", "user", "sweep").get(pk=job.pk)
+        attempt = whole.assign(place.device, gpus, now)
+    except (LostRace, IllegalTransition, IntegrityError, Job.DoesNotExist) as exc:
         logger.info("%s not assigned to %s: %s", job, place.device, exc)
         return None
     logger.info("%s assigned to %s", job, place.device)
     return attempt
 
 
-def _write_reasons(waiting: Sequence[tuple[Job, dict[str, Any]]]) -> None:
+def _write_reasons(waiting: Sequence[tuple[Waiting, dict[str, Any]]]) -> None:
     """Write the reasons that changed: as a rule few, and many jobs share one."""
     changed: dict[str, tuple[dict[str, Any], list[int]]] = {}
     for job, reason in waiting:

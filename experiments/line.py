@@ -18,6 +18,7 @@ from experiments.errors import IllegalTransition
 from experiments.models import Job
 from experiments.models.event import change, record
 from experiments.states import EventKind, JobState
+from experiments.waiting import AnyJob
 from labsite import wake
 from labsite.clock import database_now
 from people.roles import may_manage
@@ -40,7 +41,7 @@ def turn(held_gpus: Counter, now: datetime) -> Callable[[Job], tuple[Any, ...]]:
     )
 
 
-def fair(job: Job, held_gpus: Counter, since: datetime) -> tuple[bool, int]:
+def fair(job: AnyJob, held_gpus: Counter, since: datetime) -> tuple[bool, int]:
     """Fair share's part of the key: whoever holds the fewest GPUs, and before them, by age alone,
     what that has passed over for too long.
 

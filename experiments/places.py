@@ -6,7 +6,9 @@ from datetime import datetime
 
 from agent import wire
 from devices.models import GPU, Device, DeviceState
-from experiments.models import GPUClaim, Job, UnixAccount
+from experiments.models import GPUClaim, UnixAccount
+from experiments.models.job import needed_commands
+from experiments.waiting import AnyJob
 
 
 @dataclass
@@ -33,8 +35,10 @@ class Place:
     def __post_init__(self) -> None:
         self._labels = {str(key): str(value) for key, value in self.device.labels.items()}
 
-    def fits(self, job: Job, now: datetime) -> bool:
+    def fits(self, job: AnyJob, now: datetime) -> bool:
         if not self.accepts or self.held_back or self.jobs_free < 1:
+            return False
+        if len(self.free) < job.gpus:
             return False
         if not self._has_labels(job) or self.is_avoided(job, now) or not self.admits(job):
             return False
@@ -42,22 +46,22 @@ class Place:
             return False
         return len(self.free_for(job)) >= job.gpus if job.gpus else self.cpu_free > 0
 
-    def could_ever(self, job: Job) -> bool:
+    def could_ever(self, job: AnyJob) -> bool:
         """Whether it would fit if the device were idle."""
         if not self._has_labels(job):
             return False
         return self.able(job) >= job.gpus if job.gpus else self.device.cpu_slots > 0
 
-    def could_have(self, job: Job) -> bool:
+    def could_have(self, job: AnyJob) -> bool:
         """Whether it fits once jobs have ended here. Who works outside the queue may stay for
         weeks: for a GPU of theirs no other is to stand idle."""
         return sum(_suits(gpu, job) for gpu in self.ours) >= job.gpus
 
-    def admits(self, job: Job) -> bool:
+    def admits(self, job: AnyJob) -> bool:
         """Whether it has a Unix user to run the job as."""
         return self.admitted is None or job.user_id in self.admitted
 
-    def lacking(self, job: Job) -> list[str]:
+    def lacking(self, job: AnyJob) -> list[str]:
         """What the job requires and this device is known not to have."""
         if not self.device.lacks:
             return []
@@ -65,20 +69,21 @@ class Place:
         python = job.python or self.device.python
         lacks = {(one["name"], one["user"], one["python"]) for one in self.device.lacks}
         wanted = [(name, user, "") for name in job.requires.get("paths", [])]
-        wanted += [(name, user, python) for name in job.commands_on(self.device)]
+        commands = needed_commands(job.requires, job.python, self.device)
+        wanted += [(name, user, python) for name in commands]
         return [name for name, *rest in wanted if (name, *rest) in lacks]
 
-    def able(self, job: Job) -> int:
+    def able(self, job: AnyJob) -> int:
         """How many of its GPUs are of the kind that the job asks for."""
         return sum(_suits(gpu, job) for gpu in self.gpus)
 
-    def free_for(self, job: Job) -> list[GPU]:
+    def free_for(self, job: AnyJob) -> list[GPU]:
         return [gpu for gpu in self.free if _suits(gpu, job)]
 
-    def is_avoided(self, job: Job, now: datetime) -> bool:
-        return job.avoids.get(str(self.device.pk), "") > now.isoformat()
+    def is_avoided(self, job: AnyJob, now: datetime) -> bool:
+        return bool(job.avoids) and job.avoids.get(str(self.device.pk), "") > now.isoformat()
 
-    def take(self, job: Job) -> list[GPU]:
+    def take(self, job: AnyJob) -> list[GPU]:
         """Give the job its GPUs: the smallest that suit, so that large cards stay free."""
         suiting = sorted(self.free_for(job), key=lambda gpu: (gpu.memory_total_bytes or 0, gpu.pk))
         given = suiting[: job.gpus]
@@ -91,11 +96,11 @@ class Place:
     def hold_back(self) -> None:
         self.held_back = True
 
-    def _has_labels(self, job: Job) -> bool:
+    def _has_labels(self, job: AnyJob) -> bool:
         return all(self._labels.get(key) == str(value) for key, value in job.labels.items())
 
 
-def _suits(gpu: GPU, job: Job) -> bool:
+def _suits(gpu: GPU, job: AnyJob) -> bool:
     if job.gpu_type and job.gpu_type.lower() not in gpu.name.lower():
         return False
     return not job.gpu_memory_bytes or (gpu.memory_total_bytes or 0) >= job.gpu_memory_bytes

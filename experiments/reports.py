@@ -11,6 +11,7 @@ from experiments import held
 from experiments.errors import AttemptEnded, IllegalTransition
 from experiments.models import Attempt, Found, ReceivedEvent
 from experiments.models.event import change
+from experiments.models.job import needed_commands
 from experiments.states import Outcome
 from labsite.clock import database_now
 from labsite.errors import NotFound
@@ -108,7 +109,8 @@ def _start_failed(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> 
 
 def _may_lack(attempt: Attempt) -> bool:
     """Whether its host can have lacked anything: of a job that needs nothing, a start failed."""
-    return bool(attempt.job.requires or attempt.job.commands_on(attempt.device))
+    job = attempt.job
+    return bool(job.requires or needed_commands(job.requires, job.python, attempt.device))
 
 
 def _released(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:

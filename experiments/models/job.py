@@ -59,6 +59,12 @@ def run_name(number: int) -> str:
     return f"run_{number:03d}"
 
 
+def needed_commands(requires: dict[str, Any], python: str, device: Device) -> list[str]:
+    """What must be on the PATH of jobs of that wish there; uv, where that brings its Python."""
+    by_uv = (python or device.python) == UV
+    return [*requires.get("commands", []), *([UV] if by_uv else [])]
+
+
 class Job(models.Model):
     """A config (or a bare command) to be brought to its end once, on one device.
 
@@ -231,11 +237,6 @@ class Job(models.Model):
         if self.requeue_requested_at:
             return "requeued"
         return "preempted" if self.preempt_requested_at else ""
-
-    def commands_on(self, device: Device) -> list[str]:
-        """What must be on the PATH of jobs there; uv, where that brings its Python."""
-        by_uv = (self.python or device.python) == UV
-        return [*self.requires.get("commands", []), *([UV] if by_uv else [])]
 
     def may_be_changed_by(self, user: Any) -> bool:
         """Whose it is, as long as they may submit; and managers."""
