@@ -17,6 +17,7 @@ from agent.files import push
 from agent.heartbeat import agent_version
 from agent.presence import Presence
 from agent.service import background, installing, options, restart
+from agent.service.notify import Notifier
 from agent.state import State, state_folder
 from agent.store import Store
 from agent.transport import Transport
@@ -80,7 +81,7 @@ def _enroll(chosen: Config) -> int:
 def _run(chosen: Config) -> NoReturn:
     chosen = checked(chosen)
     state = _state(chosen)
-    diskroom.wait_for(state.folder, chosen.workdir)
+    diskroom.wait_for(state.folder, chosen.workdir, notifier=Notifier())
     with state.locked():
         files = logfiles.claim(chosen.workdir, state.folder) if chosen.log_files else None
         if files:
@@ -108,10 +109,17 @@ def _run(chosen: Config) -> NoReturn:
 
 
 def _start(chosen: Config) -> int:
-    """Whatever keeps it from starting is said here, where somebody reads it."""
+    """Whatever keeps it from starting is said here, where somebody reads it. A full disk does not:
+    one that is enrolled waits in the background, as cron starts it where nobody reads."""
     checked(chosen)
     state = _state(chosen)
-    diskroom.check(state.folder, chosen.workdir)
+    kept = state.credential()
+    try:
+        diskroom.check(state.folder, chosen.workdir)
+    except ConfigError:
+        if kept is not None and kept.enrolled:
+            return background.start(chosen, state)
+        raise
     with state.locked(), closing(_store(state)) as store:
         enroll.credential(chosen, state, store, enroll.pinned_ca(chosen, state))
     return background.start(chosen, state)

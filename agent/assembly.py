@@ -149,7 +149,7 @@ class Agent:
             rights_in=rights_in,
             is_pushed=partial(self._is_pushed, Wish(state.folder)),
             keeping=self._keeping,
-            all_seen=lambda: self._poll.changed(),
+            news=lambda: self._poll.changed(),
         )
 
     def _is_pushed(self, wish: Wish) -> bool:

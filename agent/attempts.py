@@ -68,8 +68,8 @@ class Attempts:
         return {attempt.id: attempt.state for attempt in self._around.journal.attempts()}
 
     def reports(self) -> list[AttemptReport]:
-        """As many as a poll may hold; those that live come first."""
-        attempts = self._around.journal.attempts()
+        """As many as a poll may hold; those that live come first, and then what ended last."""
+        attempts = self._around.journal.attempts()[::-1]
         attempts.sort(key=lambda attempt: not attempt.state.alive)
         room = _Room(wire.MAX_POLL_BYTES // 2)
         return [

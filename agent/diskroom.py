@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.complaint import Complaint
 from agent.errors import ConfigError
+from agent.service.notify import Notifier
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,15 @@ def check(*folders: Path) -> None:
             raise ConfigError(words(folder))
 
 
-def wait_for(*folders: Path, look_seconds: float = LOOK_SECONDS) -> None:
-    """Block until there is room in all of them."""
+def wait_for(*folders: Path, notifier: Notifier, look_seconds: float = LOOK_SECONDS) -> None:
+    """Block until there is room in all of them. Whoever started us takes it for an agent that
+    runs, or a service manager would start another one instead, again and again."""
     complaint = Complaint(logger)
     for folder in folders:
         while is_full(folder):
             complaint.about(f"{words(folder)}. This agent starts then; jobs that run go on")
+            notifier.ready()
+            notifier.turned(words(folder))
             time.sleep(look_seconds)
     complaint.over("there is room on the disk again")
 
@@ -44,7 +48,7 @@ def wait_for(*folders: Path, look_seconds: float = LOOK_SECONDS) -> None:
 def is_full(folder: Path) -> bool:
     """Whether nothing more can be written there; where it is not there yet, in what it will lie
     in. For any other reason that it cannot be written whoever comes to it says so."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

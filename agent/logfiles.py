@@ -73,5 +73,6 @@ def _is_ours(mark: Path, state: Path) -> bool:
         record = presence.read(Path(folder))
         if machine != host.machine_id() or (record is not None and record.alive):
             return False
-    mark.write_text(ours)
+    if owner != ours or not mark.exists():  # a full disk takes no second time
+        mark.write_text(ours)
     return True

@@ -341,8 +341,8 @@ class Run:
                 return
         if self._order.source is not None:
             around.files.bring_home(self._id)
-        around.files.leave(self._id)
         around.code.remove(self._order, around.workspace.places(self._order).run_dir)
+        around.files.leave(self._id)  # a poll between this and the next would know no files of it
         for forgotten in around.journal.finish(self._id):
             around.files.forget(forgotten)
         shutil.rmtree(around.attempts_dir / self._id, ignore_errors=True)

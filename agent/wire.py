@@ -176,6 +176,7 @@ class EventType(str, Enum):
     EXITED = "exited"
     START_FAILED = "start_failed"
     RELEASED = "released"
+    ARRIVED = "arrived"  # by `lab-agent push` without an agent: its files are all there
 
 
 class ExitCause(str, Enum):
@@ -218,6 +219,7 @@ class WhyLeftOut(str, Enum):
     TOO_MANY = "too_many"  # the folder `name` holds more files than are looked at, or taken
     UNMASKED = "unmasked"  # a secret in it cannot be masked: another user's file
     TORN = "torn"  # a checkpoint that was cut off while it was written
+    CLOSED = "closed"  # the folder `name` may not be looked into: what is in it waits there
     SHARED = "shared"  # `name` is written to by another run too: its outputs are here as well
     OTHER = "other"  # as a server reads what only a newer agent knows
 
@@ -391,7 +393,8 @@ class AttemptReport:
     held_gpus: Annotated[list[HeldGPU], Items(64)] = field(default_factory=list)
     left_out: Annotated[list[LeftOut], Items(64)] = field(default_factory=list)
     #: Not all of its files have arrived, as far as the agent knows; `files` may not name them yet.
-    files_to_come: bool = False
+    #: None: an agent of an older version, which does not say.
+    files_to_come: bool | None = None
 
 
 @dataclass(frozen=True)

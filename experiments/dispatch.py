@@ -2,7 +2,7 @@
 
 dispatch() looks at what is, not at what happened: it may be called at any time, by any number
 of processes, for any reason or none, and does what is then left to do. It plans in memory from
-one reading of the database, and then assigns job by job; each assignment is safe by itself
+one reading of the database, and assigns job by job as it plans; each assignment is safe by itself
 (conditional UPDATEs and constraints), so a plan that has grown stale costs a LostRace and
 nothing else.
 
@@ -43,7 +43,7 @@ LOOK_AT_MOST = 20_000
 #: A pass gives out jobs for so long and leaves the rest to the next one, which it asks for: the
 #: cluster's watchdog takes a task that runs for long for a dead one.
 PASS_SECONDS = 1.0
-#: But for so long at least, however long a long queue took to plan: or nothing ever would be.
+#: But for so long at least from the first on, however long that took to plan in a long queue.
 LEAST_SECONDS = 0.5
 #: How often a pass that lost races plans anew; the next tick does the rest.
 PLANS_AT_MOST = 5
@@ -68,9 +68,7 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
     made: list[Attempt] = []
     for _again in range(PLANS_AT_MOST):
         plan = Plan(read_places(now), held_gpus(), now, read_rooms())
-        jobs = read_waiting(LOOK_AT_MOST)
-        soon = max(until, time.monotonic() + LEAST_SECONDS)
-        done, is_all = _give_out(plan.of(jobs), now, soon)
+        done, is_all = _give_out(plan.of(read_waiting(LOOK_AT_MOST)), now, until)
         made += done
         if is_all:
             break
@@ -85,18 +83,21 @@ def dispatch(now: datetime | None = None) -> list[Attempt]:
 def _give_out(
     planned: Iterator[Planned], now: datetime, until: float
 ) -> tuple[list[Attempt], bool]:
-    """Carry out what is planned, in order and as far as time allows.
+    """Carry out what is planned, in order and as far as time allows: until `until`, or for
+    LEAST_SECONDS from the first on.
 
     Returns:
         The attempts made, and whether those are all: none was lost to another dispatcher, and
         time was not up.
     """
     made, lost = [], 0
+    least = float("inf")
     for job, place, gpus in planned:
+        least = min(least, time.monotonic() + LEAST_SECONDS)
         attempt = _assign(job, place, gpus, now)
         made += [attempt] if attempt else []
         lost += attempt is None
-        if time.monotonic() >= until:
+        if time.monotonic() >= max(until, least):
             return made, False
     return made, not lost
 

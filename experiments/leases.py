@@ -68,7 +68,7 @@ def poll(calls: Sequence[Call]) -> list[wire.PollReply | Refused]:
             if device.pk in holders:
                 _release_unnamed(device, ids)
             if len(ids) < wire.MAX_REPORTS:  # else some of those that have ended were left out
-                _note_arrived(awaited.pop(device.pk, []), ids)
+                _note_arrived(awaited.get(device.pk, ()), ids)
         replies = iter(answer(heard))
     return [refused or next(replies) for refused in refusals]
 
@@ -118,8 +118,9 @@ def _awaited(calls: Iterable[Call]) -> dict[int, list[Attempt]]:
 
 
 def _note_arrived(awaited: Iterable[Attempt], named: set[str]) -> None:
+    """Of those that its agent names no more."""
     for attempt in awaited:
-        if str(attempt.pk) not in named:
+        if attempt.files_to_come and str(attempt.pk) not in named:
             attempt.note_arrived()
 
 
@@ -203,11 +204,14 @@ def _note(report: wire.AttemptReport, attempt: Attempt, now: datetime) -> None:
             "acked_bytes": file.acked_bytes,
         }
         for name, file in report.files.items()
-    } or attempt.files_advertised  # an agent that has just started has not looked at them yet
+    }
     left_out = [
         {"name": one.name, "reason": one.reason.value, "size_bytes": one.size_bytes}
         for one in report.left_out
     ]
+    if report.files_to_come and not (files or left_out):
+        # An agent that has just started has not looked at them yet.
+        files, left_out = attempt.files_advertised, attempt.files_left_out
     noted = (attempt.files_advertised, attempt.files_left_out, attempt.files_to_come)
     if (files, left_out, report.files_to_come) != noted:
         attempt.advertise(files, now, left_out, to_come=report.files_to_come)

@@ -113,6 +113,10 @@ def _may_lack(attempt: Attempt) -> bool:
     return bool(job.requires or needed_commands(job.requires, job.python, attempt.device))
 
 
+def _arrived(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
+    attempt.note_arrived()
+
+
 def _released(attempt: Attempt, event: wire.AttemptEvent, now: datetime) -> None:
     if attempt.is_open:
         raise IllegalTransition(f"{attempt} has not ended, so it still holds its GPUs.")
@@ -125,6 +129,7 @@ _HANDLERS = {
     wire.EventType.EXITED: _exited,
     wire.EventType.START_FAILED: _start_failed,
     wire.EventType.RELEASED: _released,
+    wire.EventType.ARRIVED: _arrived,
 }
 
 

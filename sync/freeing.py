@@ -128,10 +128,13 @@ def _age(row: SyncFile) -> tuple[int, int, datetime]:
 def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]]) -> list[Job]:
     """Those of which every file that the agent told of is here, confirmed to the last byte; or
     was, and is deleted. And it has not more to tell of."""
-    told = Attempt.objects.filter(job__project=project)
+    told = (
+        Attempt.objects.filter(job__project=project)
+        .select_related("device")
+        .only("job", "files_advertised", "files_to_come", "device__revoked_at")
+    )
     # Of each job the newest attempt's.
-    newest = told.order_by("number").values_list("job", "files_advertised", "files_to_come")
-    named = {job: None if to_come else set(files) for job, files, to_come in newest}
+    named = {attempt.job_id: _to_come(attempt) for attempt in told.order_by("number")}
     known = defaultdict(set)
     results = SyncFile.objects.filter(job__project=project, shelf=0, displaced=0)
     for job_id, name in results.values_list("job", "name"):
@@ -143,6 +146,15 @@ def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]])
         and (names := named.get(job.pk, set())) is not None
         and names <= known[job.pk]
     ]
+
+
+def _to_come(attempt: Attempt) -> set[str] | None:
+    """Names of files that have to be here before all are; None: nobody knows them all yet."""
+    if attempt.files_to_come is False:  # what is not here by now will never be
+        return set()
+    if attempt.files_to_come and attempt.device.revoked_at is None:
+        return None
+    return set(attempt.files_advertised)
 
 
 EVERYTHING = Rule(What.ALL)

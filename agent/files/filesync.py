@@ -71,6 +71,7 @@ class _Watched:
         self.run = run
         self.files: dict[str, Tracked] = {}
         self.all_seen = False  # looked at after its end, and all that was known is there
+        self.told = (False, False)  # all_seen and settled, at the last look
         #: Names of files that the server lacks although it acknowledged them; None: all it may.
         self.doubted: set[str] | None = set()
         self.shared = False  # another run worked in the folder that its outputs are in
@@ -122,7 +123,7 @@ class FileSync:
         rights_in: Callable[[Path], AbstractContextManager[None]] = lambda run_dir: nullcontext(),
         is_pushed: Callable[[], bool] = lambda: False,
         keeping: Keeping | None = None,
-        all_seen: Callable[[], None] = lambda: None,
+        news: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -132,7 +133,8 @@ class FileSync:
             rights_in: whose rights files in such a folder are opened with.
             is_pushed: whether somebody has asked, since the last look, to wait no longer.
             keeping: told of the runs that are settled.
-            all_seen: called when what a run has left was looked at after its end.
+            news: called when what a run has left was looked at after its end, and when all of it
+                is settled.
         """
         self._journal = FileJournal(store)
         self._connect = connect
@@ -140,7 +142,7 @@ class FileSync:
         self._rights_in = rights_in
         self._is_pushed = is_pushed
         self._keeping = keeping
-        self._all_seen = all_seen
+        self._news = news
         self._state = SyncState(folder)
         self._watched: dict[str, _Watched] = {}
         self._left: list[_Watched] = []  # forgotten, and to be told of once more
@@ -342,12 +344,11 @@ class FileSync:
             watched.growing = _first_of_growing(made)
             mark_left_out(made.values(), watched.run.policy)
             whole = watched.run.run_dir == run_dir and not watched.run.closed
-            seen_before = watched.all_seen
             watched.all_seen = exited and whole and made.keys() == marks.keys()
-            is_news = watched.all_seen and not seen_before
             self._queue((file for file in made.values() if file.seen_at == now), now)
-        if is_news:
-            self._all_seen()
+            told, watched.told = watched.told, (watched.all_seen, watched.settled)
+        if any(is_so and not was for is_so, was in zip(watched.told, told, strict=True)):
+            self._news()
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:
         """The files known so far and those that are new."""

@@ -9,8 +9,9 @@ acknowledged is asked of the server.
 import sqlite3
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from agent.presence import Record
 from agent.state import State
 from agent.store import Store
 from agent.transport import Transport
-from agent.wire import AttemptState
+from agent.wire import AttemptEvent, AttemptState, EventType
 from agent.wish import Wish
 
 ARRIVED, NOT_ARRIVED = 0, 1
@@ -251,6 +252,19 @@ def _sending(
         here = _in_the_place_of(record, root)
         with _running(sync), closing(connect()) as transport:
             yield StandIn(here, identity, transport, sync).record, send_again
+            _tell_arrived(identity, transport, journal, sync)
+
+
+def _tell_arrived(
+    identity: ServerIdentity, transport: Transport, journal: Journal, sync: FileSync
+) -> None:
+    """What polls of an agent would say. A server of an older version does not ask for it."""
+    with suppress(AgentError):
+        identity.check()
+        for attempt in journal.attempts():
+            watched = attempt.state is AttemptState.EXITED and attempt.run_dir is not None
+            if watched and sync.settled(attempt.id):
+                transport.event(attempt.id, AttemptEvent(str(uuid.uuid4()), EventType.ARRIVED))
 
 
 def _in_the_place_of(record: Record, root: Path) -> Record:

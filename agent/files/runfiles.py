@@ -97,7 +97,8 @@ class RunFiles:
         self._places = places
         for name, why in self._odd.items():
             self._complain(name, _WHY[why])
-        odd = list(self._odd.items())[:MAX_LEFT_OUT]
+        odd = [(part, WhyLeftOut.CLOSED) for part in self.closed]
+        odd = [*odd, *self._odd.items()][:MAX_LEFT_OUT]
         self.left_out = [LeftOut(shown(name), why) for name, why in odd]
         return found
 

@@ -97,8 +97,9 @@ class Attempt(models.Model):
     #: What its agent does not send, and why: dicts as agent.wire.LeftOut.
     files_left_out = models.JSONField(default=list, editable=False)
     files_advertised_at = models.DateTimeField(null=True, editable=False)
-    #: Its agent has not said yet that all of them have arrived; an older one never says so.
-    files_to_come = models.BooleanField(default=False, editable=False)
+    #: Whether its agent has yet to say that all of them have arrived; null: an older one, which
+    #: never says.
+    files_to_come = models.BooleanField(null=True, editable=False)
 
     objects = AttemptQuerySet.as_manager()
 
@@ -258,22 +259,25 @@ class Attempt(models.Model):
         now: datetime,
         left_out: Sequence[dict[str, Any]] = (),
         *,
-        to_come: bool = False,
+        to_come: bool | None = None,
     ) -> None:
         """Note what the agent has of its files, for the sync state, and what it does not send."""
-        Attempt.objects.filter(pk=self.pk).update(
-            files_advertised=files,
-            files_left_out=list(left_out),
-            files_advertised_at=now,
-            files_to_come=to_come,
-        )
-        if self.files_to_come and not to_come:
+        was_to_come = self.files_to_come
+        self.files_advertised, self.files_left_out = files, list(left_out)
+        self.files_advertised_at, self.files_to_come = now, to_come
+        self._write("files_advertised", "files_left_out", "files_advertised_at", "files_to_come")
+        if was_to_come and not to_come:
             wake.publish_on_commit("arrived", self.job_id)
 
     def note_arrived(self) -> None:
-        """Its agent names it no more: all of its files are here, or will never be."""
-        Attempt.objects.filter(pk=self.pk).update(files_to_come=False)
+        """All of its files are here, or will never be."""
+        self.files_to_come = False
+        self._write("files_to_come")
         wake.publish_on_commit("arrived", self.job_id)
+
+    def _write(self, *names: str) -> None:
+        fields = {name: getattr(self, name) for name in names}
+        Attempt.objects.filter(pk=self.pk).update(**fields)
 
     def _update_open(self, if_still: dict[str, Any], **fields: Any) -> None:
         if not Attempt.objects.open().filter(pk=self.pk, **if_still).update(**fields):

@@ -46,6 +46,7 @@ PARTS = {
 SHOWN_CHECKPOINTS = 30
 
 SHOWN_METRICS = 6
+FOLLOWED = 50  # files that are behind
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,8 @@ def _tokens(job: Job, attempt: Attempt | None, found: runfiles.Files) -> str:
     elif attempt is not None and attempt.is_open:
         table = f"file:{found.table}" if found.table else "file"
         tokens += [f"device-state:{attempt.device_id}", table]
-    elif found.is_behind:
-        tokens += [f"arrived:{job.pk}", "file"]
+    elif found.badge is not None and found.badge.state != "synced":
+        tokens.append(f"arrived:{job.pk}")
+        tokens += [f"file:{file.key}" for file in found.behind[:FOLLOWED]]
+        tokens += ["file"] if found.badge.state == "syncing" else []  # one that is new
     return " ".join(tokens)

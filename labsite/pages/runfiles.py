@@ -29,6 +29,7 @@ class File:
     size: int
     synced_at: datetime
     badge: Badge
+    key: int  # what live messages call it
 
     @property
     def base(self) -> str:
@@ -53,8 +54,8 @@ class Files:
     table: int | None  # the key of its metrics CSV
 
     @property
-    def is_behind(self) -> bool:
-        return self.badge is not None and self.badge.state != "synced"
+    def behind(self) -> list[File]:
+        return [file for file in self.files if file.badge.state != "synced"]
 
 
 def files_of(job: Job, now: datetime) -> Files:
@@ -65,6 +66,7 @@ def files_of(job: Job, now: datetime) -> Files:
             size=one.row.size,
             synced_at=one.row.synced_at,
             badge=_badge(one.state, one.behind_bytes),
+            key=one.row.pk,
         )
         for one in sorted(found.files, key=lambda one: one.row.name)
     ]
@@ -95,6 +97,9 @@ _WHY_LEFT_OUT = {
     WhyLeftOut.TORN: gettext_lazy(
         "not sent: it was cut off while it was written; the version before it, if one had "
         "arrived, is kept"
+    ),
+    WhyLeftOut.CLOSED: gettext_lazy(
+        "not sent yet: the agent may not look into this folder; what is in it waits there"
     ),
     WhyLeftOut.SHARED: gettext_lazy(
         "another run worked in this folder at the same time: its outputs may be here too"

@@ -192,6 +192,30 @@ def test_push_sends_by_itself_where_no_agent_runs(
         pass
 
 
+def test_push_without_an_agent_tells_that_all_of_an_ended_run_has_arrived(
+    agent: AgentProcess, server: FakeServer
+) -> None:
+    """Its polls would; and the host may be wiped next."""
+    server.refuse = {"/api/sync/": BUSY}
+    agent.start()
+    running = server.order(command=WRITES)
+    ended = server.order(command=["sh", "-c", "echo done"])
+    started(server, running)
+    server.wait_event(ended["id"], "exited")
+    eventually(lambda: f"{ended['run_name']}.log" in files(agent))
+    agent.kill()
+
+    in_vain = asked(agent, "push", "--timeout", "1")
+    assert in_vain.returncode == NOT_ARRIVED
+    assert "arrived" not in server.types(ended["id"])
+    server.refuse = {}
+    done = asked(agent, "push")
+
+    assert done.returncode == 0
+    assert "arrived" in server.types(ended["id"])
+    assert "arrived" not in server.types(running["id"])
+
+
 def test_what_a_job_wishes_is_told_of_and_pushed_as_the_agent_would(
     agent: AgentProcess, server: FakeServer
 ) -> None:

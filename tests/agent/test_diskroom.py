@@ -63,6 +63,34 @@ def test_an_agent_starts_by_itself_when_there_is_room_again(
     assert "Traceback" not in agent.said()
 
 
+def test_a_daemon_waits_in_the_background_as_cron_starts_it(
+    disk: Path, agent: AgentProcess, server: FakeServer, no_daemon_stays: None
+) -> None:
+    run(agent, "--daemon")
+    run(agent, "--stop", code=None)
+    ballast = fill(disk)
+    beats = len(server.asked("/api/devices/heartbeat"))
+
+    done = run(agent, "--daemon")
+
+    assert done.returncode == 0, done.stderr
+    assert "is full: free some space there" in done.stdout
+    assert len(server.asked("/api/devices/heartbeat")) == beats
+    ballast.unlink()
+    server.wait(lambda: len(server.asked("/api/devices/heartbeat")) > beats)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_for_whoever_comes_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_args: object, **_more: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refused)
+
+    assert not diskroom.is_full(tmp_path / "work")
+
+
 @pytest.mark.parametrize("action", ["--daemon", "enroll"])
 def test_whoever_starts_one_by_hand_is_told_at_once(
     disk: Path, agent: AgentProcess, action: str

@@ -299,7 +299,7 @@ class Lab:
         self.keeping: Keeping | None = None
         self.interval_seconds = 0.02
         self.secret_names: list[str] = []
-        self.seen_whole: list[dict[str, wire.FileReport]] = []  # reports at that moment
+        self.told_of: list[dict[str, wire.FileReport]] = []  # reports at that moment
         self.start()
 
     def start(self) -> None:
@@ -311,7 +311,7 @@ class Lab:
             self.root,
             self.interval_seconds,
             keeping=self.keeping,
-            all_seen=lambda: self.seen_whole.append(self.sync.reports("a1")),
+            news=lambda: self.told_of.append(self.sync.reports("a1")),
         )
         self.sync.watch(
             *("a1", UID, "digits", "run_001", 1, self.run_dir),
@@ -497,15 +497,20 @@ def test_a_deleted_run_is_settled_and_its_files_stay(lab: Lab) -> None:
     assert (lab.run_dir / "run_001.csv").exists()
 
 
-def test_it_is_told_when_all_that_a_run_has_left_was_looked_at(lab: Lab) -> None:
+def test_it_is_told_when_all_that_a_run_has_left_was_looked_at_and_when_it_has_arrived(
+    lab: Lab,
+) -> None:
     lab.write("run_001.csv", b"1,0.5\n")
     eventually(lab.has("run_001.csv", b"1,0.5\n"))
-    assert lab.seen_whole == []
+    assert lab.told_of == []
     lab.write("run_001/final.pt", b"weights")
 
     lab.settle()
+    eventually(lambda: len(lab.told_of) == 2)
 
-    assert [set(names) for names in lab.seen_whole] == [{"run_001.csv", "run_001/final.pt"}]
+    seen, arrived = lab.told_of
+    assert seen.keys() == arrived.keys() == {"run_001.csv", "run_001/final.pt"}
+    assert all(one.acked_bytes == one.size_bytes for one in arrived.values())
 
 
 def test_an_attempt_that_was_never_watched_is_settled(lab: Lab) -> None:
@@ -727,8 +732,11 @@ def test_a_folder_within_that_cannot_be_read_keeps_nothing_else_from_being_sent(
         eventually(lambda: "Permission denied" in caplog.text)
         assert set(lab.sync.reports("a1")) == {"run_001.csv", "run_001/mine.txt"}
         assert not lab.sync.settled("a1")
+        told = lab.sync.left_out("a1")
+        assert [(one.name, one.reason.value) for one in told] == [("run_001", "closed")]
 
     eventually(lambda: lab.sync.settled("a1"))
+    assert lab.sync.left_out("a1") == []
 
 
 # --- what a job does not wish to have at the server ---

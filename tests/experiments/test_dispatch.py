@@ -382,7 +382,7 @@ def test_a_pass_that_takes_too_long_leaves_the_rest_to_another(monkeypatch):
         make.job()
     asked = []
     monkeypatch.setattr(dispatching.wake, "ask_dispatch", lambda: asked.append(True))
-    clock = iter([0.0, 0.1, 1.5])  # at its start, when all is read, after the first
+    clock = iter([0.0, 0.4, 1.5])  # at its start, before the first, after it
     monkeypatch.setattr(dispatching.time, "monotonic", lambda: next(clock, 1.5))
 
     assert len(dispatch()) == 1

@@ -183,12 +183,27 @@ def test_files_are_advertised():
 def test_an_agent_that_has_not_looked_yet_takes_nothing_back_of_what_it_told():
     attempt = make.attempt(started=True)
     files = {"run_001.csv": wire.FileReport(generation=1, size_bytes=20, acked_bytes=10)}
-    ask(attempt.device, (attempt, RUNNING), of_each={"files": files})
+    left_out = [wire.LeftOut("run_001/1.ckpt", wire.WhyLeftOut.NOT_WISHED, 20)]
+    told = {"files": files, "left_out": left_out, "files_to_come": True}
+    ask(attempt.device, (attempt, RUNNING), of_each=told)
 
-    ask(attempt.device, (attempt, EXITED))
+    ask(attempt.device, (attempt, EXITED), of_each={"files_to_come": True})
 
     attempt.refresh_from_db()
     assert attempt.files_advertised["run_001.csv"]["size_bytes"] == 20
+    assert [one["name"] for one in attempt.files_left_out] == ["run_001/1.ckpt"]
+
+
+def test_an_agents_last_word_takes_back_what_will_never_come():
+    attempt = make.attempt(started=True)
+    files = {"run_001/1.ckpt": wire.FileReport(generation=1, size_bytes=20, acked_bytes=0)}
+    ask(attempt.device, (attempt, EXITED), of_each={"files": files, "files_to_come": True})
+
+    ask(attempt.device, (attempt, EXITED), of_each={"files_to_come": False})
+
+    attempt.refresh_from_db()
+    assert attempt.files_advertised == {}
+    assert attempt.files_to_come is False
 
 
 @pytest.mark.parametrize("by", ["saying so", "naming it no more"])
@@ -202,10 +217,24 @@ def test_an_agent_tells_that_all_files_have_arrived(by):
     attempt.refresh_from_db()
     assert attempt.files_to_come
 
-    ask(device, *([(attempt, EXITED)] if by == "saying so" else []))
+    named = [(attempt, EXITED)] if by == "saying so" else []
+    ask(device, *named, of_each={"files_to_come": False})
 
     attempt.refresh_from_db()
-    assert not attempt.files_to_come
+    assert attempt.files_to_come is False
+
+
+def test_of_two_polls_in_one_batch_the_second_is_heard():
+    attempt = make.attempt(started=True)
+    device = attempt.device
+    ask(device, (attempt, RUNNING), of_each={"files_to_come": True})
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    first = make.poll(device, (attempt, EXITED), of_each={"files_to_come": True})
+
+    leases.poll([Call(device.pk, first), Call(device.pk, make.poll(device))])
+
+    attempt.refresh_from_db()
+    assert attempt.files_to_come is False
 
 
 def test_a_poll_that_has_no_room_for_all_tells_nothing_by_leaving_one_out():

@@ -159,3 +159,15 @@ def test_only_its_own_gpus_excuse_a_start_that_failed():
     strangers.refresh_from_db()
     assert attempt.outcome == Outcome.START_FAILED
     assert not strangers.used_elsewhere
+
+
+def test_a_push_without_an_agent_says_that_all_files_have_arrived():
+    attempt = make.attempt(started=True)
+    attempt.advertise({}, database_now(), to_come=True)
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+
+    reply = report(attempt, make.event(EventType.ARRIVED))
+
+    attempt.refresh_from_db()
+    assert attempt.files_to_come is False
+    assert (reply.job_state, reply.outcome) == ("succeeded", "succeeded")

@@ -4,6 +4,7 @@ Each check returns sentences, one for each thing that is wrong, led by the invar
 """
 
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,12 @@ import requests
 from agent import wire
 from tests.faults import history, workload
 from tests.faults.ground import Ground, Subject
-from tests.faults.processes import Born
+from tests.faults.processes import LOOK_SECONDS, Born
 from tests.faults.stack import older_generations, sha256_of
 
 #: A server that is down, or an agent, for less than this cannot keep a job from being accepted.
 NOT_ACCEPTED_SECONDS = 40.0
+TOLD_SECONDS = 10.0  # a poll that failed is followed by another
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,21 @@ def files(subject: Subject) -> list[str]:
     return [f"I6 {fault}" for fault in found[:5]]
 
 
+def said_to_be_synced(subject: Subject, *, or_nothing: bool = False) -> list[str]:
+    """I13: once all is settled the server says so, as soon as it hears the agent's next poll."""
+    good = ("synced", None) if or_nothing else ("synced",)
+    end = time.monotonic() + TOLD_SECONDS
+    while (status := _sync_status(subject)) not in good:
+        if time.monotonic() > end:
+            return [f"I13 all is settled, and it is said to be {status}"]
+        time.sleep(LOOK_SECONDS)
+    return []
+
+
+def _sync_status(subject: Subject) -> str | None:
+    return subject.ground.lab.get(f"/api/sync/status/{subject.uid}")["data"]["sync_status"]
+
+
 def too_late(subject: Subject) -> list[str]:
     """I10: what is said of an attempt that has ended changes no state and no result."""
     before = _all_of(subject)
@@ -177,7 +194,7 @@ def _all_of(subject: Subject) -> list[str]:
     )
     files = sha256_of(_run_dir(subject), subject.run_name).items()
     attempts = [
-        {name: value for name, value in attempt.items() if not name.startswith("files_advertised")}
+        {name: value for name, value in attempt.items() if not name.startswith("files_")}
         for attempt in subject.attempts()  # what its last poll said of files may come even now
     ]
     return [repr(each) for each in (*job, *attempts, *rows, *files)]

@@ -120,15 +120,13 @@ class _Round:
 
     def _finish(self) -> None:
         """The job comes to its end, its card is free, and its files have arrived."""
-        ground, subject = self._ground, self._subject
+        subject = self._subject
         if self._phase.name == "draining":
             self._check_drained()
         wait_for(lambda: subject.has_ended, f"{subject.project} ends", ENDS_SECONDS)
         wait_for(lambda: not subject.claims(), "its card is free", ARRIVES_SECONDS)
         wait_for(subject.is_settled, f"{subject.project} is settled", ARRIVES_SECONDS)
-        status = ground.lab.get(f"/api/sync/status/{subject.uid}")["data"]["sync_status"]
-        if status not in ("synced", None):
-            self._result.faults.append(f"I13 all is settled, and it is said to be {status}")
+        self._result.faults += judge.said_to_be_synced(subject, or_nothing=True)
 
     def _check_drained(self) -> None:
         """Whatever was killed, no new job comes to a GPU server that takes none."""

@@ -95,9 +95,7 @@ def _play(storm: Storm, ground: Ground, result: Result) -> None:
     result.faults += judge.files(subject) + judge.own_words(subject) + judge.too_late(subject)
     if process is not None:
         result.faults += judge.untouched(subject, process)
-    status = ground.lab.get(f"/api/sync/status/{subject.uid}")["data"]["sync_status"]
-    if status != "synced":
-        result.faults.append(f"I13 all is settled, and it is said to be {status}")
+    result.faults += judge.said_to_be_synced(subject)
 
 
 # --- the network ---------------------------------------------------------------------------------

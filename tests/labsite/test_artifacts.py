@@ -62,7 +62,7 @@ def put(job, name: str, data: bytes) -> SyncFile:
 
 
 def file(name: str, badge: Badge = SYNCED, size: int = 10) -> File:
-    return File(name, size, database_now(), badge)
+    return File(name, size, database_now(), badge, key=1)
 
 
 # --- served --------------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import wire
+from devices.models import Device
 from experiments.models import Attempt, Job
 from experiments.states import Outcome
 from labsite.clock import database_now
-from sync import summary
+from sync import status, summary
 from sync.models import SyncFile
+from sync.status import SyncState
 from tests import make
 from tests.sync.conftest import TOKEN, sha256
 
@@ -340,6 +342,35 @@ def test_after_the_end_synced_means_that_the_agent_has_nothing_more_to_tell_of(c
     assert sync_status() == "outdated"
     run.attempt.note_arrived()
     assert sync_status() == "synced"
+
+
+def test_of_a_run_that_has_ended_nothing_is_awaited_that_its_agent_says_will_never_come(
+    client, run
+):
+    run.delta(b"abc", generation=1, offset=0, file_sha256=sha256(b"abc"))
+    files = {"run_001/1.ckpt": {"generation": 1, "size_bytes": 10, "acked_bytes": 0}}
+    run.attempt.advertise(files, database_now(), to_come=True)
+    run.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+
+    def told() -> tuple[str, int]:
+        data = client.get(f"/api/sync/status/{run.uid}", **BEARER).json()["data"]
+        return data["sync_status"], data["behind_bytes"]
+
+    assert told() == ("syncing", 10)
+    run.attempt.note_arrived()
+    assert told() == ("synced", 0)
+
+
+def test_a_host_that_was_revoked_is_not_waited_for(client, run):
+    run.delta(b"abc", generation=1, offset=0, file_sha256=sha256(b"abc"))
+    run.attempt.advertise({}, database_now(), to_come=True)
+    run.attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+    assert status.of(run.attempt.job, database_now()).state == SyncState.SYNCING
+
+    Device.objects.update(revoked_at=database_now())
+
+    job = Job.objects.get()
+    assert status.of(job, database_now()).state == SyncState.SYNCED
 
 
 @pytest.mark.parametrize(
