@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument("--on", type=Path, metavar="DATA", help="with --serve: its data folder")
     options = parser.parse_args()
     if options.serve:
+        if options.on is not None:
+            options.on.mkdir(parents=True, exist_ok=True)
         with served(folder=options.on) as url:
             print(url, flush=True)
             sys.stdin.read()
