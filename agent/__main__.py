@@ -114,12 +114,10 @@ def _start(chosen: Config) -> int:
     checked(chosen)
     state = _state(chosen)
     kept = state.credential()
-    try:
+    if kept is None or not kept.enrolled:
         diskroom.check(state.folder, chosen.workdir)
-    except ConfigError:
-        if kept is not None and kept.enrolled:
-            return background.start(chosen, state)
-        raise
+    elif diskroom.is_full(state.folder) or diskroom.is_full(chosen.workdir):
+        return background.start(chosen, state)
     with state.locked(), closing(_store(state)) as store:
         enroll.credential(chosen, state, store, enroll.pinned_ca(chosen, state))
     return background.start(chosen, state)

@@ -1,7 +1,7 @@
 """Whether an agent that starts could note what it does: without that it starts nothing.
 
 Jobs whose agent was ended go on, and may be what has filled the disk. So an agent whose disk is
-full waits until there is room, where whoever starts it by hand is told at once.
+full waits until there is room; whoever enrolls a host there is told at once.
 """
 
 import errno

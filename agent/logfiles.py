@@ -67,12 +67,13 @@ def claim(workdir: Path, state: Path) -> LogFiles:
 def _is_ours(mark: Path, state: Path) -> bool:
     """Whether the short name belongs to this state, or to nobody that runs, and so to us now."""
     ours = f"{host.machine_id()} {state}"
-    owner = mark.read_text() if mark.exists() else ours
-    machine, _, folder = owner.partition(" ")
-    if owner != ours:
+    owner = mark.read_text() if mark.exists() else None
+    if owner == ours:
+        return True  # not written once more: the disk may be full
+    if owner is not None:
+        machine, _, folder = owner.partition(" ")
         record = presence.read(Path(folder))
         if machine != host.machine_id() or (record is not None and record.alive):
             return False
-    if owner != ours or not mark.exists():  # a full disk takes no second time
-        mark.write_text(ours)
+    mark.write_text(ours)
     return True

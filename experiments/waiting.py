@@ -6,6 +6,7 @@ objects of ten thousand takes most of a second, each second. A job that is given
 
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from django.db.models import TextField
@@ -13,12 +14,6 @@ from django.db.models.functions import Cast
 
 from experiments.models import Job, Project
 from experiments.models.job import run_name
-
-_PLAIN = (
-    "pk", "user_id", "project_id", "run_number", "priority", "submitted_at", "gpus",
-    "gpu_memory_bytes", "gpu_type", "held", "rank", "placed", "sweep_id", "python",
-)  # fmt: skip
-_JSON = ("labels", "avoids", "waiting", "secrets", "requires")
 
 
 class Waiting(NamedTuple):
@@ -50,6 +45,8 @@ class Waiting(NamedTuple):
 
 
 AnyJob = Job | Waiting
+_JSON = ("labels", "avoids", "waiting", "secrets", "requires")
+_PLAIN = tuple(name for name in Waiting._fields if name not in (*_JSON, "project"))
 
 
 def read_waiting(at_most: int) -> list[Waiting]:
@@ -57,20 +54,15 @@ def read_waiting(at_most: int) -> list[Waiting]:
     be read."""
     queued = Job.objects.queued().real().in_line()
     texts = {f"_{name}": Cast(name, TextField()) for name in _JSON}
-    rows = list(queued.annotate(**texts).values_list(*_PLAIN, *texts)[:at_most])
-    projects = _projects({row[2] for row in rows})
-    known: dict[str, Any] = {}
-    plain = len(_PLAIN)
-    found = []
-    for row in rows:
-        parsed = []
-        for text in row[plain:]:
-            if text not in known:
-                known[text] = json.loads(text)
-            parsed.append(known[text])
-        if row[2] in projects:  # else it was deleted in between
-            found.append(Waiting(*row[:plain], *parsed, projects[row[2]]))
-    return found
+    rows = list(queued.annotate(**texts).values_list("project_id", *_PLAIN, *texts)[:at_most])
+    projects = _projects({project_id for project_id, *_ in rows})
+    parsed = cache(json.loads)
+    last = len(_PLAIN)
+    return [
+        Waiting(*fields[:last], *map(parsed, fields[last:]), projects[project_id])
+        for project_id, *fields in rows
+        if project_id in projects  # else it was deleted in between
+    ]
 
 
 def _projects(pks: set[int]) -> dict[int, Project]:

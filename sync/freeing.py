@@ -131,10 +131,9 @@ def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]])
     told = (
         Attempt.objects.filter(job__project=project)
         .select_related("device")
-        .only("job", "files_advertised", "files_to_come", "device__revoked_at")
+        .only("job", "ended_at", "files_advertised", "files_to_come", "device__revoked_at")
     )
-    # Of each job the newest attempt's.
-    named = {attempt.job_id: _to_come(attempt) for attempt in told.order_by("number")}
+    newest = {attempt.job_id: attempt for attempt in told.order_by("number")}
     known = defaultdict(set)
     results = SyncFile.objects.filter(job__project=project, shelf=0, displaced=0)
     for job_id, name in results.values_list("job", "name"):
@@ -143,18 +142,15 @@ def _arrived(project: Project, jobs: list[Job], rows: dict[int, list[SyncFile]])
         job
         for job in jobs
         if all(row.complete for row in rows[job.pk])
-        and (names := named.get(job.pk, set())) is not None
-        and names <= known[job.pk]
+        and _has_told_all(newest.get(job.pk), known[job.pk])
     ]
 
 
-def _to_come(attempt: Attempt) -> set[str] | None:
-    """Names of files that have to be here before all are; None: nobody knows them all yet."""
-    if attempt.files_to_come is False:  # what is not here by now will never be
-        return set()
-    if attempt.files_to_come and attempt.device.revoked_at is None:
-        return None
-    return set(attempt.files_advertised)
+def _has_told_all(attempt: Attempt | None, known: set[str]) -> bool:
+    """Whether no file is to come beside those that are known. Nobody tells of an imported run."""
+    if attempt is None:
+        return True
+    return not attempt.awaits_files and attempt.awaited_files.keys() <= known
 
 
 EVERYTHING = Rule(What.ALL)

@@ -60,8 +60,8 @@ def of(job: Job, now: datetime) -> Status:
     ]
     missing = sum(
         _behind(None, uploads.get(name), said)
-        for name, said in advertised.items()
-        if name not in rows and name not in unwanted and not _is_over(job, attempt)
+        for name, said in (attempt.awaited_files if attempt else {}).items()
+        if name not in rows and name not in unwanted
     )
     behind = missing + sum(file.behind_bytes for file in files)
     states = {file.state for file in files}
@@ -85,14 +85,9 @@ def of(job: Job, now: datetime) -> Status:
 def _is_to_come(job: Job, attempt: Attempt | None) -> bool:
     """Whether the agent of a run that has ended has not said yet that all of its files are here:
     what is there now may be all that the last poll told of, and that was before the end."""
-    if attempt is None or not (job.has_ended and attempt.files_to_come):
+    if attempt is None or attempt.started_at is None:
         return False
-    return attempt.started_at is not None and attempt.device.revoked_at is None
-
-
-def _is_over(job: Job, attempt: Attempt | None) -> bool:
-    """Whether the agent of a run that has ended has said that nothing more comes."""
-    return attempt is not None and job.has_ended and attempt.files_to_come is False
+    return job.has_ended and attempt.awaits_files
 
 
 def _is_gone(job: Job, attempt: Attempt | None, now: datetime) -> bool:

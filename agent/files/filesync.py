@@ -71,7 +71,7 @@ class _Watched:
         self.run = run
         self.files: dict[str, Tracked] = {}
         self.all_seen = False  # looked at after its end, and all that was known is there
-        self.told = (False, False)  # all_seen and settled, at the last look
+        self.told = 0  # of all_seen and settled, at the last look
         #: Names of files that the server lacks although it acknowledged them; None: all it may.
         self.doubted: set[str] | None = set()
         self.shared = False  # another run worked in the folder that its outputs are in
@@ -346,8 +346,8 @@ class FileSync:
             whole = watched.run.run_dir == run_dir and not watched.run.closed
             watched.all_seen = exited and whole and made.keys() == marks.keys()
             self._queue((file for file in made.values() if file.seen_at == now), now)
-            told, watched.told = watched.told, (watched.all_seen, watched.settled)
-        if any(is_so and not was for is_so, was in zip(watched.told, told, strict=True)):
+            told, watched.told = watched.told, watched.all_seen + watched.settled
+        if watched.told > told:
             self._news()
 
     def _made(self, watched: _Watched, marks: dict[str, Mark]) -> dict[str, Tracked]:

@@ -228,6 +228,18 @@ class Attempt(models.Model):
             wake.ask_dispatch()
         return released
 
+    @property
+    def awaits_files(self) -> bool:
+        """Whether its agent may yet tell of files; nobody waits for one whose token is revoked."""
+        return bool(self.files_to_come) and self.device.revoked_at is None
+
+    @property
+    def awaited_files(self) -> dict[str, Any]:
+        """Of what its agent told: what is not here yet and may come. After its last word nothing
+        does."""
+        is_over = self.ended_at is not None and self.files_to_come is False
+        return {} if is_over else self.files_advertised
+
     def note_found(self, what: Found, now: datetime, **facts: Any) -> None:
         """Note what its device had of it. Changes no state and no result: those are settled."""
         unknown_yet = Q(found__isnull=True)
