@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 
+from experiments.states import Outcome
+from labsite import wake
 from labsite.clock import database_now
 from sync import append, ownership
 from tests import make
@@ -60,3 +62,24 @@ def test_the_origin_tells_the_servers_own_agent_from_others(is_local, origin):
     data = client.get(f"/api/sync/status/{attempt.job.uid}").json()["data"]
 
     assert data["server_origin"] == origin
+
+
+def test_the_head_of_a_run_that_has_ended_listens_until_all_of_it_is_here(
+    monkeypatch, django_capture_on_commit_callbacks
+):
+    client, attempt = Client(), make.attempt(started=True)
+    client.force_login(make.user())
+    job, told = attempt.job, []
+    monkeypatch.setattr(wake, "publish", lambda kind, id, size=None: told.append((kind, id)))
+    attempt.advertise({}, database_now(), to_come=True)
+    attempt.end(Outcome.SUCCEEDED, database_now(), exit_code=0)
+
+    def listens() -> bool:
+        page = client.get(f"/runs/{job.uid}/?part=head").content.decode()
+        return f"arrived:{job.pk}" in page
+
+    assert listens()
+    with django_capture_on_commit_callbacks(execute=True):
+        attempt.note_arrived()
+    assert ("arrived", job.pk) in told
+    assert not listens()
